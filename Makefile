@@ -1,0 +1,45 @@
+# Needs only make and Python 3.11 or newer: the environment is made in .venv on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-all check format bench clean
+
+help:  ## list the targets
+	@grep -hE '^[.a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+
+quickstart: $(STAMP)  ## train the tiny model: supervised warm start, then GRPO++ (about 10 minutes)
+	$(BIN)/python -m dermiq.quickstart
+
+test: $(STAMP)  ## run the fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP)  ## run every test
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## lint, format, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## rewrite the sources in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## time one GRPO step, shared prompt against duplicated prompt
+	$(BIN)/python benchmarks/grpo_step.py
+
+clean:  ## remove the environment and the tools' caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.venv: $(STAMP)  ## make the environment with the pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "DermIQ needs Python 3.11 or newer, but '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,382 @@
+"""The policy: any Hugging Face image-text-to-text model with LoRA adapters; the only user of transformers and peft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+
+from dermiq.schema import ModelError
+
+POLICY, REFERENCE = "default", "reference"
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on the linear layers of the language model.
+
+    Attributes:
+        targets: names of the linear layers to adapt.
+        rank: rank of the update.
+        alpha: the update is scaled by ``alpha / rank``.
+        dropout: on the adapter's input; keep 0 for reinforcement learning.
+        vision: adapt the layers of these names in the vision tower too, which puts it into autograd.
+        fully_trained: names of modules to train as a whole (for models trained from scratch).
+    """
+
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    vision: bool = False
+    fully_trained: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not 0 <= self.dropout < 1 or not self.targets:
+            raise ValueError(f"LoRA needs rank >= 1, 0 <= dropout < 1 and at least one target; got {self}")
+
+
+def _from_hub(loader: Callable[..., Any], model_id: str, **options: Any) -> Any:
+    try:
+        return loader(model_id, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        known = "exists but does not hold" if Path(model_id).is_dir() else "is neither a local directory nor"
+        raise ModelError(
+            f"{model_id!r} {known} a vision-language model that can be loaded: {str(error).splitlines()[0]} "
+            "Give model_id the id or the directory of an image-text-to-text model (config, weights, processor)."
+        ) from error
+
+
+def _load_config(model_id: str) -> PreTrainedConfig:
+    config = _from_hub(AutoConfig.from_pretrained, model_id)
+    if type(config) not in AutoModelForImageTextToText._model_mapping:
+        raise ModelError(
+            f"{model_id!r} is a {config.model_type} model, which is no image-text-to-text model. "
+            "DermIQ needs one that takes images, such as Qwen2.5-VL, Gemma 3, Idefics3 or LLaVA."
+        )
+    return config
+
+
+def context_length(model_id: str) -> int | None:
+    """Positions that the language model was made for, in tokens; None where its config does not say."""
+    text_config = _load_config(model_id).get_text_config()
+    return getattr(text_config, "max_position_embeddings", None)
+
+
+def load_processor(model_id: str) -> ProcessorMixin:
+    """The model's own processor, with left padding.
+
+    Raises:
+        ModelError: if there is none, or it takes no images.
+    """
+    processor = _from_hub(AutoProcessor.from_pretrained, model_id)
+    if not hasattr(processor, "image_processor"):
+        raise ModelError(f"{model_id!r} has a processor that takes no images. Add its preprocessor_config.json.")
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def encode_prompts(
+    processor: ProcessorMixin, conversations: Sequence[list[dict[str, Any]]], images: Sequence[list[Image.Image]]
+) -> dict[str, Tensor]:
+    """Tokenise conversations that wait for the assistant's turn.
+
+    Returns:
+        `input_ids` and `attention_mask` [B, P] int64, padded on the left, and whatever else the model takes
+        (pixels, grids, token types), opaque to everyone but the model.
+    """
+    texts = [
+        processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        for conversation in conversations
+    ]
+    begin = processor.tokenizer.bos_token
+    special = not (begin and texts[0].startswith(begin))
+    encoded = processor(
+        text=texts, images=list(images), padding=True, return_tensors="pt", add_special_tokens=special
+    )
+    return dict(encoded)
+
+
+def end_of_turn(processor: ProcessorMixin) -> int:
+    """The token id that closes the assistant's turn, read from the model's own chat template."""
+    marker = "x"
+    conversation = [
+        {"role": "user", "content": [{"type": "text", "text": marker}]},
+        {"role": "assistant", "content": [{"type": "text", "text": marker}]},
+    ]
+    text = processor.apply_chat_template(conversation, tokenize=False)
+    tail = text[text.rindex(marker) + len(marker) :].strip()
+    ids = processor.tokenizer(tail, add_special_tokens=False)["input_ids"]
+    return int(ids[0]) if ids else int(processor.tokenizer.eos_token_id)
+
+
+def encode_completions(processor: ProcessorMixin, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Tokenise completions, each closed by the end of the turn.
+
+    Returns:
+        ids [B, T] int64, padded on the right, and mask [B, T] bool (True = counts).
+    """
+    tokenizer = processor.tokenizer
+    end = end_of_turn(processor)
+    rows = [[*tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in texts]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [end] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows])
+    return ids, mask
+
+
+class VLMBackbone(nn.Module):
+    """A vision-language model with a trainable LoRA adapter, and the reference policy behind it.
+
+    Construction is cheap; `load` reads the weights. The base is frozen and keeps its own dtype; adapter
+    weights are float32 whatever precision the trainer asks for.
+
+    Args:
+        model_id: Hugging Face id or local directory.
+        lora: the adapter to train; None leaves the model as it is.
+        adapter_path: a PEFT adapter directory of an earlier stage to go on from. Its frozen copy is the reference.
+        load_in_4bit: quantise the base's linear layers to NF4 with double quantisation (bitsandbytes).
+        dtype: of the base's weights: ``auto`` (as saved) or a torch dtype's name.
+        attn_implementation: a name that transformers knows (``sdpa``, ``eager``, ``flash_attention_2``).
+        gradient_checkpointing: recompute decoder layers in the backward pass.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        lora: LoRA | None = LoRA(),  # noqa: B008 (frozen)
+        adapter_path: str | None = None,
+        load_in_4bit: bool = False,
+        dtype: str = "auto",
+        attn_implementation: str = "sdpa",
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model_id = model_id
+        self.lora = lora
+        self.adapter_path = adapter_path
+        self.load_in_4bit = load_in_4bit
+        self.dtype = dtype
+        self.attn_implementation = attn_implementation
+        self.gradient_checkpointing = gradient_checkpointing
+        self.model: PreTrainedModel | PeftModel | None = None
+
+    def load(self) -> None:
+        """Read weights and processor, add the adapters; idempotent.
+
+        Raises:
+            ModelError: if the directory is no VLM, or the adapter does not fit it.
+        """
+        if self.model is not None:
+            return
+        _load_config(self.model_id)
+        self.processor = load_processor(self.model_id)
+        base = _from_hub(
+            AutoModelForImageTextToText.from_pretrained,
+            self.model_id,
+            dtype=self.dtype,
+            attn_implementation=self.attn_implementation,
+            quantization_config=self._quantisation(),
+        )
+        base.requires_grad_(False)
+        self.model = base
+        if self.adapter_path is not None:
+            self._load_adapter(Path(self.adapter_path))
+        elif self.lora is not None:
+            self.model = get_peft_model(base, self._lora_config(self.lora))
+        if self.gradient_checkpointing:
+            _checkpoint_layers(self.vlm.get_decoder().layers)
+        self.stop_ids = self._stop_ids()
+        self.register_buffer("banned", self._banned_ids(), persistent=False)
+        self._keep_adapters_in_float32()
+
+    @property
+    def vlm(self) -> PreTrainedModel:
+        """The transformers model, with the adapters' layers in place."""
+        assert self.model is not None, "call load() first"
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The policy's adapter weights, float32."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def adapter_keys(self) -> set[str]:
+        """Names of all adapter weights in this module's state dict, the reference's included."""
+        if not isinstance(self.model, PeftModel):
+            return set()
+        frozen = {name for name, _ in self.named_parameters() if f".{REFERENCE}." in name}
+        return frozen | {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """The reference policy: the frozen incoming adapter if there is one, else the base without adapters."""
+        if not isinstance(self.model, PeftModel):
+            yield
+        elif REFERENCE in self.model.peft_config:
+            self.model.set_adapter(REFERENCE, inference_mode=True)
+            try:
+                yield
+            finally:
+                self.model.set_adapter(POLICY)
+        else:
+            with self.model.disable_adapter():
+                yield
+
+    def add_reference(self) -> None:
+        """Freeze a copy of the policy's adapter as the reference; idempotent."""
+        assert isinstance(self.model, PeftModel), "a reference copy needs an adapter"
+        if REFERENCE not in self.model.peft_config:
+            self.model.add_adapter(REFERENCE, self.model.peft_config[POLICY])
+            self.sync_reference()
+            self.model.set_adapter(POLICY)
+            self._keep_adapters_in_float32()
+
+    def sync_reference(self) -> None:
+        """Copy the policy's adapter into the reference."""
+        assert isinstance(self.model, PeftModel)
+        weights = get_peft_model_state_dict(self.model, adapter_name=POLICY)
+        set_peft_model_state_dict(self.model, {k: v.clone() for k, v in weights.items()}, adapter_name=REFERENCE)
+
+    @contextmanager
+    def sampling_mode(self) -> Iterator[None]:
+        """Evaluation mode without gradients; the former mode returns whatever happens inside."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(training)
+
+    def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
+        """Completions [N, T] under mask [N, T] as text, without special tokens."""
+        rows = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
+        return list(self.processor.tokenizer.batch_decode(rows, skip_special_tokens=True))
+
+    def save_adapter(self, directory: str | Path) -> None:
+        """Write the policy's adapter in PEFT's format: the input of the next stage, of peft and of vLLM."""
+        if isinstance(self.model, PeftModel):
+            self.model.save_pretrained(str(directory), selected_adapters=[POLICY])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VLMBackbone:
+        super()._apply(fn, recurse)
+        self._keep_adapters_in_float32()
+        return self
+
+    def _keep_adapters_in_float32(self) -> None:
+        keys = self.adapter_keys()
+        for name, parameter in self.named_parameters():
+            if name in keys and parameter.dtype != torch.float32:
+                parameter.data = parameter.data.float()
+
+    def _quantisation(self) -> BitsAndBytesConfig | None:
+        if not self.load_in_4bit:
+            return None
+        compute = torch.bfloat16 if self.dtype == "auto" else getattr(torch, self.dtype)
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+        )
+
+    def _lora_config(self, lora: LoRA) -> LoraConfig:
+        language = {id(module) for module in self.vlm.get_decoder().modules()}
+        names = [
+            name
+            for name, module in self.vlm.named_modules()
+            if name.split(".")[-1] in lora.targets
+            and isinstance(module, nn.Linear)
+            and (lora.vision or id(module) in language)
+        ]
+        if not names:
+            linear = sorted({n.split(".")[-1] for n, m in self.vlm.named_modules() if isinstance(m, nn.Linear)})
+            raise ModelError(f"No layer of {self.model_id!r} is named {lora.targets}. Its linear layers: {linear}.")
+        return LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=names,
+            modules_to_save=list(lora.fully_trained) or None,
+        )
+
+    def _load_adapter(self, path: Path) -> None:
+        if not (path / "adapter_config.json").is_file():
+            raise ModelError(f"{path} holds no adapter_config.json. adapter_path takes the adapter/ of a stage's run.")
+        model = PeftModel.from_pretrained(self.vlm, str(path), is_trainable=True)
+        expected = {key: value.shape for key, value in get_peft_model_state_dict(model).items()}
+        found = {key: value.shape for key, value in load_peft_weights(str(path), device="cpu").items()}
+        if expected != found:
+            raise ModelError(
+                f"The adapter in {path} does not fit {self.model_id!r}: {_difference(expected, found)} "
+                "Use the base model and the LoRA targets that the adapter was trained with."
+            )
+        self.model = model
+        self.add_reference()
+
+    def _stop_ids(self) -> tuple[int, ...]:
+        configured = self.vlm.generation_config.eos_token_id
+        configured = configured if isinstance(configured, list) else [configured]
+        ids = {end_of_turn(self.processor), self.processor.tokenizer.eos_token_id, *configured}
+        return tuple(sorted(i for i in ids if i is not None))
+
+    def _banned_ids(self) -> Tensor:
+        """[V] bool: tokens that a policy may not write (image and other special tokens, unused rows)."""
+        vocabulary = self.vlm.get_output_embeddings().weight.shape[0]
+        if self.load_in_4bit:
+            vocabulary = self.vlm.config.get_text_config().vocab_size
+        tokenizer = self.processor.tokenizer
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        special |= {*tokenizer.all_special_ids, *range(len(tokenizer), vocabulary)}
+        special |= {getattr(self.vlm.config, name, None) for name in ("image_token_id", "video_token_id")}
+        banned = torch.zeros(vocabulary, dtype=torch.bool)
+        banned[[i for i in special if i is not None and i < vocabulary and i not in self.stop_ids]] = True
+        return banned
+
+
+def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
+    missing = sorted(expected.keys() - found.keys())
+    unknown = sorted(found.keys() - expected.keys())
+    shapes = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
+    parts = (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
+    return "; ".join(f"{len(keys)} weights {what} (first: {keys[0]})" for what, keys in parts if keys) + "."
+
+
+def _checkpoint_layers(layers: nn.ModuleList) -> None:
+    """Recompute each layer in the backward pass, caches kept.
+
+    Transformers' own switch drops `past_key_values` with only a warning, which changes the log-probs.
+    """
+    for layer in layers:
+        layer.forward = _recomputed(layer.forward)
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(forward)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)
+
+    return wrapper
+
+

@@ -1,0 +1,162 @@
+"""What a run shows and writes while it goes: sampled completions, predictions, skipped images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dermiq.rewards import Scores
+from dermiq.rollout import Rollout
+
+
+class LogCompletions(Callback):
+    """A table of sampled completions with their rewards: on the console, and as Parquet in ``completions/``.
+
+    Args:
+        every_n_steps: optimiser steps between two tables.
+        shown: completions of the first prompt to show on the console.
+    """
+
+    def __init__(self, every_n_steps: int = 50, shown: int = 3) -> None:
+        self.every_n_steps = every_n_steps
+        self.shown = shown
+        self._logged_step = -1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the table of this step where one is due."""
+        step = trainer.global_step
+        due = step % self.every_n_steps == 0 and step != self._logged_step
+        if not due or not trainer.is_global_zero or not isinstance(outputs, dict) or "rollout" not in outputs:
+            return
+        self._logged_step = step
+        rows = completion_rows(outputs["rollout"], outputs["scores"], outputs["advantages"].tolist())
+        path = Path(trainer.default_root_dir) / "completions" / f"step-{step:07d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        Console().print(_table(rows[: self.shown], f"step {step}: {rows[0]['id']}, target {rows[0]['target']}"))
+
+
+def completion_rows(rollout: Rollout, scores: Scores, advantages: list[list[float]]) -> list[dict[str, Any]]:
+    """One row per completion of a rollout: id, target, completion, advantage, reward and its terms."""
+    return [
+        {
+            "id": sample.id,
+            "target": sample.target,
+            "completion": answer.text,
+            "advantage": advantages[i][j],
+            "reward": float(scores.total[i, j]),
+            **{f"reward/{name}": float(term[i, j]) for name, term in scores.by_term.items()},
+        }
+        for i, sample in enumerate(rollout.samples)
+        for j, answer in enumerate(rollout.answers[i])
+    ]
+
+
+def _table(rows: list[dict[str, Any]], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    columns = [name for name in rows[0] if name not in ("id", "target")]
+    for name in columns:
+        table.add_column(name.removeprefix("reward/"), ratio=6 if name == "completion" else None)
+    for row in rows:
+        table.add_row(*(Text(row[n] if isinstance(row[n], str) else f"{row[n]:.2f}") for n in columns))
+    return table
+
+
+class WritePredictions(Callback):
+    """One JSON line per evaluated sample: ``predictions.jsonl`` of predict, ``test_predictions.jsonl`` of test.
+
+    Rows appear as batches finish, so that an interrupted run keeps what it has. With several processes each
+    writes its own file.
+    """
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a new file."""
+        self._begin(trainer, "predictions")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a new file."""
+        self._begin(trainer, "test_predictions")
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Append the batch's rows."""
+        self._append(outputs)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Append the batch's rows."""
+        self._append(outputs)
+
+    def _begin(self, trainer: Trainer, name: str) -> None:
+        suffix = "" if trainer.world_size == 1 else f".rank{trainer.global_rank}"
+        self.path = Path(trainer.default_root_dir) / f"{name}{suffix}.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("")
+
+    def _append(self, rows: list[dict[str, Any]]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+class SaveMetrics(Callback):
+    """The metrics of a test as ``metrics.json`` in the run's directory."""
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file."""
+        if trainer.is_global_zero:
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            path = Path(trainer.default_root_dir) / "metrics.json"
+            path.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+
+
+class ReportSkipped(Callback):
+    """Counts the images that ``on_bad_image: skip`` left out, and lists them in ``skipped.txt``."""
+
+    def __init__(self) -> None:
+        self.skipped: dict[str, None] = {}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+        """Remember what the batch skipped."""
+        self._remember(batch)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Remember what the batch skipped."""
+        self._remember(batch)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+        """Remember what the batch skipped."""
+        self._remember(batch)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Remember what the batch skipped."""
+        self._remember(batch)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Report."""
+        if self.skipped and trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "skipped.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(self.skipped) + "\n")
+            rank_zero_warn(f"Skipped {len(self.skipped)} samples with unreadable images; they are listed in {path}.")
+
+    def _remember(self, batch: Any) -> None:
+        if batch is not None:
+            self.skipped |= dict.fromkeys(batch["skipped"])

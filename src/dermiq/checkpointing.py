@@ -1,0 +1,122 @@
+"""Checkpoints that survive a full disk, Ctrl-C and the hand-over to the next stage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
+
+from dermiq.modules import StageModule
+from dermiq.schema import TrainingError
+
+LAST, ADAPTER = "checkpoints/last.ckpt", "adapter"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the old file and swaps at the end, so that the old one lasts until the new one is whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            TrainingError: if it cannot be written; the checkpoint that was there before is untouched.
+        """
+        target = Path(path)
+        partial = target.with_name(target.name + ".partial")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            kept = "The previous checkpoint is whole." if target.exists() else "There is no earlier checkpoint."
+            raise TrainingError(
+                f"The checkpoint {target} could not be written ({error}). {kept} "
+                "Free space on this disk, then resume with --ckpt_path last."
+            ) from error
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Keeps ``checkpoints/last.ckpt`` (to resume) and ``adapter/`` (for the next stage) of a run up to date.
+
+    Args:
+        every_n_train_steps: optimiser steps between two savings; the end of training is always saved.
+    """
+
+    def __init__(self, every_n_train_steps: int = 100) -> None:
+        super().__init__(save_last=True, save_top_k=0)
+        self.interval = every_n_train_steps
+        self.saved_step = 0
+
+    def save(self, trainer: Trainer, module: LightningModule) -> None:
+        """Save checkpoint and adapter now."""
+        assert isinstance(module, StageModule)
+        root = Path(trainer.default_root_dir)
+        trainer.save_checkpoint(root / LAST)
+        self.saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            fresh = root / f"{ADAPTER}.partial"
+            shutil.rmtree(fresh, ignore_errors=True)
+            module.backbone.save_adapter(fresh)
+            if fresh.exists():
+                shutil.rmtree(root / ADAPTER, ignore_errors=True)
+                fresh.replace(root / ADAPTER)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where the interval has passed."""
+        step = trainer.global_step
+        if step != self.saved_step and step % self.interval == 0 and not trainer.fast_dev_run:
+            self.save(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end of training."""
+        if not trainer.fast_dev_run:
+            self.save(trainer, pl_module)
+
+
+class GracefulInterrupt(Callback):
+    """The first Ctrl-C finishes the step, saves and stops (exit code 130); the second stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._former: Any = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Watch for Ctrl-C."""
+        self._former = signal.signal(signal.SIGINT, self._request)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and stop if asked to."""
+        if self.requested:
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, RunCheckpoint):
+                    callback.save(trainer, pl_module)
+                    rank_zero_info(f"Saved step {trainer.global_step}; go on with the same command and --ckpt_path last.")
+            raise KeyboardInterrupt
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give Ctrl-C back."""
+        if self._former is not None:
+            signal.signal(signal.SIGINT, self._former)
+            self._former = None
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        rank_zero_info("Ctrl-C: finishing this step, then saving. Press again to stop at once.")

@@ -1,0 +1,100 @@
+"""The command line: ``python cli.py fit|validate|test|predict --config FILE``, also installed as ``dermiq``."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+import dermiq.callbacks
+import dermiq.datamodules
+import dermiq.modules  # noqa: F401 (lets YAML name classes without their path)
+from dermiq.checkpointing import LAST, AtomicCheckpointIO, RunCheckpoint
+from dermiq.datamodules import DermDataModule
+from dermiq.modules import StageModule
+from dermiq.schema import DermIQError, TrainingError
+
+BASE_CONFIG = Path(__file__).parents[2] / "configs" / "base.yaml"
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+INTERRUPTED, FAILED = 130, 2
+
+
+class SaveFitConfig(SaveConfigCallback):
+    """Keeps the configuration of training as ``config.yaml``: the record that the other subcommands read."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save it, for fit alone."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class DermIQCLI(LightningCLI):
+    """LightningCLI with one run directory, ``trainer.default_root_dir``, that holds all a run writes."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The data's processor is the model's, and the context must hold the longest completion."""
+        backbone = "model.init_args.backbone.init_args.model_id"
+        parser.link_arguments(backbone, "data.init_args.model_id")
+        tokens = "model.init_args.eval_sampling.max_new_tokens"
+        parser.link_arguments(tokens, "data.init_args.max_new_tokens_reserve")
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a checkpoint that is not there, which Lightning would pass over with a warning."""
+        config = self.config[self.subcommand]
+        path = config.get("ckpt_path")
+        if path == "last":
+            path = Path(config.trainer.default_root_dir or ".") / LAST
+        if path is not None and path != "best" and not Path(path).is_file():
+            raise TrainingError(
+                f"There is no checkpoint {path}. Leave --ckpt_path out to start anew, or name the run's directory "
+                "with --trainer.default_root_dir."
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer that logs to the run directory by default and writes checkpoints atomically."""
+        config = self.config[self.subcommand].trainer
+        root = config.default_root_dir or "."
+        if config.logger is None:
+            kwargs["logger"] = [CSVLogger(root, "", ""), TensorBoardLogger(root, "tensorboard", "")]
+        kwargs["plugins"] = [*(self.config_init[self.subcommand].trainer.plugins or []), AtomicCheckpointIO()]
+        trainer = super().instantiate_trainer(**kwargs)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, RunCheckpoint):
+                callback.dirpath = str((Path(root) / LAST).parent)
+        return trainer
+
+
+def main(args: ArgsType = None) -> DermIQCLI:
+    """Run the command line; `args` (a list or a dict) stand in for those of the shell.
+
+    Exits with 2 after a failure that the user can mend (its message on stderr), and with 130 after Ctrl-C.
+    """
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse")
+    default = {"default_config_files": [str(BASE_CONFIG)]}
+    try:
+        return DermIQCLI(
+            StageModule,
+            DermDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_callback=SaveFitConfig,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={name: default for name in SUBCOMMANDS},
+            args=args,
+        )
+    except DermIQError as error:
+        print(f"dermiq: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        raise

@@ -1,0 +1,7 @@
+"""Lightning data modules and the sources of samples that feed them."""
+
+from dermiq.datamodules.base import DermDataModule
+from dermiq.datamodules.conversation import ConversationDataModule
+from dermiq.datamodules.prompt import PromptDataModule
+
+__all__ = ["ConversationDataModule", "DermDataModule", "PromptDataModule"]

@@ -1,0 +1,168 @@
+"""Samples -> batches: the contract between the data and the stages.
+
+Every batch is a dict, and every stage may rely on these entries:
+
+    prompt    dict[str, Tensor]: `input_ids` and `attention_mask`, [B, P] int64, padded on the left, and
+              whatever else the model takes of the images, opaque to everyone but the backbone
+    samples   Samples: the B samples, in the order of the rows
+    skipped   tuple[str, ...]: ``id: reason`` of each sample that was left out because an image of it
+              cannot be read (only where the data module says ``on_bad_image: skip``), so that B may be
+              smaller than the batch size
+
+Training batches of the conversation data also hold
+
+    completion_ids   [B, T] int64, padded on the right, each row closed by the end-of-turn token
+    completion_mask  [B, T] bool, True = counts
+
+A batch that has no readable sample is None. Nothing is ever truncated: what does not fit into the
+model's context is an error that names the sample.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dermiq.backbone import context_length, encode_completions, encode_prompts, load_processor
+from dermiq.datamodules.sources.base import Source
+from dermiq.prompts import gold_completion, to_messages
+from dermiq.schema import DataError, Sample
+
+log = logging.getLogger(__name__)
+
+
+# Once per process; workers that are forked inherit what setup has loaded.
+_processor = cache(load_processor)
+_context = cache(context_length)
+
+
+class Samples:
+    """The samples of a batch, to be read like a tuple.
+
+    Lightning walks into tuples to move and cast tensors and fails at frozen records; it leaves this alone.
+    """
+
+    __slots__ = ("_samples",)
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = tuple(samples)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample of one row."""
+        return self._samples[index]
+
+    def __iter__(self) -> Iterator[Sample]:
+        """The samples, row by row."""
+        return iter(self._samples)
+
+
+class Item(NamedTuple):
+    """A sample with its opened images, or with the reason why they could not be opened."""
+
+    sample: Sample
+    images: list[Image.Image]
+    problem: str = ""
+
+
+class SampleDataset(Dataset[Item]):
+    """Some samples of a source, their images opened on access.
+
+    Args:
+        source: a loaded source.
+        indices: which of its samples.
+        skip_bad_images: report an image that cannot be opened in the item instead of raising.
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int], skip_bad_images: bool = False) -> None:
+        self.source, self.indices, self.skip_bad_images = source, indices, skip_bad_images
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Item:
+        """Open the images of one sample.
+
+        Raises:
+            DataError: if one cannot be opened, unless bad images are skipped.
+        """
+        sample = self.source[self.indices[index]]
+        try:
+            return Item(sample, [self.source.image(reference) for reference in sample.images])
+        except DataError as error:
+            if not self.skip_bad_images:
+                raise
+            return Item(sample, [], str(error))
+
+
+class PromptCollate:
+    """Items -> a prompt batch.
+
+    Args:
+        model_id: whose processor encodes the prompts.
+        system_prompt: of every conversation.
+        max_new_tokens_reserve: tokens of the context to be left for the completion.
+    """
+
+    def __init__(self, model_id: str, system_prompt: str, max_new_tokens_reserve: int) -> None:
+        self.model_id, self.system_prompt = model_id, system_prompt
+        self.max_new_tokens_reserve = max_new_tokens_reserve
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any] | None:
+        """Encode the items whose images could be opened.
+
+        Raises:
+            DataError: if a prompt and its completion do not fit into the model's context.
+        """
+        skipped = tuple(f"{item.sample.id}: {item.problem}" for item in items if item.problem)
+        good = [item for item in items if not item.problem]
+        if not good:
+            log.warning("a whole batch is left out, no image of it can be read: %s", "; ".join(skipped))
+            return None
+        samples = Samples([item.sample for item in good])
+        prompt = encode_prompts(
+            _processor(self.model_id),
+            [to_messages(sample, self.system_prompt) for sample in samples],
+            [item.images for item in good],
+        )
+        self._refuse_overlong(samples, prompt["attention_mask"].sum(dim=1), self.max_new_tokens_reserve)
+        return {"prompt": prompt, "samples": samples, "skipped": skipped}
+
+    def _refuse_overlong(self, samples: Samples, lengths: Tensor, completion: int) -> None:
+        context = _context(self.model_id)
+        for sample, length in zip(samples, lengths.tolist(), strict=True):
+            if context is not None and length + completion > context:
+                raise DataError(
+                    f"sample {sample.id!r}: its prompt of {length} tokens ({len(sample.images)} image(s)) and "
+                    f"{completion} tokens of completion do not fit into the {context} tokens of context of "
+                    f"{self.model_id}. Use smaller or fewer images, shorten the question, or lower "
+                    "data.max_new_tokens_reserve. Nothing is truncated."
+                )
+
+
+class ConversationCollate(PromptCollate):
+    """Items -> a batch of prompts with the completions to learn."""
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any] | None:
+        """Encode prompts and gold completions.
+
+        Raises:
+            DataError: if a prompt and its completion do not fit into the model's context.
+        """
+        batch = super().__call__(items)
+        if batch is None:
+            return None
+        samples: Samples = batch["samples"]
+        ids, mask = encode_completions(_processor(self.model_id), [gold_completion(sample) for sample in samples])
+        self._refuse_overlong(samples, batch["prompt"]["attention_mask"].sum(dim=1) + mask.sum(dim=1), 0)
+        return batch | {"completion_ids": ids, "completion_mask": mask}

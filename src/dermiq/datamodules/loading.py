@@ -1,0 +1,203 @@
+"""In which order samples are served, and loaders that can stop and go on within an epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from dermiq.schema import DataError, DermIQError, TrainingError
+
+
+def _seed(*parts: int) -> int:
+    """One 63-bit seed out of several numbers."""
+    digest = hashlib.blake2b(":".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class EpochSampler(Sampler[int]):
+    """Training order that depends on nothing but the seed and the epoch.
+
+    An epoch is cut into global batches of ``world_size * batch_size`` samples, and process `rank` takes
+    its contiguous share of each, so that two processes with batches of B see in every step what one
+    process with batches of 2B sees. The samples left over at the end of an epoch's order are not served
+    in that epoch.
+
+    Attributes:
+        epoch: which order to serve; Lightning sets it through `set_epoch`.
+        start: how many of this process's batches the next iteration leaves out.
+
+    Args:
+        length: number of samples.
+        batch_size: samples per batch of one process.
+        seed: decides the order together with the epoch.
+        weights: one positive number per sample; draws in proportion to them, with replacement.
+            None serves every sample at most once per epoch.
+        rank: of this process.
+        world_size: number of processes.
+
+    Raises:
+        DataError: if the samples do not fill one global batch.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int = 0,
+        weights: Sequence[float] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if length < batch_size * world_size:
+            raise DataError(
+                f"the training split has {length} samples, too few for one batch of {batch_size} x {world_size} "
+                "process(es). Lower batch_size, or add samples."
+            )
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.weights, self.rank, self.world_size = weights, rank, world_size
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next iteration."""
+        self.epoch = epoch
+
+    def identity(self) -> dict[str, int | bool]:
+        """What must be equal for a position within an epoch to mean the same samples."""
+        return {
+            "samples": self.length,
+            "batch_size": self.batch_size,
+            "world_size": self.world_size,
+            "seed": self.seed,
+            "balance": self.weights is not None,
+        }
+
+    def order(self) -> Tensor:
+        """Indices that all processes serve in this epoch, [batches * world_size * batch_size] int64."""
+        generator = torch.Generator().manual_seed(_seed(self.seed, self.epoch))
+        if self.weights is None:
+            drawn = torch.randperm(self.length, generator=generator)
+        else:
+            weights = torch.tensor(self.weights, dtype=torch.float64)
+            drawn = torch.multinomial(weights, self.length, replacement=True, generator=generator)
+        block = self.batch_size * self.world_size
+        return drawn[: self.length // block * block]
+
+    def __iter__(self) -> Iterator[int]:
+        """Serve this process's indices, batch after batch, from batch `start` on."""
+        shares = self.order().view(-1, self.world_size, self.batch_size)
+        yield from shares[self.start :, self.rank].flatten().tolist()
+
+    def __len__(self) -> int:
+        """Indices of this process in a whole epoch, whatever `start` is."""
+        return self.length // (self.batch_size * self.world_size) * self.batch_size
+
+
+class IsolatedDataLoader(DataLoader[Any]):
+    """A loader that leaves the global random state alone and words its workers' errors plainly.
+
+    Torch draws a seed for the workers from the global generator at every start of an iteration, which
+    would make a policy's samples depend on how often it was validated. And it puts a worker's traceback
+    into the message of the error that it raises again. The arguments are those of torch's loader.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["generator"] = torch.Generator()
+        super().__init__(*args, **kwargs)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # an iterator is all that callers use
+        """Serve the batches; nothing is fetched before the first one is asked for.
+
+        Lightning asks for the iterator before it sets the epoch, and workers would already fetch.
+        """
+        self.generator.manual_seed(self._iteration_seed())
+        try:
+            yield from super().__iter__()
+        except DermIQError as error:
+            name = type(error).__name__
+            raise type(error)(str(error).rsplit(f"{name}: ", 1)[-1].strip()) from None
+
+    def _iteration_seed(self) -> int:
+        return 0
+
+
+class ResumableDataLoader(IsolatedDataLoader):
+    """A training loader over an `EpochSampler` that knows how many batches it has served.
+
+    Lightning saves and loads its state. What counts is what the consumer got, not what workers
+    fetched ahead. A loaded position holds only for the epoch that it was taken in: a checkpoint of an
+    epoch's end makes the next epoch start at its first batch.
+    """
+
+    _epoch = 0
+    _served = 0
+    _resumed = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch, the batches served in it, and what the order depends on."""
+        return {"epoch": self._epoch, "served": self._served, "order": self._epoch_sampler().identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that `state` says were served.
+
+        Raises:
+            TrainingError: if the run stopped within an epoch and now has another order of samples.
+        """
+        now = self._epoch_sampler().identity()
+        if 0 < state["served"] < len(self) and state["order"] != now:
+            before = state["order"]
+            changes = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key])
+            raise TrainingError(
+                f"the checkpoint was written after {state['served']} batches of epoch {state['epoch']}, and the data "
+                f"have changed since ({changes}), so that it cannot be continued there. Resume with the data settings "
+                "of the saved config.yaml, or start a new run from the saved adapter."
+            )
+        self._epoch, self._served, self._resumed = state["epoch"], state["served"], True
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Serve the rest of the epoch after `load_state_dict`, the whole epoch otherwise."""
+        sampler = self._epoch_sampler()
+        if not (self._resumed and self._epoch == sampler.epoch):
+            self._epoch, self._served = sampler.epoch, 0
+        self._resumed = False
+        sampler.start = self._served
+        for batch in super().__iter__():
+            self._served += 1
+            yield batch
+
+    def _iteration_seed(self) -> int:
+        sampler = self._epoch_sampler()
+        return _seed(sampler.seed, sampler.epoch, sampler.rank)
+
+    def _epoch_sampler(self) -> EpochSampler:
+        if not isinstance(self.sampler, EpochSampler):
+            raise TrainingError(
+                "the trainer has replaced the sampler of the training data. Leave --trainer.use_distributed_sampler "
+                "false, and use --data.limit in place of --trainer.overfit_batches."
+            )
+        return self.sampler
+
+
+class EpochEndResume(Callback):
+    """Lets a run go on from a checkpoint of an epoch's end with the next epoch, not the one after it.
+
+    With `max_steps`, Lightning 2.6 takes such a checkpoint for one from within the epoch: it finishes the
+    epoch a second time, counts it twice, and so leaves out the order of the next one. Marking the epoch
+    as done in the loaded state is all it takes. The data module adds this callback by itself.
+    """
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Mark an epoch whose end hooks have begun as completed."""
+        loop = checkpoint["loops"]["fit_loop"]
+        epoch, batch = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+        if epoch["current"]["ready"] == epoch["current"]["processed"] == epoch["current"]["completed"] + 1:
+            for count in (epoch["total"], epoch["current"]):
+                count["completed"] += 1
+            batch["current"] = dict.fromkeys(batch["current"], 0)
+            batch["is_last_batch"] = False

@@ -1,0 +1,7 @@
+"""Adapters of data sets: each yields `dermiq.schema.Sample` in the layout in which its set is published."""
+
+from dermiq.datamodules.sources.base import Source
+from dermiq.datamodules.sources.ham10000 import HAM10000
+from dermiq.datamodules.sources.tabular import TabularSource
+
+__all__ = ["HAM10000", "Source", "TabularSource"]

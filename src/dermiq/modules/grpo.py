@@ -1,0 +1,194 @@
+"""GRPO++: group-relative policy optimisation made stable and cheap, the rollout in `training_step`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor
+
+from dermiq.advantages import Advantage, OutcomeAnchored, uniform_groups
+from dermiq.losses import constant_length, policy_loss
+from dermiq.modules.base import Batch, StageModule
+from dermiq.prefix import Prefix, TokenScores, prefill, score
+from dermiq.rewards import Scores
+from dermiq.rollout import Rollout, Sampling, sample_rollout
+
+
+class GRPOModule(StageModule):
+    """GRPO++; plain GRPO, Dr. GRPO and DAPO-style training are other settings of the same keywords.
+
+    Manual optimisation, so `trainer.accumulate_grad_batches` and `trainer.gradient_clip_val` do not apply:
+    `accumulate_batches` and `max_grad_norm` take their place, and `trainer.max_steps` counts optimiser steps.
+    The old policy's log-probs are those of the rollout itself.
+
+    Args:
+        group_size: completions per prompt; costs time, not memory.
+        sampling: how completions are drawn; keep the temperature above 0.
+        advantage: the estimator, see `dermiq.advantages`; None is GRPO++'s `OutcomeAnchored()`.
+        token_weights: (mask [N, T], max_new_tokens) -> weights [N, T]; see `dermiq.losses`.
+        clip_low: the probability ratio is clipped to [1 - clip_low, 1 + clip_high].
+        clip_high: above clip_low, rare tokens may rise (DAPO's clip-higher).
+        kl_coef: weight of the leash to the reference; 0 saves the reference pass.
+        entropy_coef: weight of the entropy bonus.
+        inner_epochs: optimiser steps on each rollout.
+        accumulate_batches: batches that share one optimiser step (with one inner epoch).
+        completions_per_pass: completions that run forward and backward together; None takes all.
+        reference_sync_every: optimiser steps after which the reference becomes the policy; None never.
+        seed: of the sampling.
+        stage: arguments of `StageModule`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        group_size: int = 8,
+        sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+        advantage: Advantage | None = None,
+        token_weights: Callable[[Tensor, int], Tensor] = constant_length,
+        clip_low: float = 0.2,
+        clip_high: float = 0.28,
+        kl_coef: float = 0.01,
+        entropy_coef: float = 0.0,
+        inner_epochs: int = 1,
+        accumulate_batches: int = 1,
+        completions_per_pass: int | None = None,
+        reference_sync_every: int | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if min(group_size, inner_epochs, accumulate_batches, completions_per_pass or 1, reference_sync_every or 1) < 1:
+            raise ValueError("group_size, inner_epochs, accumulate_batches and the like are at least 1")
+        if inner_epochs > 1 and accumulate_batches > 1:
+            raise ValueError("inner_epochs and accumulate_batches cannot both be above 1: raise data.batch_size instead")
+        if sampling.temperature == 0:
+            raise ValueError("GRPO learns from differences within a group: sampling.temperature must be above 0")
+        self.automatic_optimization = False
+        self.group_size = group_size
+        self.sampling = sampling
+        self.advantage = OutcomeAnchored() if advantage is None else advantage
+        self.token_weights = token_weights
+        self.clip_low, self.clip_high = clip_low, clip_high
+        self.kl_coef, self.entropy_coef = kl_coef, entropy_coef
+        self.inner_epochs = inner_epochs
+        self.accumulate_batches = accumulate_batches
+        self.completions_per_pass = completions_per_pass
+        self.reference_sync_every = reference_sync_every
+        self.seed = seed
+
+    @property
+    def accumulated_batches(self) -> int:
+        """Batches that share one optimiser step."""
+        return self.accumulate_batches
+
+    def configure_model(self) -> None:
+        """Load the weights, and the copy that a moving reference needs."""
+        super().configure_model()
+        if self.reference_sync_every is not None:
+            self.backbone.add_reference()
+
+    def training_step(self, batch: Batch | None, batch_idx: int) -> dict[str, Any] | None:
+        """Sample, score, and improve; returns the rollout and its scores for callbacks."""
+        if batch is None:
+            return None
+        start = time.perf_counter()
+        rollout = sample_rollout(
+            self.backbone,
+            batch["prompt"],
+            batch["samples"],
+            self.sampling,
+            self.group_size,
+            seed=f"{self.seed}/{self.current_epoch}/{batch_idx}",
+        )
+        scores = self.rewards(rollout.answers, rollout.samples)
+        advantages = self.advantage(scores.total, scores.correct, rollout.confidence.cpu()).to(self.device)
+        ref_logprobs = self._reference_logprobs(batch, rollout)
+        for _ in range(self.inner_epochs):
+            closes = (batch_idx + 1) % self.accumulate_batches == 0 or self.trainer.is_last_batch
+            stats = self._backward(batch, rollout, advantages.flatten(), ref_logprobs, synchronise=closes)
+            if closes:
+                self._step()
+        self._log(rollout, scores, stats, time.perf_counter() - start)
+        return {"rollout": rollout, "scores": scores, "advantages": advantages}
+
+    def _backward(
+        self, batch: Batch, rollout: Rollout, advantages: Tensor, ref_logprobs: Tensor | None, synchronise: bool
+    ) -> Counter[str]:
+        """Gradients of the policy loss: completions in parts, then the shared prompts once."""
+        prefix = prefill(self.backbone, batch["prompt"]).detach()
+        weights = self.token_weights(rollout.mask, self.sampling.max_new_tokens)
+        totals: Counter[str] = Counter()
+        for part in rollout.parts(self.completions_per_pass):
+            width = int(rollout.mask[part].sum(-1).max())
+            tokens = self._score(prefix, rollout, part, width)
+            loss, stats = policy_loss(
+                tokens.logprobs,
+                rollout.logprobs[part, :width],
+                advantages[part],
+                weights[part, :width],
+                clip_low=self.clip_low,
+                clip_high=self.clip_high,
+                ref_logprobs=None if ref_logprobs is None else ref_logprobs[part, :width],
+                kl_coef=self.kl_coef,
+                entropy=tokens.entropy,
+                entropy_coef=self.entropy_coef,
+            )
+            self.check_finite(loss, rollout.samples)
+            with self._without_synchronisation():
+                self.manual_backward(loss / self.accumulate_batches)
+            totals.update({"loss": loss.item(), **{name: value.item() for name, value in stats.items()}})
+        with nullcontext() if synchronise else self._without_synchronisation():
+            self.manual_backward(prefix.pullback())
+        return totals
+
+    def _score(self, prefix: Prefix, rollout: Rollout, part: Tensor, width: int) -> TokenScores:
+        ids, mask = rollout.ids[part, :width], rollout.mask[part, :width]
+        return score(self.backbone, prefix, rollout.rows[part], ids, mask, self.sampling.temperature)
+
+    def _reference_logprobs(self, batch: Batch, rollout: Rollout) -> Tensor | None:
+        """[N, T] float32, or None without a leash."""
+        if self.kl_coef == 0:
+            return None
+        with self.backbone.sampling_mode(), self.backbone.reference():
+            prefix = prefill(self.backbone, batch["prompt"])
+            width = rollout.mask.shape[1]
+            parts = rollout.parts(self.completions_per_pass)
+            return torch.cat([self._score(prefix, rollout, part, width).logprobs for part in parts])
+
+    def _step(self) -> None:
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        optimizer.step()  # type: ignore[union-attr]
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        if scheduler is not None:
+            scheduler.step()  # type: ignore[union-attr, call-arg]
+        if self.reference_sync_every is not None and self.global_step % self.reference_sync_every == 0:
+            self.backbone.sync_reference()
+
+    def _without_synchronisation(self) -> AbstractContextManager[Any]:
+        """Gradients of several backward passes add up locally; the last pass exchanges them between processes."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+
+    def _log(self, rollout: Rollout, scores: Scores, stats: Counter[str], seconds: float) -> None:
+        lengths = rollout.lengths.float()
+        values = {f"train/{name}": float(value) for name, value in stats.items()}
+        values |= {f"train/reward/{name}": float(term.mean()) for name, term in scores.by_term.items()}
+        values |= {
+            "train/reward_std": float(scores.total.std(dim=1).mean()) if self.group_size > 1 else 0.0,
+            "train/completion_length": float(lengths.mean()),
+            "train/truncated": float((lengths == self.sampling.max_new_tokens).float().mean()),
+            "train/uniform_groups": float(uniform_groups(scores.correct).float().mean()),
+        }
+        shown = {
+            "train/reward": float(scores.total.mean()),
+            "train/accuracy": float(scores.correct.float().mean()),
+            "train/tokens_per_second": float(lengths.sum()) / seconds,
+        }
+        self.log_dict(values, batch_size=len(rollout.samples))
+        self.log_dict(shown, prog_bar=True, batch_size=len(rollout.samples))

@@ -1,0 +1,37 @@
+"""Is the named condition the right one, and only one?"""
+
+from __future__ import annotations
+
+import re
+
+from dermiq.prompts import normalise
+from dermiq.schema import Answer, Sample
+
+_HEDGE = re.compile(
+    r"[/,;?]|\b(?:or|versus|vs|possibly|probably|perhaps|maybe|either|could be|may be|might be|differential)\b"
+)
+
+
+def accepted_names(sample: Sample) -> set[str]:
+    """The names that count as the sample's target, normalised."""
+    return {normalise(name) for name in (sample.target, *sample.synonyms)}
+
+
+def diagnosis(answer: Answer, sample: Sample) -> float:
+    """1 if the answer names the target or one of its synonyms exactly (after normalisation), else 0."""
+    return float(answer.diagnosis is not None and normalise(answer.diagnosis) in accepted_names(sample))
+
+
+def well_formed(answer: Answer, sample: Sample) -> float:
+    """Format gate: 1 if the completion has the structure asked for, else 0."""
+    return float(answer.well_formed)
+
+
+def unhedged(answer: Answer, sample: Sample) -> float:
+    """Hedging guard: 0 if the answer leaves a choice ("A or B", "possibly A"), else 1.
+
+    A name that is accepted as it stands may contain such words ("warts, molluscum").
+    """
+    if answer.diagnosis is None or diagnosis(answer, sample) == 1:
+        return 1.0
+    return float(_HEDGE.search(answer.diagnosis.lower()) is None)

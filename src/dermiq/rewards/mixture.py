@@ -1,0 +1,102 @@
+"""Rewards from YAML: weighted terms behind gates, with a total and a breakdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dermiq.schema import Answer, Sample, TrainingError
+
+RewardFunction = Callable[[Answer, Sample], float]
+
+
+@dataclass(frozen=True)
+class RewardTerm:
+    """A function of (answer, sample) and its weight in the total; weight 0 = logged only."""
+
+    fn: RewardFunction
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Rewards of B groups of G completions, all [B, G].
+
+    Attributes:
+        total: float32, the product of the gates times the weighted sum of the terms.
+        by_term: float32 values of each term and gate before weighting.
+        correct: bool, the outcome term is 1 and every gate is open.
+    """
+
+    total: Tensor
+    by_term: dict[str, Tensor]
+    correct: Tensor
+
+
+@dataclass(frozen=True)
+class RewardMixture:
+    """Terms that add up, gates that multiply.
+
+    Attributes:
+        terms: name -> term.
+        gates: name -> function in [0, 1]; the total is multiplied by each (format, hedging).
+        outcome: name of the term that says whether the diagnosis is right (value 1).
+    """
+
+    terms: Mapping[str, RewardTerm]
+    gates: Mapping[str, RewardFunction] = field(default_factory=dict)
+    outcome: str = "diagnosis"
+
+    def __post_init__(self) -> None:
+        if self.outcome not in self.terms:
+            raise ValueError(f"outcome {self.outcome!r} is none of the terms {sorted(self.terms)}")
+        if shared := self.terms.keys() & self.gates.keys():
+            raise ValueError(f"{sorted(shared)} are both terms and gates")
+
+    @property
+    def full(self) -> float:
+        """The total that a perfect answer earns."""
+        return sum(term.weight for term in self.terms.values())
+
+    def __call__(self, answers: Sequence[Sequence[Answer]], samples: Sequence[Sample]) -> Scores:
+        """Score G answers of each of B samples.
+
+        Raises:
+            TrainingError: if a reward raises or is not finite, naming the reward and the sample.
+        """
+        functions = {name: term.fn for name, term in self.terms.items()} | dict(self.gates)
+        by_term = {
+            name: torch.tensor(
+                [
+                    [_call(name, function, answer, sample) for answer in group]
+                    for group, sample in zip(answers, samples, strict=True)
+                ],
+                dtype=torch.float32,
+            )
+            for name, function in functions.items()
+        }
+        gate = torch.ones_like(by_term[self.outcome])
+        for name in self.gates:
+            gate = gate * by_term[name]
+        total = sum(term.weight * by_term[name] for name, term in self.terms.items())
+        return Scores(gate * total, by_term, (by_term[self.outcome] == 1) & (gate == 1))
+
+
+def _call(name: str, function: RewardFunction, answer: Answer, sample: Sample) -> float:
+    try:
+        value = float(function(answer, sample))
+    except Exception as error:
+        raise TrainingError(
+            f"Reward {name!r} failed on sample {sample.id!r} with {type(error).__name__}: {error}. "
+            f"The completion was {answer.text!r}. Mend the reward; nothing is learned from a broken one."
+        ) from error
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"Reward {name!r} gave {value} for sample {sample.id!r} and completion {answer.text!r}. "
+            "A reward must be a finite number."
+        )
+    return value

@@ -1,0 +1,89 @@
+"""The records that every part of the project exchanges: standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class DermIQError(Exception):
+    """A failure the user can mend: the message says what is wrong, where, and what to do.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+class DataError(DermIQError):
+    """A source, a row or an image is not what the configuration promises."""
+
+
+class ModelError(DermIQError):
+    """A model directory, an adapter or a prompt does not fit the backbone."""
+
+
+class TrainingError(DermIQError):
+    """A reward, a loss or a checkpoint cannot be used."""
+
+
+@dataclass(frozen=True)
+class SkinType:
+    """Skin type of a sample: the value, its scale (e.g. ``fitzpatrick``) and how it was obtained."""
+
+    scale: str
+    value: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one or more images, with what is known of the answer.
+
+    Attributes:
+        id: stable and unique within its source.
+        images: references that the sample's source can open; never shown to the model.
+        target: the concept to name, in lower case (``melanoma``).
+        label: the raw label of the data set (``mel``).
+        group: what must not be split: patient, else lesion, else duplicate cluster.
+        question: the user's question; empty means the default one of `dermiq.prompts`.
+        synonyms: other names that count as `target`.
+        findings: attribute -> values that are true of the image (drawn, or typical of the condition).
+        findings_drawn: True where `findings` is the truth of this very image.
+        reasoning: reference text for ``<think>``; None lets the prompt module write it from `findings`.
+        skin_type: None where unknown.
+        licence: of the image.
+        attribution: of the image.
+    """
+
+    id: str
+    images: tuple[str, ...]
+    target: str
+    label: str
+    group: str
+    question: str = ""
+    synonyms: tuple[str, ...] = ()
+    findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    findings_drawn: bool = False
+    reasoning: str | None = None
+    skin_type: SkinType | None = None
+    licence: str = ""
+    attribution: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A parsed completion.
+
+    Attributes:
+        text: the completion as generated, without special tokens.
+        think: what stands between the think tags; empty if the structure is broken.
+        diagnosis: what stands between the answer tags; None if the structure is broken.
+    """
+
+    text: str
+    think: str
+    diagnosis: str | None
+
+    @property
+    def well_formed(self) -> bool:
+        """True if the completion has the structure asked for."""
+        return self.diagnosis is not None

@@ -1,0 +1,42 @@
+"""A VLM small enough to learn on two cores: an ordinary Hugging Face model directory, made on the spot.
+
+`write_tiny_vlm` writes it from the shipped weights; with `retrain` it repeats the pre-training that
+made them (see `dermiq.tiny.recipe`).
+"""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from dermiq.tiny import recipe
+from dermiq.tiny.architecture import build_model, build_processor
+
+__all__ = ["write_tiny_vlm"]
+
+
+def write_tiny_vlm(out: Path, retrain: bool = False, seed: int = 0) -> None:
+    """Write config, fp32 weights, tokenizer, processor and generation config to a directory.
+
+    Args:
+        out: made if missing.
+        retrain: repeat the pre-training (minutes) instead of loading the shipped weights.
+        seed: of the pre-training; the shipped weights are those of seed 0.
+    """
+    processor = build_processor()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(processor.tokenizer)
+        if retrain:
+            recipe.learn_to_see(model, seed, recipe.PERCEPTION_STEPS)
+            recipe.learn_to_speak(model, processor, seed, recipe.CAPTION_STEPS)
+    if not retrain:
+        with as_file(files("dermiq") / "assets" / "tiny.safetensors") as path:
+            weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+        weights["lm_head.weight"] = weights["model.text_model.embed_tokens.weight"]
+        model.load_state_dict(weights)
+    model.save_pretrained(out)
+    processor.save_pretrained(out)

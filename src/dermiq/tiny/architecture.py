@@ -1,0 +1,129 @@
+"""What the tiny VLM is made of: an Idefics3 of about a million parameters, its tokenizer and its processor."""
+
+from __future__ import annotations
+
+import re
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Lowercase
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from transformers import (
+    GenerationConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3ImageProcessor,
+    Idefics3Processor,
+    PreTrainedTokenizerFast,
+)
+
+from dermiq.atlas import ATTRIBUTES, CONDITIONS, VOCABULARY
+from dermiq.prompts import QUESTION
+
+IMAGE_SIZE = 96
+PATCH_SIZE = 12
+SCALE_FACTOR = 2
+IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE // SCALE_FACTOR) ** 2
+CAPTION_QUESTION = "Describe the image ."
+
+PAD, UNKNOWN, BEGIN, END = "<pad>", "<unk>", "<bos>", "<end_of_utterance>"
+_IMAGE_SPECIALS = ("<fake_token_around_image>", "<global-img>", "<image>")
+_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_GLUE = "user assistant : . , ; ? ! - ( ) ' a an and are as at by for in is it no not of on or the this to with without"
+
+# The vocabulary has no use for the system prompt's words, so the template leaves the system turn out.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages if message['role'] != 'system' %}"
+    "{{ message['role'] + ' : ' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{{ '<end_of_utterance>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant : ' }}{% endif %}"
+)
+
+
+def _words() -> list[str]:
+    """Every word that the atlas and the questions use, in a fixed order."""
+    texts = [_GLUE, QUESTION, CAPTION_QUESTION, *ATTRIBUTES]
+    texts += [name for condition in CONDITIONS.values() for name in (condition.name, *condition.synonyms)]
+    texts += [value for values in VOCABULARY.values() for value in values]
+    return list(dict.fromkeys(word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())))
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over the atlas: lower case, split at white space and punctuation."""
+    specials = [PAD, UNKNOWN, BEGIN, END, *_IMAGE_SPECIALS]
+    vocabulary = {token: index for index, token in enumerate([*specials, *_TAGS, *_words()])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.normalizer = Lowercase()
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in specials])
+    tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in _TAGS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        bos_token=BEGIN,
+        eos_token=END,
+        extra_special_tokens=list(_IMAGE_SPECIALS),
+        padding_side="left",
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_processor() -> Idefics3Processor:
+    """The ordinary Idefics3 processor; every image becomes one square of 96 pixels and 16 tokens."""
+    image_processor = Idefics3ImageProcessor(
+        size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        max_image_size={"longest_edge": IMAGE_SIZE},
+        do_image_splitting=False,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    return Idefics3Processor(
+        image_processor, build_tokenizer(), image_seq_len=IMAGE_TOKENS, chat_template=CHAT_TEMPLATE
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> Idefics3ForConditionalGeneration:
+    """A randomly initialised fp32 model on the CPU that fits the tokenizer."""
+    pad, begin, end = tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id
+    config = Idefics3Config(
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=SCALE_FACTOR,
+        pad_token_id=pad,
+        bos_token_id=begin,
+        eos_token_id=end,
+        tie_word_embeddings=True,
+        vision_config={
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "hidden_act": "relu",
+            "image_size": IMAGE_SIZE,
+            "patch_size": PATCH_SIZE,
+        },
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 512,
+            "pad_token_id": pad,
+            "bos_token_id": begin,
+            "eos_token_id": end,
+            "tie_word_embeddings": True,
+        },
+    )
+    model = Idefics3ForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(pad_token_id=pad, bos_token_id=begin, eos_token_id=end)
+    return model

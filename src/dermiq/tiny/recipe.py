@@ -1,0 +1,145 @@
+"""How the tiny VLM is pre-trained: first to see the phantom's findings, then to say them.
+
+It never meets a diagnosis, nor the format of an answer: that is left to the stages of the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import cos, pi
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
+
+from dermiq.atlas import ATTRIBUTES, VOCABULARY
+from dermiq.datamodules.phantom.canvas import SKIN_TONES
+from dermiq.datamodules.phantom.lesion import draw
+from dermiq.prompts import describe
+from dermiq.tiny.architecture import CAPTION_QUESTION, IMAGE_SIZE
+
+BATCH = 64
+WARM_UP = 50
+PERCEPTION_STEPS, CAPTION_STEPS = 1000, 400
+_IGNORED = -100
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Drawings(IterableDataset[Batch]):
+    """Endless fresh drawings in batches: pixels [B, 3, S, S] float32 in -1..1, labels [B, attributes] int64.
+
+    Findings are drawn independently of each other and uniformly, so that no condition can be learnt
+    from what goes with what.
+    """
+
+    def __init__(self, seed: int, steps: int) -> None:
+        """Describe `steps` batches; batch k is a function of (seed, k)."""
+        self.seed = seed
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in range(self.steps):
+            rng = np.random.default_rng((self.seed, step))
+            sizes = [len(VOCABULARY[attribute]) for attribute in ATTRIBUTES]
+            labels = rng.integers(0, sizes, (BATCH, len(sizes)))
+            pixels = np.stack([_drawing(row, rng) for row in labels])
+            yield normalised(pixels), torch.from_numpy(labels)
+
+
+def _drawing(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
+    findings = {attribute: VOCABULARY[attribute][i] for attribute, i in zip(ATTRIBUTES, labels, strict=True)}
+    tone = list(SKIN_TONES)[int(rng.integers(len(SKIN_TONES)))]
+    return draw(findings, tone, IMAGE_SIZE, rng)
+
+
+def normalised(pixels: NDArray[np.uint8]) -> Tensor:
+    """What the processor makes of square images [B, S, S, 3] uint8: [B, 3, S, S] float32 in -1..1."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def _optimise(
+    title: str,
+    modules: list[nn.Module],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    batches: Drawings,
+    rate: float,
+) -> None:
+    """AdamW with a linear warm-up and a cosine down to zero, one step per batch."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min((step + 1) / WARM_UP, 0.5 * (1.0 + cos(pi * step / batches.steps)))
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(title, total=batches.steps)
+        for pixels, labels in DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4):
+            loss = loss_of(pixels, labels)
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            schedule.step()
+            progress.update(task, advance=1, description=f"{title}: loss {loss.item():.3f}")
+
+
+def learn_to_see(model: Idefics3ForConditionalGeneration, seed: int, steps: int) -> nn.Linear:
+    """Train the vision tower alone to name each finding, with one linear head per attribute.
+
+    Returns:
+        The heads, side by side: [sum of vocabulary sizes, width], for the tower's mean patch.
+    """
+    tower = model.model.vision_model
+    sizes = [len(VOCABULARY[attribute]) for attribute in ATTRIBUTES]
+    heads = nn.Linear(tower.config.hidden_size, sum(sizes))
+
+    def loss_of(pixels: Tensor, labels: Tensor) -> Tensor:
+        logits = heads(tower(pixel_values=pixels).last_hidden_state.mean(dim=1)).split(sizes, dim=-1)
+        losses = [F.cross_entropy(part, labels[:, i], label_smoothing=0.05) for i, part in enumerate(logits)]
+        return torch.stack(losses).mean()
+
+    model.train()
+    _optimise("seeing", [tower, heads], loss_of, Drawings(seed, steps), rate=1.5e-3)
+    return heads
+
+
+def learn_to_speak(
+    model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, seed: int, steps: int
+) -> None:
+    """Train the connector and the language model to caption; the tower stays as it is."""
+    model.model.vision_model.requires_grad_(False)
+    tokenizer = processor.tokenizer
+    content = [{"type": "image"}, {"type": "text", "text": CAPTION_QUESTION}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    prompt_ids = processor(text=[prompt], images=[[blank]], return_tensors="pt")["input_ids"][0]
+
+    def loss_of(pixels: Tensor, labels: Tensor) -> Tensor:
+        captions = [_caption(row) + tokenizer.eos_token for row in labels.tolist()]
+        caption_ids = tokenizer(captions, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        input_ids = torch.cat((prompt_ids.expand(len(captions), -1), caption_ids), dim=1)
+        targets = input_ids.clone()
+        targets[:, : len(prompt_ids)] = _IGNORED
+        output = model(input_ids=input_ids, pixel_values=pixels[:, None], labels=targets)
+        loss: Tensor = output.loss
+        return loss
+
+    model.train()
+    _optimise(
+        "speaking", [model.model.connector, model.model.text_model], loss_of, Drawings(seed + 1, steps), rate=2e-3
+    )
+    model.model.vision_model.requires_grad_(True)
+
+
+def _caption(labels: list[int]) -> str:
+    """The findings as text; every caption has the same number of tokens."""
+    return describe({a: (VOCABULARY[a][i],) for a, i in zip(ATTRIBUTES, labels, strict=True)})

@@ -1,0 +1,48 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from families import build_model_dir
+
+REPOSITORY = Path(__file__).parents[1]
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with `ham10000/` and the other real data sets: DERMIQ_TEST_DATA, else ../shared/data."""
+    root = Path(os.environ.get("DERMIQ_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no real data at {root}: set DERMIQ_TEST_DATA to the folder that holds ham10000/")
+    return root
+
+
+@pytest.fixture(scope="session")
+def family_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`family_dir(family, layers=..., hidden=..., seed=...)`: a model directory, written once per session.
+
+    The directories are shared: read them, never write into them.
+    """
+
+    @cache
+    def build(family: str, **options: int) -> Path:
+        return build_model_dir(family, tmp_path_factory.mktemp(family), **options)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the tiny model of the quickstart; shared, so read it only."""
+    from dermiq.tiny import write_tiny_vlm
+
+    return write_tiny_vlm(tmp_path_factory.mktemp("tiny") / "vlm")

@@ -1,0 +1,209 @@
+"""The shared prefix is exact: log-probs, gradients and rollouts equal the plain duplicated forward (fp32)."""
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from families import FAMILIES
+from oracle import duplicated_logprobs
+from PIL import Image
+
+from dermiq.backbone import LoRA, VLMBackbone, encode_prompts
+from dermiq.prefix import prefill, score
+from dermiq.prompts import to_messages
+from dermiq.rollout import Sampling, sample_rollout
+from dermiq.schema import Sample
+
+GROUP, LENGTH = 3, 7
+
+
+def picture(seed, size):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (size, size, 3), generator=generator, dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+def batch(sizes=((48,), (64, 32))):
+    """Two prompts of different length: one image and a short question, two images and a long one."""
+    samples = [
+        Sample(
+            id=f"s{i}",
+            images=tuple(f"{i}-{j}.png" for j in range(len(row))),
+            target="melanoma",
+            label="mel",
+            group=f"s{i}",
+            question="What is it?" if i == 0 else "Which skin condition do these two photographs of a lesion show?",
+        )
+        for i, row in enumerate(sizes)
+    ]
+    images = [[picture(10 * i + j, size) for j, size in enumerate(row)] for i, row in enumerate(sizes)]
+    return samples, [to_messages(sample) for sample in samples], images
+
+
+def loaded(directory, checkpointing=False, **options):
+    torch.manual_seed(0)
+    backbone = VLMBackbone(str(directory), LoRA(rank=4), gradient_checkpointing=checkpointing, **options)
+    backbone.load()
+    with torch.no_grad():
+        for name, parameter in sorted(backbone.named_parameters()):
+            if "lora_B" in name:
+                parameter.normal_(0, 0.3)
+    return backbone
+
+
+def completions(backbone):
+    generator = torch.Generator().manual_seed(1)
+    allowed = (~backbone.banned).nonzero().flatten()
+    ids = allowed[torch.randint(len(allowed), (2 * GROUP, LENGTH), generator=generator)]
+    lengths = torch.tensor([7, 3, 1, 5, 7, 2])
+    return torch.tensor([0, 0, 0, 1, 1, 1]), ids, torch.arange(LENGTH) < lengths[:, None]
+
+
+def gradients(backbone):
+    found = {n: p.grad.clone() for n, p in backbone.named_parameters() if p.grad is not None}
+    backbone.zero_grad(set_to_none=True)
+    return found
+
+
+def relative_difference(a, b):
+    assert a.keys() == b.keys() and a
+    distance = sum(float((a[k] - b[k]).square().sum()) for k in a) ** 0.5
+    return distance / sum(float(b[k].square().sum()) for k in b) ** 0.5
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logprobs_and_gradients_equal_the_duplicated_forward(family, checkpointing, family_dir):
+    backbone = loaded(family_dir(family), checkpointing).train()
+    _, conversations, images = batch()
+    rows, ids, mask = completions(backbone)
+    weights = torch.randn(ids.shape, generator=torch.Generator().manual_seed(2)) * mask
+
+    expected = duplicated_logprobs(backbone, conversations, images, rows, ids, mask)
+    (expected * weights).sum().backward()
+    expected_gradients = gradients(backbone)
+
+    prompt = encode_prompts(backbone.processor, conversations, images)
+    prefix = prefill(backbone, prompt).detach()
+    found = torch.zeros_like(expected)
+    for part in torch.arange(len(ids)).split(2):
+        part_scores = score(backbone, prefix, rows[part], ids[part], mask[part]).logprobs
+        (part_scores * weights[part]).sum().backward()
+        found[part] = part_scores.detach()
+    prefix.pullback().backward()
+
+    assert (found - expected).abs().max() < 1e-5
+    assert relative_difference(gradients(backbone), expected_gradients) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_undetached_prefix_gives_the_same_gradients(family, family_dir):
+    backbone = loaded(family_dir(family)).train()
+    _, conversations, images = batch()
+    rows, ids, mask = completions(backbone)
+    prompt = encode_prompts(backbone.processor, conversations, images)
+    score(backbone, prefill(backbone, prompt), rows, ids, mask).logprobs.sum().backward()
+    direct = gradients(backbone)
+    prefix = prefill(backbone, prompt).detach()
+    score(backbone, prefix, rows, ids, mask).logprobs.sum().backward()
+    prefix.pullback().backward()
+    assert relative_difference(gradients(backbone), direct) < 1e-6
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_rollout_equals_generate(family, family_dir):
+    backbone = loaded(family_dir(family))
+    samples, conversations, images = batch()
+    prompt = encode_prompts(backbone.processor, conversations, images)
+    rollout = sample_rollout(backbone, prompt, samples, Sampling(12, temperature=0.0), group_size=2)
+    assert torch.equal(rollout.ids[0], rollout.ids[1])
+    for i in range(2):
+        single = encode_prompts(backbone.processor, [conversations[i]], [images[i]])
+        banned = [[token] for token in backbone.banned.nonzero().flatten().tolist()]
+        expected = backbone.vlm.eval().generate(
+            **single,
+            max_new_tokens=12,
+            do_sample=False,
+            repetition_penalty=1.0,
+            bad_words_ids=banned,
+            eos_token_id=list(backbone.stop_ids),
+            pad_token_id=backbone.stop_ids[0],
+        )[0, single["input_ids"].shape[1] :]
+        assert rollout.ids[2 * i][rollout.mask[2 * i]].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rollout_logprobs_are_those_of_the_update(family, family_dir):
+    backbone = loaded(family_dir(family))
+    samples, conversations, images = batch()
+    prompt = encode_prompts(backbone.processor, conversations, images)
+    rollout = sample_rollout(backbone, prompt, samples, Sampling(9), group_size=GROUP)
+    expected = duplicated_logprobs(backbone, conversations, images, rollout.rows, rollout.ids, rollout.mask)
+    assert (rollout.logprobs - expected).abs().max() < 1e-5
+    scores = score(backbone, prefill(backbone, prompt), rollout.rows, rollout.ids, rollout.mask)
+    assert (rollout.logprobs - scores.logprobs).abs().max() < 1e-5
+
+
+def test_the_trap_of_transformers_own_checkpointing_is_real(family_dir):
+    """Its switch drops the prefix: an error at best, wrong log-probs at worst. Hence `_checkpoint_layers`."""
+    backbone = loaded(family_dir("qwen2_5_vl")).train()
+    _, conversations, images = batch()
+    rows, ids, mask = completions(backbone)
+    prompt = encode_prompts(backbone.processor, conversations, images)
+    right = score(backbone, prefill(backbone, prompt), rows, ids, mask).logprobs.detach()
+    prefix = prefill(backbone, prompt).detach()
+    for layer in backbone.vlm.get_decoder().layers:
+        layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = torch.utils.checkpoint.checkpoint
+    try:
+        wrong = score(backbone, prefix, rows, ids, mask).logprobs.detach()
+    except RuntimeError as error:
+        assert "size of tensor" in str(error)
+    else:
+        assert (wrong - right).abs().max() > 1e-2
+
+
+def test_sampling_does_not_depend_on_the_batch(family_dir):
+    backbone = loaded(family_dir("idefics3"))
+    samples, conversations, images = batch()
+    both = sample_rollout(
+        backbone, encode_prompts(backbone.processor, conversations, images), samples, Sampling(9), group_size=2, seed="a"
+    )
+    for i in range(2):
+        prompt = encode_prompts(backbone.processor, [conversations[i]], [images[i]])
+        alone = sample_rollout(backbone, prompt, samples[i : i + 1], Sampling(9), group_size=2, seed="a")
+        width = alone.ids.shape[1]
+        assert torch.equal(both.ids[2 * i : 2 * i + 2, :width][alone.mask], alone.ids[alone.mask])
+
+
+def test_sampled_frequencies_follow_the_policy(family_dir):
+    backbone = loaded(family_dir("idefics3"))
+    samples, conversations, images = batch()
+    prompt = encode_prompts(backbone.processor, conversations[:1], images[:1])
+    rollout = sample_rollout(backbone, prompt, samples[:1], Sampling(1), group_size=4000)
+    with torch.no_grad():
+        logits = prefill(backbone, prompt).last_logits[0]
+    expected = logits.masked_fill(backbone.banned, -torch.inf).softmax(-1)
+    found = torch.bincount(rollout.ids[:, 0], minlength=len(expected)) / 4000
+    assert (found - expected).abs().max() < 0.03
+    assert not backbone.banned[rollout.ids].any()
+
+
+def test_sampling_restores_the_mode_and_the_rope_state(family_dir):
+    backbone = loaded(family_dir("qwen2_5_vl")).train()
+    samples, conversations, images = batch()
+    prompt = encode_prompts(backbone.processor, conversations, images)
+    sample_rollout(backbone, prompt, samples, Sampling(3))
+    assert backbone.training and backbone.vlm.model.rope_deltas is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_frozen_tower_stays_out_of_autograd(family, family_dir):
+    backbone = loaded(family_dir(family), checkpointing=True).train()
+    _, conversations, images = batch()
+    seen = []
+    tower = [m for n, m in backbone.vlm.named_modules() if n.split(".")[-1] in ("visual", "vision_model", "vision_tower")]
+    assert tower
+    for module in tower:
+        module.register_forward_hook(lambda m, i, o: seen.append(o[0] if isinstance(o, tuple) else o.last_hidden_state))
+    prefill(backbone, encode_prompts(backbone.processor, conversations, images))
+    assert seen and not any(output.requires_grad for output in seen)
