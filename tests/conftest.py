@@ -45,4 +45,6 @@ def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the tiny model of the quickstart; shared, so read it only."""
     from dermiq.tiny import write_tiny_vlm
 
-    return write_tiny_vlm(tmp_path_factory.mktemp("tiny") / "vlm")
+    directory = tmp_path_factory.mktemp("tiny") / "vlm"
+    write_tiny_vlm(directory)
+    return directory

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dermiq.backbone import VLMBackbone, encode_prompts
+from dermiq.backbone import VLMBackbone
 from dermiq.prefix import log_softmax
+from dermiq.processing import encode_prompts
 
 
 def duplicated_logprobs(

@@ -3,15 +3,16 @@
 import pytest
 import torch
 import torch.utils.checkpoint
-from families import FAMILIES
-from oracle import duplicated_logprobs
 from PIL import Image
 
-from dermiq.backbone import LoRA, VLMBackbone, encode_prompts
+from dermiq.backbone import LoRA, VLMBackbone
 from dermiq.prefix import prefill, score
+from dermiq.processing import encode_prompts
 from dermiq.prompts import to_messages
 from dermiq.rollout import Sampling, sample_rollout
 from dermiq.schema import Sample
+from families import FAMILIES
+from oracle import duplicated_logprobs
 
 GROUP, LENGTH = 3, 7
 
@@ -166,7 +167,12 @@ def test_sampling_does_not_depend_on_the_batch(family_dir):
     backbone = loaded(family_dir("idefics3"))
     samples, conversations, images = batch()
     both = sample_rollout(
-        backbone, encode_prompts(backbone.processor, conversations, images), samples, Sampling(9), group_size=2, seed="a"
+        backbone,
+        encode_prompts(backbone.processor, conversations, images),
+        samples,
+        Sampling(9),
+        group_size=2,
+        seed="a",
     )
     for i in range(2):
         prompt = encode_prompts(backbone.processor, [conversations[i]], [images[i]])
@@ -201,7 +207,9 @@ def test_the_frozen_tower_stays_out_of_autograd(family, family_dir):
     backbone = loaded(family_dir(family), checkpointing=True).train()
     _, conversations, images = batch()
     seen = []
-    tower = [m for n, m in backbone.vlm.named_modules() if n.split(".")[-1] in ("visual", "vision_model", "vision_tower")]
+    tower = [
+        m for n, m in backbone.vlm.named_modules() if n.split(".")[-1] in ("visual", "vision_model", "vision_tower")
+    ]
     assert tower
     for module in tower:
         module.register_forward_hook(lambda m, i, o: seen.append(o[0] if isinstance(o, tuple) else o.last_hidden_state))

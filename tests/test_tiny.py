@@ -88,7 +88,7 @@ def test_the_template_marks_the_turns(processor: Idefics3Processor) -> None:
 def test_the_recipe_sees_images_as_the_processor_makes_them(processor: Idefics3Processor) -> None:
     image = PhantomSource(count=1).image("phantom-0-0.png")
     made = processor.image_processor([[image]], return_tensors="pt")["pixel_values"][0]
-    torch.testing.assert_close(made, recipe.normalised(np.asarray(image)[None]), atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(made, recipe.normalised(np.array(image)[None]), atol=1e-5, rtol=0.0)
 
 
 def test_left_padding_does_not_change_what_is_generated(

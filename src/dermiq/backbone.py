@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    BitsAndBytesConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    ProcessorMixin,
-)
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
 
+from dermiq.processing import ProcessorMixin, end_of_turn, from_hub, load_config, load_processor
 from dermiq.schema import ModelError
 
 POLICY, REFERENCE = "default", "reference"
@@ -55,95 +47,6 @@ class LoRA:
             raise ValueError(f"LoRA needs rank >= 1, 0 <= dropout < 1 and at least one target; got {self}")
 
 
-def _from_hub(loader: Callable[..., Any], model_id: str, **options: Any) -> Any:
-    try:
-        return loader(model_id, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        known = "exists but does not hold" if Path(model_id).is_dir() else "is neither a local directory nor"
-        raise ModelError(
-            f"{model_id!r} {known} a vision-language model that can be loaded: {str(error).splitlines()[0]} "
-            "Give model_id the id or the directory of an image-text-to-text model (config, weights, processor)."
-        ) from error
-
-
-def _load_config(model_id: str) -> PreTrainedConfig:
-    config = _from_hub(AutoConfig.from_pretrained, model_id)
-    if type(config) not in AutoModelForImageTextToText._model_mapping:
-        raise ModelError(
-            f"{model_id!r} is a {config.model_type} model, which is no image-text-to-text model. "
-            "DermIQ needs one that takes images, such as Qwen2.5-VL, Gemma 3, Idefics3 or LLaVA."
-        )
-    return config
-
-
-def context_length(model_id: str) -> int | None:
-    """Positions that the language model was made for, in tokens; None where its config does not say."""
-    text_config = _load_config(model_id).get_text_config()
-    return getattr(text_config, "max_position_embeddings", None)
-
-
-def load_processor(model_id: str) -> ProcessorMixin:
-    """The model's own processor, with left padding.
-
-    Raises:
-        ModelError: if there is none, or it takes no images.
-    """
-    processor = _from_hub(AutoProcessor.from_pretrained, model_id)
-    if not hasattr(processor, "image_processor"):
-        raise ModelError(f"{model_id!r} has a processor that takes no images. Add its preprocessor_config.json.")
-    processor.tokenizer.padding_side = "left"
-    return processor
-
-
-def encode_prompts(
-    processor: ProcessorMixin, conversations: Sequence[list[dict[str, Any]]], images: Sequence[list[Image.Image]]
-) -> dict[str, Tensor]:
-    """Tokenise conversations that wait for the assistant's turn.
-
-    Returns:
-        `input_ids` and `attention_mask` [B, P] int64, padded on the left, and whatever else the model takes
-        (pixels, grids, token types), opaque to everyone but the model.
-    """
-    texts = [
-        processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-        for conversation in conversations
-    ]
-    begin = processor.tokenizer.bos_token
-    special = not (begin and texts[0].startswith(begin))
-    encoded = processor(
-        text=texts, images=list(images), padding=True, return_tensors="pt", add_special_tokens=special
-    )
-    return dict(encoded)
-
-
-def end_of_turn(processor: ProcessorMixin) -> int:
-    """The token id that closes the assistant's turn, read from the model's own chat template."""
-    marker = "x"
-    conversation = [
-        {"role": "user", "content": [{"type": "text", "text": marker}]},
-        {"role": "assistant", "content": [{"type": "text", "text": marker}]},
-    ]
-    text = processor.apply_chat_template(conversation, tokenize=False)
-    tail = text[text.rindex(marker) + len(marker) :].strip()
-    ids = processor.tokenizer(tail, add_special_tokens=False)["input_ids"]
-    return int(ids[0]) if ids else int(processor.tokenizer.eos_token_id)
-
-
-def encode_completions(processor: ProcessorMixin, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Tokenise completions, each closed by the end of the turn.
-
-    Returns:
-        ids [B, T] int64, padded on the right, and mask [B, T] bool (True = counts).
-    """
-    tokenizer = processor.tokenizer
-    end = end_of_turn(processor)
-    rows = [[*tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in texts]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [end] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows])
-    return ids, mask
-
-
 class VLMBackbone(nn.Module):
     """A vision-language model with a trainable LoRA adapter, and the reference policy behind it.
 
@@ -158,12 +61,21 @@ class VLMBackbone(nn.Module):
         dtype: of the base's weights: ``auto`` (as saved) or a torch dtype's name.
         attn_implementation: a name that transformers knows (``sdpa``, ``eager``, ``flash_attention_2``).
         gradient_checkpointing: recompute decoder layers in the backward pass.
+
+    Attributes (once loaded):
+        processor: the model's own processor.
+        stop_ids: token ids that end a completion.
+        banned: [V] bool, tokens that a policy may not write.
     """
+
+    banned: Tensor
+    stop_ids: tuple[int, ...]
+    processor: ProcessorMixin
 
     def __init__(
         self,
         model_id: str,
-        lora: LoRA | None = LoRA(),  # noqa: B008 (frozen)
+        lora: LoRA | None = LoRA(),
         adapter_path: str | None = None,
         load_in_4bit: bool = False,
         dtype: str = "auto",
@@ -188,9 +100,9 @@ class VLMBackbone(nn.Module):
         """
         if self.model is not None:
             return
-        _load_config(self.model_id)
+        load_config(self.model_id)
         self.processor = load_processor(self.model_id)
-        base = _from_hub(
+        base = from_hub(
             AutoModelForImageTextToText.from_pretrained,
             self.model_id,
             dtype=self.dtype,
@@ -213,7 +125,8 @@ class VLMBackbone(nn.Module):
     def vlm(self) -> PreTrainedModel:
         """The transformers model, with the adapters' layers in place."""
         assert self.model is not None, "call load() first"
-        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return cast(PreTrainedModel, base)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The policy's adapter weights, float32."""
@@ -278,7 +191,7 @@ class VLMBackbone(nn.Module):
             self.model.save_pretrained(str(directory), selected_adapters=[POLICY])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VLMBackbone:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._keep_adapters_in_float32()
         return self
 
@@ -341,9 +254,7 @@ class VLMBackbone(nn.Module):
 
     def _banned_ids(self) -> Tensor:
         """[V] bool: tokens that a policy may not write (image and other special tokens, unused rows)."""
-        vocabulary = self.vlm.get_output_embeddings().weight.shape[0]
-        if self.load_in_4bit:
-            vocabulary = self.vlm.config.get_text_config().vocab_size
+        vocabulary = self.vlm.config.get_text_config().vocab_size
         tokenizer = self.processor.tokenizer
         special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         special |= {*tokenizer.all_special_ids, *range(len(tokenizer), vocabulary)}
@@ -378,5 +289,3 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
         return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)
 
     return wrapper
-
-

@@ -7,11 +7,13 @@ masks do, and a fork needs the whole prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
+
+__all__ = ["Cache", "KeyValue", "decoding_cache", "fork_cache", "recorded_states", "recording_cache"]
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -50,8 +52,7 @@ class _DecodingLayer(_Layer):
         super().__init__()
         self._length = keys.shape[-2]
         self._buffers = tuple(
-            torch.cat([past, past.new_empty(*past.shape[:-2], room, past.shape[-1])], dim=-2)
-            for past in (keys, values)
+            torch.cat([past, past.new_empty(*past.shape[:-2], room, past.shape[-1])], dim=-2) for past in (keys, values)
         )
         self._show()
 
@@ -70,6 +71,11 @@ class _DecodingLayer(_Layer):
 def recording_cache() -> Cache:
     """An empty cache that keeps what the first pass of each layer writes."""
     return Cache(layer_class_to_replicate=_RecordingLayer)
+
+
+def recorded_states(cache: Cache) -> tuple[KeyValue, ...]:
+    """Keys and values of each layer that a recording cache kept, with their graph."""
+    return tuple((layer.keys, layer.values) for layer in cast(Sequence[_RecordingLayer], cache.layers))
 
 
 def fork_cache(states: Sequence[KeyValue], rows: Tensor) -> Cache:

@@ -65,12 +65,11 @@ def completion_rows(rollout: Rollout, scores: Scores, advantages: list[list[floa
 
 
 def _table(rows: list[dict[str, Any]], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    columns = [name for name in rows[0] if name not in ("id", "target")]
-    for name in columns:
-        table.add_column(name.removeprefix("reward/"), ratio=6 if name == "completion" else None)
+    table = Table("completion", "advantage", "reward", "by term", title=title, title_justify="left")
     for row in rows:
-        table.add_row(*(Text(row[n] if isinstance(row[n], str) else f"{row[n]:.2f}") for n in columns))
+        terms = (f"{key.removeprefix('reward/')} {row[key]:.2f}" for key in row if key.startswith("reward/"))
+        values = (row["completion"], f"{row['advantage']:+.2f}", f"{row['reward']:.2f}", "\n".join(terms))
+        table.add_row(*map(Text, values))
     return table
 
 
@@ -107,19 +106,28 @@ class WritePredictions(Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("")
 
-    def _append(self, rows: list[dict[str, Any]]) -> None:
+    def _append(self, outputs: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in outputs["rows"])
 
 
 class SaveMetrics(Callback):
-    """The metrics of a test as ``metrics.json`` in the run's directory."""
+    """The metrics of test as ``metrics.json`` in the run's directory, those of validate as ``val_metrics.json``."""
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
+        self._write(trainer, "metrics.json")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file, unless this validation is a part of training."""
+        if trainer.state.fn == "validate":
+            self._write(trainer, "val_metrics.json")
+
+    def _write(self, trainer: Trainer, name: str) -> None:
         if trainer.is_global_zero:
-            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            path = Path(trainer.default_root_dir) / "metrics.json"
+            path = Path(trainer.default_root_dir) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
             path.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
 
 
@@ -129,7 +137,9 @@ class ReportSkipped(Callback):
     def __init__(self) -> None:
         self.skipped: dict[str, None] = {}
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
         """Remember what the batch skipped."""
         self._remember(batch)
 
@@ -139,7 +149,9 @@ class ReportSkipped(Callback):
         """Remember what the batch skipped."""
         self._remember(batch)
 
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
         """Remember what the batch skipped."""
         self._remember(batch)
 

@@ -58,14 +58,13 @@ class RunCheckpoint(ModelCheckpoint):
     def __init__(self, every_n_train_steps: int = 100) -> None:
         super().__init__(save_last=True, save_top_k=0)
         self.interval = every_n_train_steps
-        self.saved_step = 0
 
     def save(self, trainer: Trainer, module: LightningModule) -> None:
         """Save checkpoint and adapter now."""
         assert isinstance(module, StageModule)
         root = Path(trainer.default_root_dir)
         trainer.save_checkpoint(root / LAST)
-        self.saved_step = trainer.global_step
+        self._last_global_step_saved = trainer.global_step
         if trainer.is_global_zero:
             fresh = root / f"{ADAPTER}.partial"
             shutil.rmtree(fresh, ignore_errors=True)
@@ -77,14 +76,15 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where the interval has passed."""
+        """Save where the interval has passed, and at the last step while its epoch is still open."""
         step = trainer.global_step
-        if step != self.saved_step and step % self.interval == 0 and not trainer.fast_dev_run:
+        due = step % self.interval == 0 or step == trainer.max_steps
+        if due and not self._should_skip_saving_checkpoint(trainer):
             self.save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end of training."""
-        if not trainer.fast_dev_run:
+        if not self._should_skip_saving_checkpoint(trainer):
             self.save(trainer, pl_module)
 
 
@@ -107,7 +107,9 @@ class GracefulInterrupt(Callback):
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, RunCheckpoint):
                     callback.save(trainer, pl_module)
-                    rank_zero_info(f"Saved step {trainer.global_step}; go on with the same command and --ckpt_path last.")
+                    rank_zero_info(
+                        f"Saved step {trainer.global_step}; go on with the same command and --ckpt_path last."
+                    )
             raise KeyboardInterrupt
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -27,10 +27,12 @@ INTERRUPTED, FAILED = 130, 2
 class SaveFitConfig(SaveConfigCallback):
     """Keeps the configuration of training as ``config.yaml``: the record that the other subcommands read."""
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save it, for fit alone."""
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it into the run directory, for fit alone."""
         if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+            path = Path(trainer.default_root_dir) / "config.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
 
 
 class DermIQCLI(LightningCLI):
@@ -60,7 +62,8 @@ class DermIQCLI(LightningCLI):
         config = self.config[self.subcommand].trainer
         root = config.default_root_dir or "."
         if config.logger is None:
-            kwargs["logger"] = [CSVLogger(root, "", ""), TensorBoardLogger(root, "tensorboard", "")]
+            fits = self.subcommand == "fit"
+            kwargs["logger"] = [CSVLogger(root, "metrics"), TensorBoardLogger(root, "tensorboard")] if fits else False
         kwargs["plugins"] = [*(self.config_init[self.subcommand].trainer.plugins or []), AtomicCheckpointIO()]
         trainer = super().instantiate_trainer(**kwargs)
         for callback in trainer.checkpoint_callbacks:
@@ -85,7 +88,7 @@ def main(args: ArgsType = None) -> DermIQCLI:
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_callback=SaveFitConfig,
-            save_config_kwargs={"overwrite": True},
+            save_config_kwargs={"save_to_log_dir": False},
             parser_kwargs={name: default for name in SUBCOMMANDS},
             args=args,
         )

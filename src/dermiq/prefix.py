@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from dermiq.backbone import VLMBackbone
-from dermiq.caches import KeyValue, fork_cache, recording_cache
+from dermiq.caches import Cache, KeyValue, fork_cache, recorded_states, recording_cache
 
 
 class _SendBack(torch.autograd.Function):
@@ -73,7 +72,7 @@ class Prefix:
 
     def pullback(self) -> Tensor:
         """A scalar 0 whose backward pass sends the gradients collected in the leaves through the prompt, once."""
-        zero: Tensor = _SendBack.apply([leaf.grad for leaf in self.leaves], *self.sources)  # type: ignore[no-untyped-call]
+        zero: Tensor = _SendBack.apply([leaf.grad for leaf in self.leaves], *self.sources)
         return zero
 
 
@@ -107,7 +106,7 @@ def prefill(backbone: VLMBackbone, prompt: Mapping[str, Tensor]) -> Prefix:
         next_position = next_position + vlm.model.rope_deltas.flatten()
         vlm.model.rope_deltas = None
     return Prefix(
-        states=tuple((layer.keys, layer.values) for layer in cache.layers),
+        states=recorded_states(cache),
         last_logits=output.logits[:, -1],
         attention_mask=mask,
         next_position=next_position,

@@ -29,8 +29,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dermiq.backbone import context_length, encode_completions, encode_prompts, load_processor
 from dermiq.datamodules.sources.base import Source
+from dermiq.processing import context_length, encode_completions, encode_prompts, load_processor
 from dermiq.prompts import gold_completion, to_messages
 from dermiq.schema import DataError, Sample
 

@@ -85,7 +85,10 @@ class StageModule(LightningModule):
         optimizer = self.make_optimizer(parameters)
         if self.make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
+        }
 
     def on_train_start(self) -> None:
         """Hugging Face loads models in evaluation mode and Lightning leaves it so."""
@@ -115,8 +118,8 @@ class StageModule(LightningModule):
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"The loss is {loss.item()} at step {self.global_step} on the samples "
-                f"{', '.join(sample.id for sample in samples)}. The last checkpoint is from before this step: lower the "
-                "learning rate or max_grad_norm, or look at these samples, then resume with --ckpt_path last."
+                f"{', '.join(sample.id for sample in samples)}. The last checkpoint is from before this step: "
+                "lower the learning rate or max_grad_norm, or look at these samples, then resume with --ckpt_path last."
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -153,17 +156,17 @@ class StageModule(LightningModule):
             )
         self._resume = {"random": record["random"], "gradients": record["gradients"]}
 
-    def validation_step(self, batch: Batch | None, batch_idx: int) -> list[Row]:
+    def validation_step(self, batch: Batch | None, batch_idx: int) -> dict[str, list[Row]]:
         """Judge a batch; see `evaluate`."""
-        return self.evaluate(batch)
+        return {"rows": self.evaluate(batch)}
 
-    def test_step(self, batch: Batch | None, batch_idx: int) -> list[Row]:
+    def test_step(self, batch: Batch | None, batch_idx: int) -> dict[str, list[Row]]:
         """Judge a batch; see `evaluate`."""
-        return self.evaluate(batch)
+        return {"rows": self.evaluate(batch)}
 
-    def predict_step(self, batch: Batch | None, batch_idx: int) -> list[Row]:
+    def predict_step(self, batch: Batch | None, batch_idx: int) -> dict[str, list[Row]]:
         """Judge a batch; see `evaluate`."""
-        return self.evaluate(batch)
+        return {"rows": self.evaluate(batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics as ``val/…``."""

@@ -66,7 +66,9 @@ class GRPOModule(StageModule):
         if min(group_size, inner_epochs, accumulate_batches, completions_per_pass or 1, reference_sync_every or 1) < 1:
             raise ValueError("group_size, inner_epochs, accumulate_batches and the like are at least 1")
         if inner_epochs > 1 and accumulate_batches > 1:
-            raise ValueError("inner_epochs and accumulate_batches cannot both be above 1: raise data.batch_size instead")
+            raise ValueError(
+                "inner_epochs and accumulate_batches cannot both be above 1: raise data.batch_size instead"
+            )
         if sampling.temperature == 0:
             raise ValueError("GRPO learns from differences within a group: sampling.temperature must be above 0")
         self.automatic_optimization = False
@@ -166,7 +168,7 @@ class GRPOModule(StageModule):
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         if scheduler is not None:
-            scheduler.step()  # type: ignore[union-attr, call-arg]
+            scheduler.step()  # type: ignore[union-attr]
         if self.reference_sync_every is not None and self.global_step % self.reference_sync_every == 0:
             self.backbone.sync_reference()
 

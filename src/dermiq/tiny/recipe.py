@@ -22,9 +22,11 @@ from dermiq.datamodules.phantom.canvas import SKIN_TONES
 from dermiq.datamodules.phantom.lesion import draw
 from dermiq.prompts import describe
 from dermiq.tiny.architecture import CAPTION_QUESTION, IMAGE_SIZE
+from dermiq.tiny.muon import Muon
 
 BATCH = 64
 WARM_UP = 50
+MUON_RATE, ADAM_RATE = 0.02, 1.5e-3
 PERCEPTION_STEPS, CAPTION_STEPS = 1000, 400
 _IGNORED = -100
 
@@ -38,14 +40,15 @@ class Drawings(IterableDataset[Batch]):
     from what goes with what.
     """
 
-    def __init__(self, seed: int, steps: int) -> None:
-        """Describe `steps` batches; batch k is a function of (seed, k)."""
+    def __init__(self, seed: int, stage: int, steps: int) -> None:
+        """Describe `steps` batches; batch k is a function of (seed, stage, k)."""
         self.seed = seed
+        self.stage = stage
         self.steps = steps
 
     def __iter__(self) -> Iterator[Batch]:
         for step in range(self.steps):
-            rng = np.random.default_rng((self.seed, step))
+            rng = np.random.default_rng((self.seed, self.stage, step))
             sizes = [len(VOCABULARY[attribute]) for attribute in ATTRIBUTES]
             labels = rng.integers(0, sizes, (BATCH, len(sizes)))
             pixels = np.stack([_drawing(row, rng) for row in labels])
@@ -63,32 +66,58 @@ def normalised(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
+def prepare_tower(tower: nn.Module, pixels: Tensor) -> None:
+    """Start the tower from what images are like: whitened patches and sinusoidal positions.
+
+    The first layer becomes a random rotation of the principal components of the patches in
+    `pixels` [B, 3, S, S], each scaled to unit variance and then halved; the positions become sines
+    and cosines of row and column. Both learn on from there.
+    """
+    patches, positions = tower.embeddings.patch_embedding, tower.embeddings.position_embedding
+    width, size = patches.out_channels, patches.kernel_size[0]
+    columns = F.unfold(pixels, size, stride=size // 2).transpose(1, 2).reshape(-1, 3 * size * size)
+    mean = columns.mean(dim=0)
+    variances, directions = torch.linalg.eigh((columns - mean).T @ (columns - mean) / len(columns))
+    components = (directions / (variances + 5e-3).sqrt()).T.flip(0)[:width]
+    rotation = torch.linalg.qr(torch.randn(width, width))[0]
+    filters = 0.5 * rotation @ components
+    side, waves = IMAGE_SIZE // size, width // 4
+    phases = torch.arange(side)[:, None] * (0.5 * pi) / (1.5 * side) ** (torch.arange(waves) / waves)
+    line = torch.cat((phases.sin(), phases.cos()), dim=1)
+    grid = torch.cat((line[:, None].expand(side, side, -1), line[None].expand(side, side, -1)), dim=-1)
+    with torch.no_grad():
+        patches.weight.copy_(filters.view_as(patches.weight))
+        patches.bias.copy_(-filters @ mean)
+        positions.weight.copy_(0.5 * grid.reshape(side * side, width))
+
+
 def _optimise(
-    title: str,
-    modules: list[nn.Module],
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    batches: Drawings,
-    rate: float,
+    title: str, modules: list[nn.Module], loss_of: Callable[[Tensor, Tensor], Tensor], batches: Drawings
 ) -> None:
-    """AdamW with a linear warm-up and a cosine down to zero, one step per batch."""
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / WARM_UP, 0.5 * (1.0 + cos(pi * step / batches.steps)))
-    )
+    """One step per batch: Muon for the hidden matrices, AdamW for the rest, warm-up and cosine to zero."""
+    named = [item for module in modules for item in module.named_parameters()]
+    hidden = [parameter for name, parameter in named if parameter.ndim == 2 and "layers." in name]
+    taken = {id(parameter) for parameter in hidden}
+    rest = [parameter for _, parameter in named if id(parameter) not in taken]
+    optimisers = [Muon(hidden, MUON_RATE), torch.optim.AdamW(rest, ADAM_RATE, betas=(0.9, 0.98))]
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: min((step + 1) / WARM_UP, 0.5 * (1.0 + cos(pi * step / batches.steps)))
+        )
+        for optimiser in optimisers
+    ]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         task = progress.add_task(title, total=batches.steps)
         for pixels, labels in DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4):
             loss = loss_of(pixels, labels)
-            optimiser.zero_grad()
+            for optimiser in optimisers:
+                optimiser.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            schedule.step()
+            nn.utils.clip_grad_norm_([parameter for _, parameter in named], 1.0)
+            for optimiser, schedule in zip(optimisers, schedules, strict=True):
+                optimiser.step()
+                schedule.step()
             progress.update(task, advance=1, description=f"{title}: loss {loss.item():.3f}")
 
 
@@ -99,16 +128,17 @@ def learn_to_see(model: Idefics3ForConditionalGeneration, seed: int, steps: int)
         The heads, side by side: [sum of vocabulary sizes, width], for the tower's mean patch.
     """
     tower = model.model.vision_model
+    prepare_tower(tower, next(iter(Drawings(seed, stage=0, steps=1)))[0])
     sizes = [len(VOCABULARY[attribute]) for attribute in ATTRIBUTES]
     heads = nn.Linear(tower.config.hidden_size, sum(sizes))
 
     def loss_of(pixels: Tensor, labels: Tensor) -> Tensor:
         logits = heads(tower(pixel_values=pixels).last_hidden_state.mean(dim=1)).split(sizes, dim=-1)
-        losses = [F.cross_entropy(part, labels[:, i], label_smoothing=0.05) for i, part in enumerate(logits)]
+        losses = [F.cross_entropy(part, labels[:, i]) for i, part in enumerate(logits)]
         return torch.stack(losses).mean()
 
     model.train()
-    _optimise("seeing", [tower, heads], loss_of, Drawings(seed, steps), rate=1.5e-3)
+    _optimise("seeing", [tower, heads], loss_of, Drawings(seed, stage=1, steps=steps))
     return heads
 
 
@@ -135,7 +165,7 @@ def learn_to_speak(
 
     model.train()
     _optimise(
-        "speaking", [model.model.connector, model.model.text_model], loss_of, Drawings(seed + 1, steps), rate=2e-3
+        "speaking", [model.model.connector, model.model.text_model], loss_of, Drawings(seed, stage=2, steps=steps)
     )
     model.model.vision_model.requires_grad_(True)
 

@@ -71,7 +71,7 @@ def _frame(findings: Mapping[str, str], size: int, rng: np.random.Generator) -> 
     length = np.sqrt((u * squeeze) ** 2 + (v / squeeze) ** 2)
     heading = _heading(u, v)
     if findings["border"] == "irregular":
-        lobes = [(int(rng.integers(3, 6)), 0.17), (int(rng.integers(6, 10)), 0.11)]
+        lobes = [(int(rng.integers(3, 6)), 0.2), (int(rng.integers(6, 10)), 0.12)]
     else:
         lobes = [(2, 0.03), (3, 0.02)]
     outline = np.ones_like(length)
@@ -102,7 +102,9 @@ def _paint(picture: Picture, findings: Mapping[str, str], tone: str, frame: Fram
     """Colour the lesion; dark skin darkens what shines through and what lies above it."""
     through, colour = _PIGMENTS[findings["colour"]]
     shade = 0.62 + 0.38 * SKIN_TONES[tone][0]
-    red, green, blue = (value * shade * factor for value, factor in zip(colour, rng.uniform(0.93, 1.07, 3), strict=True))
+    red, green, blue = (
+        value * shade * factor for value, factor in zip(colour, rng.uniform(0.93, 1.07, 3), strict=True)
+    )
     blend(picture, (red, green, blue), (1.0 - through) * frame.cover)
     if findings["colour"] == "variegated":
         size = picture.shape[1]
@@ -113,7 +115,7 @@ def _paint(picture: Picture, findings: Mapping[str, str], tone: str, frame: Fram
 def _structure(picture: Picture, name: str, frame: Frame, rng: np.random.Generator) -> None:
     """Add the dermoscopic structure within the lesion, in place."""
     size = picture.shape[1]
-    inside = smoothstep(frame.depth, 1.0, 0.9)
+    inside = smoothstep(frame.depth, 1.0, 0.9) * frame.cover
     if name == "network":
         lines = _lattice(frame, 0.17, 0.15, rng)
         picture *= 1.0 - 0.6 * smoothstep(lines, 0.36, 0.46) * inside
@@ -150,7 +152,7 @@ def _structure(picture: Picture, name: str, frame: Frame, rng: np.random.Generat
 def _surface(picture: Picture, name: str, frame: Frame, rng: np.random.Generator) -> None:
     """Add the surface of the lesion, in place."""
     size = picture.shape[1]
-    inside = smoothstep(frame.depth, 1.08, 0.95)
+    inside = smoothstep(frame.depth, 1.08, 0.95) * frame.cover
     if name == "scaly":  # silvery flakes with a shadow on one side
         flakes = smoothstep(clouds(rng, size, 13), 0.25, 0.5) * inside
         picture *= 1.0 - 0.35 * np.roll(flakes, (1, 1), (0, 1)) * (1.0 - flakes)
@@ -175,9 +177,10 @@ def _relief(picture: Picture, findings: Mapping[str, str], frame: Frame, light: 
     """Shade what is raised, in place: a plaque's step, a papule's dome, a nodule's ball, a rolled rim."""
     height = np.zeros_like(frame.depth)
     morphology = findings["morphology"]
-    dome = np.sqrt(np.clip(1.0 - (frame.depth / 1.05) ** 2, 0.0, 1.0))
+    reach, sharpness = (1.3, 1.2) if findings["border"] == "diffuse" else (1.05, 0.5)
+    dome = np.clip(1.0 - (frame.depth / reach) ** 2, 0.0, 1.0) ** sharpness
     if morphology == "plaque":
-        height += smoothstep(frame.depth, 1.06, 0.86) * 0.09
+        height += smoothstep(frame.depth, reach, 0.86) * 0.09
     elif morphology == "papule":
         height += 0.16 * dome
     elif morphology == "nodule":

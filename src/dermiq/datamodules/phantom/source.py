@@ -45,7 +45,9 @@ class PhantomSource(Source):
             )
         unknown = [name for name in conditions or () if name not in CONDITIONS]
         if unknown or conditions == []:
-            raise DataError(f"the phantom cannot draw {unknown or 'no conditions'}: use some of {', '.join(CONDITIONS)}.")
+            raise DataError(
+                f"the phantom cannot draw {unknown or 'no conditions'}: use some of {', '.join(CONDITIONS)}."
+            )
         self.count = count
         self.seed = seed
         self.size = size
@@ -55,6 +57,7 @@ class PhantomSource(Source):
         """Nothing to read."""
 
     def __len__(self) -> int:
+        """Number of samples."""
         return self.count
 
     @overload

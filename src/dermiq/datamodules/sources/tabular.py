@@ -7,6 +7,7 @@ which ``HF_DATASETS_CACHE`` moves).
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class TabularSource(Source):
         row = self._loaded()[index]
         label = str(row[self.label_column])
         concept = self._concepts[label]
-        images = tuple(str(self.image_root / name) for name in _names(row[self.image_column]))
+        images = tuple(self._image(name) for name in _names(row[self.image_column]))
         known = concept in CONDITIONS
         return Sample(
             id=str(index) if self.id_column is None else str(row[self.id_column]),
@@ -118,12 +119,12 @@ class TabularSource(Source):
 
     def outline(self) -> list[Outline]:
         """One entry per row, from the columns."""
-        columns = self._loaded().to_dict()
+        columns = self._loaded()[:]
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         images = [_names(row[self.image_column]) for row in rows]
         return [
             Outline(
-                group=self._group(row, str(self.image_root / names[0])),
+                group=self._group(row, self._image(names[0])),
                 target=self._concepts[str(row[self.label_column])],
                 question_length=len(self._question(row)),
                 images=len(names),
@@ -135,6 +136,9 @@ class TabularSource(Source):
         if self._data is None:
             raise RuntimeError("call load() first")
         return self._data
+
+    def _image(self, name: str) -> str:
+        return os.path.join(self.image_root, name)
 
     def _group(self, row: dict[str, Any], image: str) -> str:
         group = None if self.group_column is None else row[self.group_column]
@@ -172,7 +176,7 @@ class TabularSource(Source):
         }
 
     def _check_rows(self, data: datasets.Dataset) -> None:
-        for number, value in enumerate(data[self.image_column], start=1):
+        for number, value in enumerate(data[:][self.image_column], start=1):
             if not _names(value) or not all(_names(value)):
                 raise DataError(
                     f"{self.path}, row {number}: the column {self.image_column!r} names no image. Fill it in, or "
@@ -189,7 +193,7 @@ class TabularSource(Source):
         name = concept_of(str(label)) if self.labels is None else self.labels.get(str(label))
         if name is None:
             known = sorted(CONDITIONS if self.labels is None else self.labels)
-            number = list(data[self.label_column]).index(label) + 1
+            number = data[:][self.label_column].index(label) + 1
             raise DataError(
                 f"{self.path}, row {number}: the label {label!r} is unknown. Known are {', '.join(known[:_SHOWN])}"
                 f"{', ...' if len(known) > _SHOWN else ''}. Correct the row, or map the label to a concept in `labels` "

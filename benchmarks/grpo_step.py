@@ -1,0 +1,1 @@
+"""Time one GRPO step."""

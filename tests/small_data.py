@@ -1,0 +1,46 @@
+"""Small data sets in true layouts, with drawn JPEG files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+HEADER = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
+FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
+DIAGNOSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+
+
+def write_jpeg(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) -> None:
+    """A small photograph of noise on skin."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(120, 220, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, quality=90)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    """A CSV file with a header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def write_ham10000(root: Path, lesions_per_diagnosis: int = 3, images_per_lesion: int = 2) -> Path:
+    """HAM10000's layout: metadata and two image folders; every lesion has its photographs in both."""
+    rows = []
+    for lesion in range(len(DIAGNOSES) * lesions_per_diagnosis):
+        for view in range(images_per_lesion):
+            number = lesion * images_per_lesion + view
+            dx = DIAGNOSES[lesion % len(DIAGNOSES)]
+            rows.append(
+                (f"HAM_{lesion:07d}", f"ISIC_{number:07d}", dx, "histo", "80.0", "male", "scalp", "vidir_modern")
+            )
+            write_jpeg(root / FOLDERS[view % 2] / f"ISIC_{number:07d}.jpg", number)
+    write_csv(root / "HAM10000_metadata.csv", HEADER, rows)
+    return root
