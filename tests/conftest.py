@@ -14,7 +14,7 @@ from families import build_model_dir
 
 REPOSITORY = Path(__file__).parents[1]
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """The shared prefix is exact: log-probs, gradients and rollouts equal the plain duplicated forward (fp32)."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.utils.checkpoint
@@ -154,7 +156,7 @@ def test_the_trap_of_transformers_own_checkpointing_is_real(family_dir):
     prefix = prefill(backbone, prompt).detach()
     for layer in backbone.vlm.get_decoder().layers:
         layer.gradient_checkpointing = True
-        layer._gradient_checkpointing_func = torch.utils.checkpoint.checkpoint
+        layer._gradient_checkpointing_func = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
     try:
         wrong = score(backbone, prefix, rows, ids, mask).logprobs.detach()
     except RuntimeError as error:

@@ -19,6 +19,9 @@ KeyValue = tuple[Tensor, Tensor]
 
 
 class _Layer(DynamicLayer):
+    keys: Tensor
+    values: Tensor
+
     def _hold(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values = keys, values
         self.dtype, self.device = keys.dtype, keys.device
@@ -38,7 +41,7 @@ class _ForkLayer(_Layer):
     """A prompt's keys and values that completions read and never write."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._hold(keys, values)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> KeyValue:
@@ -49,7 +52,7 @@ class _DecodingLayer(_Layer):
     """A prompt's keys and values followed by room for new ones, allocated once."""
 
     def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._length = keys.shape[-2]
         self._buffers = tuple(
             torch.cat([past, past.new_empty(*past.shape[:-2], room, past.shape[-1])], dim=-2) for past in (keys, values)

@@ -72,26 +72,31 @@ class DermIQCLI(LightningCLI):
         return trainer
 
 
-def main(args: ArgsType = None) -> DermIQCLI:
-    """Run the command line; `args` (a list or a dict) stand in for those of the shell.
+def run(args: ArgsType = None) -> DermIQCLI:
+    """Parse `args` (a list; None takes the shell's) and run the subcommand; errors are raised."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse")
+    default = {"default_config_files": [str(BASE_CONFIG)]}
+    return DermIQCLI(
+        StageModule,
+        DermDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        save_config_callback=SaveFitConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        parser_kwargs={name: default for name in SUBCOMMANDS},
+        args=args,
+    )
+
+
+def main(args: ArgsType = None) -> None:
+    """The program: `run`, with failures as the shell wants them.
 
     Exits with 2 after a failure that the user can mend (its message on stderr), and with 130 after Ctrl-C.
     """
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse")
-    default = {"default_config_files": [str(BASE_CONFIG)]}
     try:
-        return DermIQCLI(
-            StageModule,
-            DermDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            save_config_callback=SaveFitConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            parser_kwargs={name: default for name in SUBCOMMANDS},
-            args=args,
-        )
+        run(args)
     except DermIQError as error:
         print(f"dermiq: {error}", file=sys.stderr)
         sys.exit(FAILED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -47,7 +47,7 @@ def load_config(model_id: str) -> PreTrainedConfig:
     Raises:
         ModelError: if it is no image-text-to-text model.
     """
-    config = from_hub(AutoConfig.from_pretrained, model_id)
+    config = cast(PreTrainedConfig, from_hub(AutoConfig.from_pretrained, model_id))
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise ModelError(
             f"{model_id!r} is a {config.model_type} model, which is no image-text-to-text model. "
@@ -68,7 +68,7 @@ def load_processor(model_id: str) -> ProcessorMixin:
     Raises:
         ModelError: if there is none, or it takes no images.
     """
-    processor = from_hub(AutoProcessor.from_pretrained, model_id)
+    processor = cast(ProcessorMixin, from_hub(AutoProcessor.from_pretrained, model_id))
     if not hasattr(processor, "image_processor"):
         raise ModelError(f"{model_id!r} has a processor that takes no images. Add its preprocessor_config.json.")
     processor.tokenizer.padding_side = "left"
@@ -97,7 +97,7 @@ def encode_prompts(
 def end_of_turn(processor: ProcessorMixin) -> int:
     """The token id that closes the assistant's turn, read from the model's own chat template."""
     marker = "x"
-    conversation = [
+    conversation: list[dict[str, Any]] = [
         {"role": "user", "content": [{"type": "text", "text": marker}]},
         {"role": "assistant", "content": [{"type": "text", "text": marker}]},
     ]

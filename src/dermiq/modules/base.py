@@ -231,8 +231,9 @@ class StageModule(LightningModule):
 
 
 def _means(rollout: Rollout, scores: Scores) -> dict[str, Tensor]:
-    """Per-sample means [B] of what the metrics average."""
-    values = {"reward": scores.total, "completion_length": rollout.lengths.float()}
+    """Per-sample means [B] of what the metrics average; lengths are tokens, of the reasoning words."""
+    words = torch.tensor([[len(answer.think.split()) for answer in group] for group in rollout.answers])
+    values = {"reward": scores.total, "completion_length": rollout.lengths, "reasoning_length": words}
     values |= {f"reward/{name}": term for name, term in scores.by_term.items()}
     return {name: value.float().mean(dim=1) for name, value in values.items()}
 

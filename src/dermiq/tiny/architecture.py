@@ -25,6 +25,7 @@ PATCH_SIZE = 12
 SCALE_FACTOR = 2
 IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE // SCALE_FACTOR) ** 2
 CAPTION_QUESTION = "Describe the image ."
+NAME_QUESTION = "Describe a diagnosis ."
 
 PAD, UNKNOWN, BEGIN, END = "<pad>", "<unk>", "<bos>", "<end_of_utterance>"
 _IMAGE_SPECIALS = ("<fake_token_around_image>", "<global-img>", "<image>")
@@ -48,7 +49,7 @@ CHAT_TEMPLATE = (
 
 def _words() -> list[str]:
     """Every word that the atlas and the questions use, in a fixed order."""
-    texts = [_GLUE, QUESTION, CAPTION_QUESTION, *ATTRIBUTES]
+    texts = [_GLUE, QUESTION, CAPTION_QUESTION, NAME_QUESTION, *ATTRIBUTES]
     texts += [name for condition in CONDITIONS.values() for name in (condition.name, *condition.synonyms)]
     texts += [value for values in VOCABULARY.values() for value in values]
     return list(dict.fromkeys(word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())))

@@ -15,19 +15,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
+from transformers import Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
 
-from dermiq.atlas import ATTRIBUTES, VOCABULARY
+from dermiq.atlas import ATTRIBUTES, CONDITIONS, VOCABULARY
 from dermiq.datamodules.phantom.canvas import SKIN_TONES
 from dermiq.datamodules.phantom.lesion import draw
 from dermiq.prompts import describe
-from dermiq.tiny.architecture import CAPTION_QUESTION, IMAGE_SIZE
+from dermiq.tiny.architecture import CAPTION_QUESTION, IMAGE_SIZE, NAME_QUESTION
 from dermiq.tiny.muon import Muon
 
-BATCH = 64
+BATCH = 32
 WARM_UP = 50
 MUON_RATE, ADAM_RATE = 0.02, 1.5e-3
-PERCEPTION_STEPS, CAPTION_STEPS = 1000, 400
+PERCEPTION_STEPS, CAPTION_STEPS = 1500, 300
+NAMING_WEIGHT = 0.25
 _IGNORED = -100
 
 Batch = tuple[Tensor, Tensor]
@@ -47,6 +48,7 @@ class Drawings(IterableDataset[Batch]):
         self.steps = steps
 
     def __iter__(self) -> Iterator[Batch]:
+        """Draw batch after batch."""
         for step in range(self.steps):
             rng = np.random.default_rng((self.seed, self.stage, step))
             sizes = [len(VOCABULARY[attribute]) for attribute in ATTRIBUTES]
@@ -145,31 +147,51 @@ def learn_to_see(model: Idefics3ForConditionalGeneration, seed: int, steps: int)
 def learn_to_speak(
     model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, seed: int, steps: int
 ) -> None:
-    """Train the connector and the language model to caption; the tower stays as it is."""
+    """Train the connector and the language model to caption; the tower stays as it is.
+
+    Beside the captions it learns to spell the names of the conditions, each as likely as the other
+    and with no image before it.
+    """
     model.model.vision_model.requires_grad_(False)
     tokenizer = processor.tokenizer
+    blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     content = [{"type": "image"}, {"type": "text", "text": CAPTION_QUESTION}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     prompt_ids = processor(text=[prompt], images=[[blank]], return_tensors="pt")["input_ids"][0]
+    prompt = processor.apply_chat_template([{"role": "user", "content": NAME_QUESTION}], add_generation_prompt=True)
+    name_prompt_ids = tokenizer(prompt, return_tensors="pt")["input_ids"][0]
 
     def loss_of(pixels: Tensor, labels: Tensor) -> Tensor:
-        captions = [_caption(row) + tokenizer.eos_token for row in labels.tolist()]
-        caption_ids = tokenizer(captions, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        input_ids = torch.cat((prompt_ids.expand(len(captions), -1), caption_ids), dim=1)
-        targets = input_ids.clone()
-        targets[:, : len(prompt_ids)] = _IGNORED
-        output = model(input_ids=input_ids, pixel_values=pixels[:, None], labels=targets)
-        loss: Tensor = output.loss
-        return loss
+        captioning = _loss(model, tokenizer, prompt_ids, [_caption(row) for row in labels.tolist()], pixels)
+        return captioning + NAMING_WEIGHT * _loss(model, tokenizer, name_prompt_ids, list(CONDITIONS))
 
     model.train()
-    _optimise(
-        "speaking", [model.model.connector, model.model.text_model], loss_of, Drawings(seed, stage=2, steps=steps)
-    )
+    speakers: list[nn.Module] = [model.model.connector, model.model.text_model]
+    _optimise("speaking", speakers, loss_of, Drawings(seed, stage=2, steps=steps))
     model.model.vision_model.requires_grad_(True)
 
 
+def _loss(
+    model: Idefics3ForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    prompt_ids: Tensor,
+    replies: list[str],
+    pixels: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of replies to one prompt [P]; `pixels` [B, 3, S, S] shows each its own image."""
+    ended = [reply + tokenizer.eos_token for reply in replies]
+    reply = tokenizer(ended, add_special_tokens=False, padding=True, padding_side="right", return_tensors="pt")
+    prompts = prompt_ids.expand(len(replies), -1)
+    output = model(
+        input_ids=torch.cat((prompts, reply["input_ids"]), dim=1),
+        attention_mask=torch.cat((torch.ones_like(prompts), reply["attention_mask"]), dim=1),
+        pixel_values=None if pixels is None else pixels[:, None],
+    )
+    logits = output.logits[:, prompt_ids.shape[0] - 1 : -1]
+    targets = reply["input_ids"].masked_fill(reply["attention_mask"] == 0, _IGNORED)
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_IGNORED)
+
+
 def _caption(labels: list[int]) -> str:
-    """The findings as text; every caption has the same number of tokens."""
+    """The findings as text."""
     return describe({a: (VOCABULARY[a][i],) for a, i in zip(ATTRIBUTES, labels, strict=True)})
