@@ -28,10 +28,9 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers.utils.logging import disable_progress_bar
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from families import build_model_dir
-
 from dermiq.backbone import LoRA, VLMBackbone
 from dermiq.losses import constant_length, policy_loss
 from dermiq.prefix import log_softmax, prefill, score
@@ -39,11 +38,13 @@ from dermiq.processing import encode_prompts
 from dermiq.prompts import to_messages
 from dermiq.rollout import Sampling, sample_rollout
 from dermiq.schema import Sample
+from families import build_model_dir
 
 LAYERS, HIDDEN = 3, 320
 SAMPLE = Sample(id="lesion", images=("lesion.png",), target="melanoma", label="mel", group="lesion")
 PER_ROW = ("input_ids", "attention_mask", "mm_token_type_ids")
-MB = 2**20
+# Memory that malloc keeps for later would hide what is in use: let it return every freed tensor at once.
+EXACT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_MMAP_MAX_": "1000000"}
 
 Inputs = dict[str, Tensor]
 Outcome = tuple[Tensor, dict[str, Tensor]]
@@ -150,6 +151,7 @@ PATHS: dict[str, tuple[Callable[[Bench, int], None], Callable[[Bench, Tensor], T
 
 def load(directory: Path, settings: Settings) -> Bench:
     """Load the model, and an image that makes the prompt as long as asked for."""
+    disable_progress_bar()
     torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
     backbone = VLMBackbone(str(directory), LoRA(rank=8))
@@ -167,7 +169,8 @@ def load(directory: Path, settings: Settings) -> Bench:
     tokens = settings.prompt_tokens - prompt["input_ids"].shape[1] + 4
     if tokens < 4:
         raise SystemExit(f"the text alone takes {settings.prompt_tokens - tokens} tokens: raise --prompt-tokens")
-    height = round(tokens**0.5)
+    heights = range(max(1, int(0.75 * tokens**0.5)), int(tokens**0.5) + 1)
+    height = min(heights, key=lambda rows: abs(rows * round(tokens / rows) - tokens))
     return Bench(backbone, _encode(backbone, unit, height, round(tokens / height)), settings)
 
 
@@ -236,7 +239,7 @@ def resident(field: str) -> float:
 
 
 def probe(bench: Bench, path: str, part: str, group_size: int) -> dict[str, Any]:
-    """Peak memory of one rollout or update in this process, which does nothing else.
+    """Peak memory of one rollout or update in this process, which does nothing else (Linux only).
 
     `getrusage` would not do: its `ru_maxrss` starts with the peak of the process that started this one.
     """
@@ -263,7 +266,8 @@ def measure_memory(settings: Settings, directory: Path) -> dict[str, Any]:
                 for name, value in asdict(settings).items():
                     values = value if isinstance(value, list) else [value]
                     command += [f"--{name.replace('_', '-')}", *map(str, values)]
-                output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                environment = os.environ | EXACT_MALLOC
+                output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
                 rows.append(json.loads(output))
     growth = {(row["path"], row["part"], row["group_size"]): row["growth_mib"] for row in rows}
     small, large = min(settings.groups), max(settings.groups)

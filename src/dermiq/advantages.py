@@ -47,7 +47,8 @@ class GroupRelative(Advantage):
         """Advantages [B, G]; see the class."""
         centred = rewards - rewards.mean(dim=1, keepdim=True)
         if self.scale_by_std:
-            centred = centred / (rewards.std(dim=1, keepdim=True) + 1e-6)
+            correction = min(1, rewards.shape[1] - 1)
+            centred = centred / (rewards.std(dim=1, keepdim=True, correction=correction) + 1e-6)
         return centred.masked_fill(uniform_groups(rewards)[:, None], 0.0)
 
 

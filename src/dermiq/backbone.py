@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
@@ -20,6 +21,7 @@ from dermiq.processing import ProcessorMixin, end_of_turn, from_hub, load_config
 from dermiq.schema import ModelError
 
 POLICY, REFERENCE = "default", "reference"
+_FITTING = "Use the base model and the LoRA targets that the adapter was trained with."
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,12 @@ class VLMBackbone(nn.Module):
             self.model.save_pretrained(str(directory), selected_adapters=[POLICY])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VLMBackbone:
+        keys = self.adapter_keys()
+        masters = {name: parameter.data for name, parameter in self.named_parameters() if name in keys}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._keep_adapters_in_float32()
+        for name, parameter in self.named_parameters():
+            if name in keys and parameter.dtype != torch.float32:
+                parameter.data = masters[name].to(parameter.device)
         return self
 
     def _keep_adapters_in_float32(self) -> None:
@@ -235,15 +241,24 @@ class VLMBackbone(nn.Module):
     def _load_adapter(self, path: Path) -> None:
         if not (path / "adapter_config.json").is_file():
             raise ModelError(f"{path} holds no adapter_config.json. adapter_path takes the adapter/ of a stage's run.")
-        model = PeftModel.from_pretrained(self.vlm, str(path), is_trainable=True)
+        try:
+            config = PeftConfig.from_pretrained(str(path))
+            config.inference_mode, config.base_model_name_or_path = False, self.vlm.name_or_path
+            model = get_peft_model(self.vlm, config)
+            weights = load_peft_weights(str(path), device="cpu")
+        except (OSError, ValueError, TypeError, SafetensorError) as error:
+            raise ModelError(
+                f"The adapter in {path} cannot be put on {self.model_id!r}: {str(error).splitlines()[0]} {_FITTING}"
+            ) from error
         expected = {key: value.shape for key, value in get_peft_model_state_dict(model).items()}
-        found = {key: value.shape for key, value in load_peft_weights(str(path), device="cpu").items()}
+        found = {key: value.shape for key, value in weights.items()}
         if expected != found:
             raise ModelError(
-                f"The adapter in {path} does not fit {self.model_id!r}: {_difference(expected, found)} "
-                "Use the base model and the LoRA targets that the adapter was trained with."
+                f"The adapter in {path} does not fit {self.model_id!r}: {_difference(expected, found)} {_FITTING}"
             )
         self.model = model
+        self._keep_adapters_in_float32()
+        set_peft_model_state_dict(model, weights)
         self.add_reference()
 
     def _stop_ids(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +17,15 @@ from rich.text import Text
 
 from dermiq.rewards import Scores
 from dermiq.rollout import Rollout
+
+
+class RunProgressBar(RichProgressBar):
+    """Lightning's Rich progress bar with short names: reward, accuracy, tokens per second; loss."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The metrics to show."""
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name.removeprefix("train/"): value for name, value in metrics.items() if name != "v_num"}
 
 
 class LogCompletions(Callback):

@@ -22,6 +22,11 @@ from dermiq.schema import DermIQError, TrainingError
 BASE_CONFIG = Path(__file__).parents[2] / "configs" / "base.yaml"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 INTERRUPTED, FAILED = 130, 2
+LIBRARY_NOISE = (  # warnings of libraries about each other, which a user can do nothing about
+    r"`is_gradient_checkpointing` is deprecated",  # peft 0.21 asks transformers 5.23 for it
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # lightning 2.6 asks torch 2.15 for it
+    r"The '\w+_dataloader' does not have many workers",
+)
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -74,7 +79,8 @@ class DermIQCLI(LightningCLI):
 
 def run(args: ArgsType = None) -> DermIQCLI:
     """Parse `args` (a list; None takes the shell's) and run the subcommand; errors are raised."""
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse")
+    for noise in LIBRARY_NOISE:
+        warnings.filterwarnings("ignore", message=noise)
     default = {"default_config_files": [str(BASE_CONFIG)]}
     return DermIQCLI(
         StageModule,

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig, ProcessorMixin
 
@@ -33,7 +34,7 @@ def from_hub(loader: Callable[..., Any], model_id: str, **options: Any) -> Any:
     """
     try:
         return loader(model_id, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         known = "exists but does not hold" if Path(model_id).is_dir() else "is neither a local directory nor"
         raise ModelError(
             f"{model_id!r} {known} a vision-language model that can be loaded: {str(error).splitlines()[0]} "

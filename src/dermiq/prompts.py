@@ -19,6 +19,7 @@ _STRUCTURE = re.compile(
     r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL | re.IGNORECASE
 )
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
+_ENDS = " .,:;!?*\"'`()"
 
 
 def question(sample: Sample) -> str:
@@ -65,5 +66,5 @@ def parse(text: str) -> Answer:
 
 def normalise(name: str) -> str:
     """A condition's name reduced to what identifies it: lower case, single spaces, no punctuation at the ends."""
-    words = re.sub(r"[\s_\-]+", " ", name.lower()).strip(" .,:;!?*\"'`()")
-    return re.sub(r"^(?:an?|the) ", "", words)
+    words = re.sub(r"[\s_\-]+", " ", name.lower()).strip(_ENDS)
+    return re.sub(r"^(?:an?|the) ", "", words).strip(_ENDS)

@@ -14,7 +14,7 @@ from dermiq.backbone import VLMBackbone
 from dermiq.caches import decoding_cache
 from dermiq.prefix import continue_from, log_softmax, prefill
 from dermiq.prompts import parse
-from dermiq.schema import Answer, Sample
+from dermiq.schema import Answer, Sample, TrainingError
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,26 @@ def sample_rollout(
 
     The random numbers of a completion depend on `seed`, its sample's id and its place in the group alone, so
     neither the batch around it nor the number of processes nor a resume changes what is drawn.
+
+    Raises:
+        TrainingError: if the policy's probabilities are not finite, naming the samples.
     """
     noise = _noise(samples, group_size, sampling.max_new_tokens, seed).to(prompt["input_ids"].device)
     with backbone.sampling_mode():
         ids, mask, logprobs = _decode(backbone, prompt, group_size, sampling, noise)
+    _refuse_non_finite(logprobs, samples)
     answers = [parse(text) for text in backbone.decode(ids, mask)]
     groups = [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
     return Rollout(tuple(samples), ids, mask, logprobs, groups)
+
+
+def _refuse_non_finite(logprobs: Tensor, samples: Sequence[Sample]) -> None:
+    if not torch.isfinite(logprobs).all():
+        raise TrainingError(
+            f"The policy's probabilities are not finite on the samples {', '.join(sample.id for sample in samples)}: "
+            "its weights or these images are broken. If this came up in training, lower the learning rate and "
+            "go on from the last adapter that works."
+        )
 
 
 def _decode(
@@ -123,7 +136,8 @@ def _pick(distribution: Tensor, uniform: Tensor | None) -> Tensor:
         return distribution.argmax(-1)
     cumulative = distribution.exp().cumsum(-1)
     threshold = uniform.clamp(max=1 - 1e-6) * cumulative[:, -1]
-    return torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]
+    token = torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]
+    return token.clamp(max=distribution.shape[-1] - 1)  # NaN finds no place; the caller refuses it
 
 
 def _noise(samples: Sequence[Sample], group_size: int, steps: int, seed: str) -> Tensor:

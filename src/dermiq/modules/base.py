@@ -90,7 +90,7 @@ class StageModule(LightningModule):
             "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
         }
 
-    def on_train_start(self) -> None:
+    def on_fit_start(self) -> None:
         """Hugging Face loads models in evaluation mode and Lightning leaves it so."""
         self.backbone.train()
 

@@ -1,7 +1,9 @@
 """A VLM small enough to learn on two cores: an ordinary Hugging Face model directory, made on the spot.
 
 `write_tiny_vlm` writes it from the shipped weights; with `retrain` it repeats the pre-training that
-made them (see `dermiq.tiny.recipe`).
+made them (see `dermiq.tiny.recipe`). The shipped file holds those of seed 0 rounded to half precision,
+without the output layer, which is the embedding; another machine's rounding gives another, equally good
+set of weights.
 """
 
 from __future__ import annotations
@@ -31,8 +33,7 @@ def write_tiny_vlm(out: Path, retrain: bool = False, seed: int = 0) -> None:
         torch.manual_seed(seed)
         model = build_model(processor.tokenizer)
         if retrain:
-            recipe.learn_to_see(model, seed, recipe.PERCEPTION_STEPS)
-            recipe.learn_to_speak(model, processor, seed, recipe.CAPTION_STEPS)
+            recipe.pretrain(model, processor, seed)
     if not retrain:
         with as_file(files("dermiq") / "assets" / "tiny.safetensors") as path:
             weights = {name: tensor.float() for name, tensor in load_file(path).items()}

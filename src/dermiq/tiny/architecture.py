@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
@@ -93,13 +94,16 @@ def build_processor() -> Idefics3Processor:
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Idefics3ForConditionalGeneration:
     """A randomly initialised fp32 model on the CPU that fits the tokenizer."""
-    pad, begin, end = tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id
+    tokens: dict[str, Any] = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    image_token: Any = tokenizer.convert_tokens_to_ids("<image>")
     config = Idefics3Config(
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        **tokens,
+        image_token_id=image_token,
         scale_factor=SCALE_FACTOR,
-        pad_token_id=pad,
-        bos_token_id=begin,
-        eos_token_id=end,
         tie_word_embeddings=True,
         vision_config={
             "hidden_size": 128,
@@ -119,12 +123,10 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Idefics3ForConditionalGen
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
             "max_position_embeddings": 512,
-            "pad_token_id": pad,
-            "bos_token_id": begin,
-            "eos_token_id": end,
+            **tokens,
             "tie_word_embeddings": True,
         },
     )
     model = Idefics3ForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(pad_token_id=pad, bos_token_id=begin, eos_token_id=end)
+    model.generation_config = GenerationConfig(**tokens)
     return model

@@ -19,7 +19,7 @@ def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
     The quintic Newton-Schulz iteration of that work; its singular values end within 0.7 to 1.2.
     """
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
+    x: Tensor = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
     for _ in range(iterations):
         gram = x @ x.T

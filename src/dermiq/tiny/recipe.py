@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from math import cos, pi
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
+from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionTransformer
 
 from dermiq.atlas import ATTRIBUTES, CONDITIONS, VOCABULARY
 from dermiq.datamodules.phantom.canvas import SKIN_TONES
@@ -68,7 +70,7 @@ def normalised(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-def prepare_tower(tower: nn.Module, pixels: Tensor) -> None:
+def prepare_tower(tower: Idefics3VisionTransformer, pixels: Tensor) -> None:
     """Start the tower from what images are like: whitened patches and sinusoidal positions.
 
     The first layer becomes a random rotation of the principal components of the patches in
@@ -87,10 +89,8 @@ def prepare_tower(tower: nn.Module, pixels: Tensor) -> None:
     phases = torch.arange(side)[:, None] * (0.5 * pi) / (1.5 * side) ** (torch.arange(waves) / waves)
     line = torch.cat((phases.sin(), phases.cos()), dim=1)
     grid = torch.cat((line[:, None].expand(side, side, -1), line[None].expand(side, side, -1)), dim=-1)
-    with torch.no_grad():
-        patches.weight.copy_(filters.view_as(patches.weight))
-        patches.bias.copy_(-filters @ mean)
-        positions.weight.copy_(0.5 * grid.reshape(side * side, width))
+    patches.load_state_dict({"weight": filters.view_as(patches.weight), "bias": -filters @ mean})
+    positions.load_state_dict({"weight": 0.5 * grid.reshape(side * side, width)})
 
 
 def _optimise(
@@ -121,6 +121,20 @@ def _optimise(
                 optimiser.step()
                 schedule.step()
             progress.update(task, advance=1, description=f"{title}: loss {loss.item():.3f}")
+
+
+def pretrain(model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, seed: int) -> None:
+    """Run the whole recipe in place: about five minutes on two idle cores.
+
+    One core trains and the other draws; more threads would wait for each other at this size.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        learn_to_see(model, seed, PERCEPTION_STEPS)
+        learn_to_speak(model, processor, seed, CAPTION_STEPS)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def learn_to_see(model: Idefics3ForConditionalGeneration, seed: int, steps: int) -> nn.Linear:
@@ -155,11 +169,9 @@ def learn_to_speak(
     model.model.vision_model.requires_grad_(False)
     tokenizer = processor.tokenizer
     blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    content = [{"type": "image"}, {"type": "text", "text": CAPTION_QUESTION}]
-    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    prompt_ids = processor(text=[prompt], images=[[blank]], return_tensors="pt")["input_ids"][0]
-    prompt = processor.apply_chat_template([{"role": "user", "content": NAME_QUESTION}], add_generation_prompt=True)
-    name_prompt_ids = tokenizer(prompt, return_tensors="pt")["input_ids"][0]
+    show = [{"type": "image"}, {"type": "text", "text": CAPTION_QUESTION}]
+    prompt_ids = processor(text=[_prompt(processor, show)], images=[[blank]], return_tensors="pt")["input_ids"][0]
+    name_prompt_ids = tokenizer(_prompt(processor, NAME_QUESTION), return_tensors="pt")["input_ids"][0]
 
     def loss_of(pixels: Tensor, labels: Tensor) -> Tensor:
         captioning = _loss(model, tokenizer, prompt_ids, [_caption(row) for row in labels.tolist()], pixels)
@@ -169,6 +181,13 @@ def learn_to_speak(
     speakers: list[nn.Module] = [model.model.connector, model.model.text_model]
     _optimise("speaking", speakers, loss_of, Drawings(seed, stage=2, steps=steps))
     model.model.vision_model.requires_grad_(True)
+
+
+def _prompt(processor: Idefics3Processor, content: str | list[dict[str, str]]) -> str:
+    """The user's turn, and the start of the assistant's."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    prompt: str = processor.apply_chat_template(messages, add_generation_prompt=True)
+    return prompt
 
 
 def _loss(

@@ -8,10 +8,11 @@ from math import cos, pi, sin
 import numpy as np
 from numpy.typing import NDArray
 
-Plane = NDArray[np.float32]
-Picture = NDArray[np.float32]
+# float32 throughout; numpy's stubs lose the width where a Python float meets an array.
+Plane = NDArray[np.floating]
+Picture = NDArray[np.floating]
 
-# Linear-looking sRGB of skin under even light, Fitzpatrick types I to VI.
+# Colour (RGB, 0..1) of skin under even light, Fitzpatrick types I to VI.
 SKIN_TONES = {
     "I": (0.95, 0.82, 0.76),
     "II": (0.91, 0.75, 0.66),
@@ -34,7 +35,8 @@ def _interpolation(size: int, cells: int) -> Plane:
     """Linear interpolation from `cells` + 1 knots to `size` pixels: [size, cells + 1] float32."""
     position = np.linspace(0.0, cells, size, dtype=np.float32)
     knots = np.arange(cells + 1, dtype=np.float32)
-    return np.clip(1.0 - np.abs(position[:, None] - knots), 0.0, 1.0).astype(np.float32)
+    weights: Plane = np.clip(1.0 - np.abs(position[:, None] - knots), 0.0, 1.0)
+    return weights
 
 
 def clouds(rng: np.random.Generator, size: int, cells: int) -> Plane:

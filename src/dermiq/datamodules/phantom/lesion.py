@@ -84,7 +84,9 @@ def _frame(findings: Mapping[str, str], size: int, rng: np.random.Generator) -> 
 
 def _heading(u: Plane, v: Plane) -> NDArray[np.complex64]:
     """Direction from the centre as a complex number of unit length."""
-    heading: NDArray[np.complex64] = (u + 1j * v) / (np.sqrt(u * u + v * v) + 1e-6)
+    heading = np.empty(u.shape, dtype=np.complex64)
+    length = np.sqrt(u * u + v * v) + 1e-6
+    heading.real, heading.imag = u / length, v / length
     return heading
 
 
