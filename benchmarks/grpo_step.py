@@ -47,7 +47,6 @@ PER_ROW = ("input_ids", "attention_mask", "mm_token_type_ids")
 EXACT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_MMAP_MAX_": "1000000"}
 
 Inputs = dict[str, Tensor]
-Outcome = tuple[Tensor, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from families import build_model_dir
+from lab import Lab
+from small_data import write_ham10000
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -48,3 +50,10 @@ def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tiny") / "vlm"
     write_tiny_vlm(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory, family_dir: Callable[..., Path]) -> Lab:
+    """Small runs through the command line."""
+    folder = tmp_path_factory.mktemp("lab")
+    return Lab(folder, write_ham10000(folder / "photographs"), family_dir)

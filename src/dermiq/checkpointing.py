@@ -82,6 +82,10 @@ class RunCheckpoint(ModelCheckpoint):
         if due and not self._should_skip_saving_checkpoint(trainer):
             self.save(trainer, pl_module)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: there is one checkpoint, and a copied run directory is as good as the first."""
+        return {}
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end of training."""
         if not self._should_skip_saving_checkpoint(trainer):

@@ -188,16 +188,22 @@ class EpochEndResume(Callback):
     """Lets a run go on from a checkpoint of an epoch's end with the next epoch, not the one after it.
 
     With `max_steps`, Lightning 2.6 takes such a checkpoint for one from within the epoch: it finishes the
-    epoch a second time, counts it twice, and so leaves out the order of the next one. Marking the epoch
-    as done in the loaded state is all it takes. The data module adds this callback by itself.
+    epoch a second time, counts it twice, and so leaves out the order of the next one. From a checkpoint of
+    the last batch, written before the end hooks, it counts the next epoch as the same one, which a second
+    resume trips over. Marking the epoch as done in the loaded state is all it takes. The data module adds
+    this callback by itself.
     """
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Mark an epoch whose end hooks have begun as completed."""
+        """Mark an epoch whose last batch is done as completed."""
         loop = checkpoint["loops"]["fit_loop"]
         epoch, batch = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
-        if epoch["current"]["ready"] == epoch["current"]["processed"] == epoch["current"]["completed"] + 1:
-            for count in (epoch["total"], epoch["current"]):
-                count["completed"] += 1
+        now = epoch["current"]
+        in_end_hooks = now["ready"] == now["processed"] == now["completed"] + 1
+        in_last_batch = batch["is_last_batch"] and now["ready"] == now["processed"] + 1
+        if in_end_hooks or in_last_batch:
+            for count in (epoch["total"], now):
+                count["processed"] = count["completed"] = count["ready"]
+            batch["total"]["completed"] = batch["total"]["processed"]
             batch["current"] = dict.fromkeys(batch["current"], 0)
             batch["is_last_batch"] = False

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
+from transformers import Idefics3ForConditionalGeneration
 
 from dermiq.tiny import recipe
 from dermiq.tiny.architecture import build_model, build_processor
@@ -39,5 +41,12 @@ def write_tiny_vlm(out: Path, retrain: bool = False, seed: int = 0) -> None:
             weights = {name: tensor.float() for name, tensor in load_file(path).items()}
         weights["lm_head.weight"] = weights["model.text_model.embed_tokens.weight"]
         model.load_state_dict(weights)
+    _untie(model)
     model.save_pretrained(out)
     processor.save_pretrained(out)
+
+
+def _untie(model: Idefics3ForConditionalGeneration) -> None:
+    """Give the output layer its own copy of the embedding, so that an adapter may train it as a whole."""
+    model.lm_head.weight = nn.Parameter(model.model.text_model.embed_tokens.weight.detach().clone())
+    model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False

@@ -1,0 +1,120 @@
+"""Small runs through the real command line: tiny models of real families on a few photographs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dermiq.checkpointing import LAST
+from dermiq.cli import DermIQCLI, run
+
+REWARDS = {
+    "class_path": "dermiq.rewards.RewardMixture",
+    "init_args": {
+        "terms": {
+            "diagnosis": {"fn": "dermiq.rewards.diagnosis", "weight": 1.0},
+            "letters": {"fn": "toys.letters", "weight": 1.0},
+        },
+        "gates": {"hedging": "dermiq.rewards.unhedged"},
+    },
+}
+OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "SFTModule": {},
+    "GRPOModule": {"group_size": 3, "sampling": {"max_new_tokens": 5}, "completions_per_pass": 4},
+}
+DATA = {"SFTModule": "ConversationDataModule", "GRPOModule": "PromptDataModule"}
+STAGES = tuple(DATA)
+
+
+class Lab:
+    """Runs on one small data set: 14 photographs each for training, validation and test.
+
+    Args:
+        folder: where configurations are written.
+        photographs: a folder in HAM10000's layout.
+        family_dir: the fixture of that name.
+    """
+
+    def __init__(self, folder: Path, photographs: Path, family_dir: Callable[..., Path]) -> None:
+        self.folder, self.photographs, self.family_dir = folder, photographs, family_dir
+
+    def config(self, stage: str, family: str = "idefics3") -> Path:
+        """A whole experiment in one YAML file, smaller than any real one."""
+        model = {
+            "backbone": {
+                "class_path": "dermiq.backbone.VLMBackbone",
+                "init_args": {"model_id": str(self.family_dir(family)), "lora": {"rank": 2}},
+            },
+            "rewards": REWARDS,
+            "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "weight_decay": 0.0}},
+            "eval_sampling": {"max_new_tokens": 5, "temperature": 0.0},
+        }
+        data = {
+            "sources": {
+                "all": {
+                    "class_path": "dermiq.datamodules.sources.HAM10000",
+                    "init_args": {"root": str(self.photographs)},
+                }
+            },
+            "fractions": {"train": 0.4, "val": 0.3, "test": 0.3},
+            "batch_size": 2,
+            "system_prompt": "Look.",
+        }
+        path = self.folder / f"{stage}-{family}.yaml"
+        content = {
+            "trainer": {"accelerator": "cpu", "limit_val_batches": 0, "enable_model_summary": False},
+            "model": {"class_path": f"dermiq.modules.{stage}", "init_args": model | OWN_ARGUMENTS[stage]},
+            "data": {"class_path": f"dermiq.datamodules.{DATA[stage]}", "init_args": data},
+        }
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    def arguments(self, subcommand: str, stage: str, root: Path, *more: str, family: str = "idefics3") -> list[str]:
+        """The command line of a run in the directory `root`."""
+        return [subcommand, f"--config={self.config(stage, family)}", f"--trainer.default_root_dir={root}", *more]
+
+    def run(self, subcommand: str, stage: str, root: Path, *more: str, family: str = "idefics3") -> DermIQCLI:
+        """Run it in this process; errors are raised."""
+        return run(self.arguments(subcommand, stage, root, *more, family=family))
+
+
+def adapter(root: Path) -> dict[str, Tensor]:
+    """The weights in a run's adapter directory."""
+    return load_file(root / "adapter" / "adapter_model.safetensors")
+
+
+def checkpoint(root: Path) -> dict[str, Any]:
+    """A run's last checkpoint."""
+    return torch.load(root / LAST, weights_only=True)
+
+
+def logged(root: Path) -> list[dict[str, str]]:
+    """All rows of a run's metrics.csv files, resumed runs after their beginnings, without what a clock measured."""
+    files = sorted((root / "metrics").glob("*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
+    rows = [row for path in files for row in csv.DictReader(path.read_text().splitlines())]
+    return [{key: value for key, value in row.items() if key != "train/tokens_per_second"} for row in rows]
+
+
+def different(first: Any, second: Any, path: str = "") -> list[str]:
+    """Where two nested structures of tensors and values differ, bit for bit."""
+    if isinstance(first, Tensor):
+        equal = isinstance(second, Tensor) and first.dtype == second.dtype and torch.equal(first, second)
+        return [] if equal else [path]
+    if isinstance(first, dict) and isinstance(second, dict):
+        if first.keys() != second.keys():
+            return [f"{path}: {sorted(map(str, first.keys() ^ second.keys()))}"]
+        return [entry for key in first for entry in different(first[key], second[key], f"{path}/{key}")]
+    if isinstance(first, list | tuple):
+        if len(first) != len(second):
+            return [f"{path}: {len(first)} != {len(second)}"]
+        return [
+            entry for i, pair in enumerate(zip(first, second, strict=True)) for entry in different(*pair, f"{path}/{i}")
+        ]
+    return [] if first == second else [f"{path}: {first} != {second}"]
