@@ -87,7 +87,9 @@ def test_the_tower_is_adapted_on_request(family, family_dir):
 
 
 def test_targets_and_rank_are_the_users(family_dir):
-    backbone = loaded(family_dir("idefics3"), LoRA(targets=("up_proj",), rank=3, alpha=12, fully_trained=("connector",)))
+    backbone = loaded(
+        family_dir("idefics3"), LoRA(targets=("up_proj",), rank=3, alpha=12, fully_trained=("connector",))
+    )
     lora = {key: tuple(backbone.get_parameter(key).shape) for key in backbone.adapter_keys() if "lora_" in key}
     assert set(lora.values()) == {(3, 64), (128, 3)} and all("up_proj" in key for key in lora)
     whole = backbone.adapter_keys() - lora.keys()
@@ -232,7 +234,9 @@ def test_four_bit_trains_on_the_cpu(family, family_dir):
 
     def loss():
         mask = torch.ones_like(ids, dtype=torch.bool)
-        return -score(backbone.train(), prefill(backbone, prompt(backbone)), torch.tensor([0]), ids, mask).logprobs.sum()
+        return -score(
+            backbone.train(), prefill(backbone, prompt(backbone)), torch.tensor([0]), ids, mask
+        ).logprobs.sum()
 
     start = loss()
     for _ in range(4):
@@ -317,9 +321,7 @@ def test_lora_options_that_make_no_sense(options):
 
 def test_a_directory_that_holds_no_adapter(family_dir, tmp_path):
     message = refusal(family_dir("idefics3"), adapter_path=str(tmp_path))
-    assert message == (
-        f"{tmp_path} holds no adapter_config.json. adapter_path takes the adapter/ of a stage's run."
-    )
+    assert message == (f"{tmp_path} holds no adapter_config.json. adapter_path takes the adapter/ of a stage's run.")
 
 
 def test_renamed_adapter_keys(family_dir, tmp_path):

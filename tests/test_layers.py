@@ -28,9 +28,9 @@ VIOLATIONS = [
     ("datamodules", "import dermiq.modules", "Layers"),
     ("prompts", "import torch", "No model library in schema, prompts and atlas"),
     ("atlas", "import transformers", "No model library in schema, prompts and atlas"),
-    ("modules", "import transformers", "Only backbone, caches and tiny know transformers"),
-    ("datamodules", "import peft", "Only backbone, caches and tiny know transformers"),
-    ("tiny", "import peft", "Caches and tiny leave peft to the backbone"),
+    ("modules", "import transformers", "Only backbone, caches, processing and tiny know transformers"),
+    ("datamodules", "import peft", "Only backbone, caches, processing and tiny know transformers"),
+    ("tiny", "import peft", "Caches, processing and tiny leave peft to the backbone"),
 ]
 
 

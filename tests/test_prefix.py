@@ -183,6 +183,17 @@ def test_sampling_does_not_depend_on_the_batch(family_dir):
         assert torch.equal(both.ids[2 * i : 2 * i + 2, :width][alone.mask], alone.ids[alone.mask])
 
 
+def test_decoding_in_parts_changes_nothing(family_dir):
+    backbone = loaded(family_dir("qwen2_5_vl"))
+    samples, conversations, images = batch()
+    prompt = encode_prompts(backbone.processor, conversations, images)
+    whole = sample_rollout(backbone, prompt, samples, Sampling(20), group_size=5)
+    parts = sample_rollout(backbone, prompt, samples, Sampling(20), group_size=5, rows_per_pass=3)
+    assert torch.equal(whole.mask, parts.mask)
+    assert torch.equal(whole.ids[whole.mask], parts.ids[parts.mask])
+    assert (whole.logprobs - parts.logprobs).abs().max() < 1e-5
+
+
 def test_sampled_frequencies_follow_the_policy(family_dir):
     backbone = loaded(family_dir("idefics3"))
     samples, conversations, images = batch()

@@ -83,9 +83,14 @@ def recorded_states(cache: Cache) -> tuple[KeyValue, ...]:
 
 def fork_cache(states: Sequence[KeyValue], rows: Tensor) -> Cache:
     """A read-only cache of the prompts `rows` [N]; gradients reach `states`."""
-    return Cache(layers=[_ForkLayer(k.index_select(0, rows), v.index_select(0, rows)) for k, v in states])
+    return Cache(layers=[_ForkLayer(_take(k, rows), _take(v, rows)) for k, v in states])
 
 
 def decoding_cache(states: Sequence[KeyValue], rows: Tensor, room: int) -> Cache:
     """A growing cache of the prompts `rows` [N] with room for `room` new tokens."""
-    return Cache(layers=[_DecodingLayer(k.index_select(0, rows), v.index_select(0, rows), room) for k, v in states])
+    return Cache(layers=[_DecodingLayer(_take(k, rows), _take(v, rows), room) for k, v in states])
+
+
+def _take(past: Tensor, rows: Tensor) -> Tensor:
+    """The prompts `rows`; a single prompt is not copied."""
+    return past.expand(len(rows), -1, -1, -1) if past.shape[0] == 1 else past.index_select(0, rows)

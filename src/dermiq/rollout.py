@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dermiq.backbone import VLMBackbone
 from dermiq.caches import decoding_cache
-from dermiq.prefix import continue_from, log_softmax, prefill
+from dermiq.prefix import Prefix, continue_from, log_softmax, prefill
 from dermiq.prompts import parse
 from dermiq.schema import Answer, Sample, TrainingError
 
@@ -80,18 +81,26 @@ def sample_rollout(
     sampling: Sampling,
     group_size: int = 1,
     seed: str = "0",
+    rows_per_pass: int | None = None,
 ) -> Rollout:
     """Draw `group_size` completions of each prompt in evaluation mode, without gradients.
 
     The random numbers of a completion depend on `seed`, its sample's id and its place in the group alone, so
-    neither the batch around it nor the number of processes nor a resume changes what is drawn.
+    neither the batch around it nor the number of processes nor a resume changes what is drawn. At most
+    `rows_per_pass` completions are decoded together, all if None.
 
     Raises:
         TrainingError: if the policy's probabilities are not finite, naming the samples.
     """
     noise = _noise(samples, group_size, sampling.max_new_tokens, seed).to(prompt["input_ids"].device)
     with backbone.sampling_mode():
-        ids, mask, logprobs = _decode(backbone, prompt, group_size, sampling, noise)
+        prefix = prefill(backbone, prompt)
+        rows = torch.arange(len(samples), device=noise.device).repeat_interleave(group_size)
+        size = rows_per_pass or len(rows)
+        passes = [
+            _decode(backbone, prefix, *part, sampling) for part in zip(rows.split(size), noise.split(size), strict=True)
+        ]
+        ids, mask, logprobs = (_join(parts) for parts in zip(*passes, strict=True))
     _refuse_non_finite(logprobs, samples)
     answers = [parse(text) for text in backbone.decode(ids, mask)]
     groups = [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
@@ -107,11 +116,16 @@ def _refuse_non_finite(logprobs: Tensor, samples: Sequence[Sample]) -> None:
         )
 
 
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of different width [n, T] one below the other, padded with 0."""
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([pad(part, (0, width - part.shape[1])) for part in parts])
+
+
 def _decode(
-    backbone: VLMBackbone, prompt: Mapping[str, Tensor], group_size: int, sampling: Sampling, noise: Tensor
+    backbone: VLMBackbone, prefix: Prefix, rows: Tensor, noise: Tensor, sampling: Sampling
 ) -> tuple[Tensor, Tensor, Tensor]:
-    prefix = prefill(backbone, prompt)
-    rows = torch.arange(len(prefix.last_logits), device=noise.device).repeat_interleave(group_size)
+    """Tokens, mask and log-probs [n, T] of completions of the prompts `rows` [n] under `noise` [n, steps]."""
     cache = decoding_cache(prefix.states, rows, sampling.max_new_tokens)
     stops = torch.tensor(backbone.stop_ids, device=noise.device)
     logits, going = prefix.last_logits[rows], torch.ones_like(rows, dtype=torch.bool)

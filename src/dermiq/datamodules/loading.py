@@ -201,6 +201,8 @@ class EpochEndResume(Callback):
         now = epoch["current"]
         in_end_hooks = now["ready"] == now["processed"] == now["completed"] + 1
         in_last_batch = batch["is_last_batch"] and now["ready"] == now["processed"] + 1
+        if in_last_batch:
+            loop["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
         if in_end_hooks or in_last_batch:
             for count in (epoch["total"], now):
                 count["processed"] = count["completed"] = count["ready"]

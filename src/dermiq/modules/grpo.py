@@ -28,7 +28,7 @@ class GRPOModule(StageModule):
     The old policy's log-probs are those of the rollout itself.
 
     Args:
-        group_size: completions per prompt; costs time, not memory.
+        group_size: completions per prompt; costs time, not memory, where both `..._per_pass` are set.
         sampling: how completions are drawn; keep the temperature above 0.
         advantage: the estimator, see `dermiq.advantages`; None is GRPO++'s `OutcomeAnchored()`.
         token_weights: (mask [N, T], max_new_tokens) -> weights [N, T]; see `dermiq.losses`.
@@ -39,6 +39,7 @@ class GRPOModule(StageModule):
         inner_epochs: optimiser steps on each rollout.
         accumulate_batches: batches that share one optimiser step (with one inner epoch).
         completions_per_pass: completions that run forward and backward together; None takes all.
+        rollouts_per_pass: completions that are decoded together; None takes all.
         reference_sync_every: optimiser steps after which the reference becomes the policy; None never.
         seed: of the sampling.
         stage: arguments of `StageModule`.
@@ -58,12 +59,14 @@ class GRPOModule(StageModule):
         inner_epochs: int = 1,
         accumulate_batches: int = 1,
         completions_per_pass: int | None = None,
+        rollouts_per_pass: int | None = None,
         reference_sync_every: int | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if min(group_size, inner_epochs, accumulate_batches, completions_per_pass or 1, reference_sync_every or 1) < 1:
+        optional = (completions_per_pass, rollouts_per_pass, reference_sync_every)
+        if min(group_size, inner_epochs, accumulate_batches, *(value or 1 for value in optional)) < 1:
             raise ValueError("group_size, inner_epochs, accumulate_batches and the like are at least 1")
         if inner_epochs > 1 and accumulate_batches > 1:
             raise ValueError(
@@ -81,6 +84,7 @@ class GRPOModule(StageModule):
         self.inner_epochs = inner_epochs
         self.accumulate_batches = accumulate_batches
         self.completions_per_pass = completions_per_pass
+        self.rollouts_per_pass = rollouts_per_pass
         self.reference_sync_every = reference_sync_every
         self.seed = seed
 
@@ -107,6 +111,7 @@ class GRPOModule(StageModule):
             self.sampling,
             self.group_size,
             seed=f"{self.seed}/{self.current_epoch}/{batch_idx}",
+            rows_per_pass=self.rollouts_per_pass,
         )
         scores = self.rewards(rollout.answers, rollout.samples)
         advantages = self.advantage(scores.total, scores.correct, rollout.confidence.cpu()).to(self.device)
