@@ -95,11 +95,12 @@ def checkpoint(root: Path) -> dict[str, Any]:
     return torch.load(root / LAST, weights_only=True)
 
 
-def logged(root: Path) -> list[dict[str, str]]:
+def logged(root: Path, without: tuple[str, ...] = ()) -> list[dict[str, str]]:
     """All rows of a run's metrics.csv files, resumed runs after their beginnings, without what a clock measured."""
+    left_out = {"train/tokens_per_second", *without}
     files = sorted((root / "metrics").glob("*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
     rows = [row for path in files for row in csv.DictReader(path.read_text().splitlines())]
-    return [{key: value for key, value in row.items() if key != "train/tokens_per_second"} for row in rows]
+    return [{key: value for key, value in row.items() if key not in left_out} for row in rows]
 
 
 def different(first: Any, second: Any, path: str = "") -> list[str]:

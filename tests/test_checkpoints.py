@@ -39,7 +39,9 @@ def assert_same_end(whole, parts):
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "dermiq", "global_step", "epoch"):
         assert different(first[part], second[part]) == [], part
     assert different(adapter(whole), adapter(parts)) == []
-    assert different(logged(whole), logged(parts)) == [] and len(logged(whole)) >= 4
+    # Batches that make no step have no gradient norm; Lightning logs the one before it again, if there was one.
+    without = ("train/grad_norm",) if first["dermiq"]["gradients"] else ()
+    assert different(logged(whole, without), logged(parts, without)) == [] and len(logged(whole)) >= 4
 
 
 @pytest.mark.parametrize(("stage", "options"), SETTINGS.values(), ids=SETTINGS.keys())

@@ -85,7 +85,8 @@ def test_other_names_do_not(name):
 @pytest.mark.parametrize(
     "answer",
     ["melanoma or nevus", "melanoma / nevus", "melanoma, nevus", "possibly melanoma", "melanoma vs nevus",
-     "either melanoma or nevus", "Probably a melanoma", "melanoma; nevus", "it could be melanoma", "melanoma or melanoma"],
+     "either melanoma or nevus", "Probably a melanoma", "melanoma; nevus", "it could be melanoma",
+     "melanoma or melanoma"],
 )  # fmt: skip
 def test_a_hedged_answer_earns_nothing(answer):
     scores = score(DEFAULT, completion(answer))

@@ -106,14 +106,15 @@ class GracefulInterrupt(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop if asked to."""
-        if self.requested:
+        """Save and stop if asked to, in all processes at the same step."""
+        if trainer.strategy.reduce_boolean_decision(self.requested, all=False):
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, RunCheckpoint):
                     callback.save(trainer, pl_module)
                     rank_zero_info(
                         f"Saved step {trainer.global_step}; go on with the same command and --ckpt_path last."
                     )
+            trainer._logger_connector.update_train_step_metrics()  # Lightning would log this step only after us
             raise KeyboardInterrupt
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

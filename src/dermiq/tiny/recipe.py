@@ -124,7 +124,7 @@ def _optimise(
 
 
 def pretrain(model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, seed: int) -> None:
-    """Run the whole recipe in place: about five minutes on two idle cores.
+    """Run the whole recipe in place: about seven minutes of one core, while another draws.
 
     One core trains and the other draws; more threads would wait for each other at this size.
     """
