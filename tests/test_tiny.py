@@ -41,7 +41,11 @@ def test_the_weights_are_small() -> None:
 
 def test_the_directory_loads_as_fp32(model: Idefics3ForConditionalGeneration) -> None:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    assert model.lm_head.weight is model.model.text_model.embed_tokens.weight
+
+
+def test_the_output_layer_is_its_own_copy_of_the_embedding(model: Idefics3ForConditionalGeneration) -> None:
+    head, embedding = model.lm_head.weight, model.model.text_model.embed_tokens.weight
+    assert torch.equal(head, embedding) and head is not embedding
 
 
 def test_the_shipped_weights_arrive_in_the_model(model: Idefics3ForConditionalGeneration) -> None:

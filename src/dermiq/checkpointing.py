@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 from pathlib import Path
@@ -14,6 +15,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
+from safetensors import SafetensorError
 
 from dermiq.modules import StageModule
 from dermiq.schema import TrainingError
@@ -47,6 +49,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 "Free space on this disk, then resume with --ckpt_path last."
             ) from error
 
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            TrainingError: if the file is broken or missing.
+        """
+        try:
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise TrainingError(
+                f"The checkpoint {path} cannot be read ({str(error).splitlines()[0]}). Pass another one, or start a "
+                "new run from the adapter/ beside it with --model.init_args.backbone.init_args.adapter_path."
+            ) from error
+        return checkpoint
+
 
 class RunCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/last.ckpt`` (to resume) and ``adapter/`` (for the next stage) of a run up to date.
@@ -66,12 +83,22 @@ class RunCheckpoint(ModelCheckpoint):
         trainer.save_checkpoint(root / LAST)
         self._last_global_step_saved = trainer.global_step
         if trainer.is_global_zero:
-            fresh = root / f"{ADAPTER}.partial"
-            shutil.rmtree(fresh, ignore_errors=True)
+            self._save_adapter(module, root / ADAPTER)
+
+    def _save_adapter(self, module: StageModule, target: Path) -> None:
+        fresh = target.with_name(f"{target.name}.partial")
+        shutil.rmtree(fresh, ignore_errors=True)
+        try:
             module.backbone.save_adapter(fresh)
-            if fresh.exists():
-                shutil.rmtree(root / ADAPTER, ignore_errors=True)
-                fresh.replace(root / ADAPTER)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise TrainingError(
+                f"The adapter {target} could not be written ({error}). The checkpoint beside it is whole. "
+                "Free space on this disk, then resume with --ckpt_path last."
+            ) from error
+        if fresh.exists():
+            shutil.rmtree(target, ignore_errors=True)
+            fresh.replace(target)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -146,13 +146,16 @@ class StageModule(LightningModule):
                 "resumes the same stage. To go on from another stage, pass its adapter directory: "
                 "--model.init_args.backbone.init_args.adapter_path=RUN/adapter."
             )
-        expected, found = self._adapter_keys(), set(checkpoint["state_dict"])
+        keys = self._adapter_keys()
+        expected = {name: parameter.shape for name, parameter in self.named_parameters() if name in keys}
+        found = {name: value.shape for name, value in checkpoint["state_dict"].items()}
         if expected != found:
-            missing, unknown = sorted(expected - found), sorted(found - expected)
+            missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+            other = sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])
             raise TrainingError(
                 f"The checkpoint's adapter does not fit this run: {len(missing)} weights missing, {len(unknown)} "
-                f"unknown (first: {(missing + unknown)[0]}). Resume with the LoRA options the run began with "
-                "(its config.yaml)."
+                f"unknown, {len(other)} of another shape (first: {(missing + unknown + other)[0]}). Resume with the "
+                "model and the LoRA options the run began with (its config.yaml)."
             )
         self._resume = {"random": record["random"], "gradients": record["gradients"]}
 
