@@ -136,7 +136,10 @@ def test_the_checkpoint_of_another_adapter(lab, trained, tmp_path, capsys):
     path = trained / "SFTModule" / "checkpoints" / "last.ckpt"
     targets = "--model.init_args.backbone.init_args.lora.targets=[q_proj, up_proj]"
     message = refusal(capsys, lab.arguments("fit", "SFTModule", tmp_path, targets, f"--ckpt_path={path}"))
-    assert "The checkpoint's adapter does not fit this run: 4 weights missing, 12 unknown, 0 of another shape (first: " in message
+    assert (
+        "The checkpoint's adapter does not fit this run: 4 weights missing, 12 unknown, 0 of another shape (first: "
+        in message
+    )
     assert "Resume with the model and the LoRA options the run began with (its config.yaml)." in message
 
 

@@ -146,6 +146,11 @@ class ReportSkipped(Callback):
     def __init__(self) -> None:
         self.skipped: dict[str, None] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take what the data module left out already."""
+        left_out: list[str] = getattr(trainer.datamodule, "left_out", [])  # type: ignore[attr-defined]
+        self.skipped |= dict.fromkeys(left_out)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
@@ -179,5 +184,4 @@ class ReportSkipped(Callback):
             rank_zero_warn(f"Skipped {len(self.skipped)} samples with unreadable images; they are listed in {path}.")
 
     def _remember(self, batch: Any) -> None:
-        if batch is not None:
-            self.skipped |= dict.fromkeys(batch["skipped"])
+        self.skipped |= dict.fromkeys(batch["skipped"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +98,11 @@ def run(args: ArgsType = None) -> DermIQCLI:
     )
 
 
-def main(args: ArgsType = None) -> None:
-    """The program: `run`, with failures as the shell wants them.
-
-    Exits with 2 after a failure that the user can mend (its message on stderr), and with 130 after Ctrl-C.
-    """
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Failures as the shell wants them: 2 for one that the user can mend (its message on stderr), 130 for Ctrl-C."""
     try:
-        run(args)
+        yield
     except DermIQError as error:
         print(f"dermiq: {error}", file=sys.stderr)
         sys.exit(FAILED)
@@ -112,3 +112,9 @@ def main(args: ArgsType = None) -> None:
         if isinstance(error.__context__, KeyboardInterrupt):
             sys.exit(INTERRUPTED)
         raise
+
+
+def main(args: ArgsType = None) -> None:
+    """The program: `run`, with the exit codes of `exit_codes`."""
+    with exit_codes():
+        run(args)

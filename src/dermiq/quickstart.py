@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dermiq.cli import run
+from dermiq.cli import exit_codes, run
 from dermiq.tiny import write_tiny_vlm
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "quickstart"
@@ -91,7 +91,8 @@ def _run_stages(root: Path, settings: list[str], seed: int) -> dict[str, dict[st
     metrics = {"untrained": _test(root / "untrained", "warmstart", settings)}
     metrics["warmstart"] = _stage(root / "warmstart", "warmstart", settings)
     metrics["grpo"] = _stage(root / "grpo", "grpo", [*settings, adapter, f"--model.init_args.seed={seed}"])
-    limit = f"--trainer.max_time=00:00:00:{metrics['grpo']['training_seconds']:.0f}"
+    minutes, seconds = divmod(round(metrics["grpo"]["training_seconds"]), 60)
+    limit = f"--trainer.max_time=00:00:{minutes:02d}:{seconds:02d}"
     metrics["continued"] = _stage(root / "continued", "continued", [*settings, adapter, limit])
     return metrics
 
@@ -134,4 +135,5 @@ def _sampled(directory: Path) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_codes():
+        main()

@@ -78,6 +78,7 @@ class DermDataModule(LightningDataModule, ABC):
         self.on_bad_image, self.max_new_tokens_reserve = on_bad_image, max_new_tokens_reserve
         self.system_prompt = system_prompt
         self.splits: dict[str, SampleDataset] = {}
+        self.left_out: list[str] = []
         self._outlines: dict[str, list[Outline]] = {}
         _check_names("sources", sources, (ALL,) if ALL in sources else SPLITS)
         _check_names("fractions", self.fractions, SPLITS)
@@ -188,6 +189,7 @@ class DermDataModule(LightningDataModule, ABC):
             if self.on_bad_image == "error":
                 raise DataError(f"{report}. Complete the image folders, or pass --data.on_bad_image=skip.")
             log.warning("%s. Their samples are left out.", report)
+            self.left_out += [f"{source[i].id}: {source[i].images[0]}: the image is missing" for i in missing]
         absent = set(missing)
         return [i for i in range(length) if i not in absent]
 

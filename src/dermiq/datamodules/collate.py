@@ -14,7 +14,7 @@ Training batches of the conversation data also hold
     completion_ids   [B, T] int64, padded on the right, each row closed by the end-of-turn token
     completion_mask  [B, T] bool, True = counts
 
-A batch that has no readable sample is None. Nothing is ever truncated: what does not fit into the
+A batch without a single readable sample has an empty `prompt` and no samples. Nothing is ever truncated: what does not fit into the
 model's context is an error that names the sample.
 """
 
@@ -118,7 +118,7 @@ class PromptCollate:
         self.model_id, self.system_prompt = model_id, system_prompt
         self.max_new_tokens_reserve = max_new_tokens_reserve
 
-    def __call__(self, items: Sequence[Item]) -> dict[str, Any] | None:
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
         """Encode the items whose images could be opened.
 
         Raises:
@@ -128,7 +128,7 @@ class PromptCollate:
         good = [item for item in items if not item.problem]
         if not good:
             log.warning("a whole batch is left out, no image of it can be read: %s", "; ".join(skipped))
-            return None
+            return {"prompt": {}, "samples": Samples([]), "skipped": skipped}
         samples = Samples([item.sample for item in good])
         prompt = encode_prompts(
             _processor(self.model_id),
@@ -153,16 +153,16 @@ class PromptCollate:
 class ConversationCollate(PromptCollate):
     """Items -> a batch of prompts with the completions to learn."""
 
-    def __call__(self, items: Sequence[Item]) -> dict[str, Any] | None:
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
         """Encode prompts and gold completions.
 
         Raises:
             DataError: if a prompt and its completion do not fit into the model's context.
         """
         batch = super().__call__(items)
-        if batch is None:
-            return None
         samples: Samples = batch["samples"]
+        if not samples:
+            return batch
         ids, mask = encode_completions(_processor(self.model_id), [gold_completion(sample) for sample in samples])
         self._refuse_overlong(samples, batch["prompt"]["attention_mask"].sum(dim=1) + mask.sum(dim=1), 0)
         return batch | {"completion_ids": ids, "completion_mask": mask}

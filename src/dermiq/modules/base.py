@@ -94,7 +94,7 @@ class StageModule(LightningModule):
         """Hugging Face loads models in evaluation mode and Lightning leaves it so."""
         self.backbone.train()
 
-    def on_train_batch_start(self, batch: Batch | None, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """After a resume, take up random states and open gradients where the checkpoint left them."""
         if self._resume is not None:
             _set_random_state(self._resume["random"])
@@ -159,15 +159,15 @@ class StageModule(LightningModule):
             )
         self._resume = {"random": record["random"], "gradients": record["gradients"]}
 
-    def validation_step(self, batch: Batch | None, batch_idx: int) -> dict[str, list[Row]]:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
         """Judge a batch; see `evaluate`."""
         return {"rows": self.evaluate(batch)}
 
-    def test_step(self, batch: Batch | None, batch_idx: int) -> dict[str, list[Row]]:
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
         """Judge a batch; see `evaluate`."""
         return {"rows": self.evaluate(batch)}
 
-    def predict_step(self, batch: Batch | None, batch_idx: int) -> dict[str, list[Row]]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
         """Judge a batch; see `evaluate`."""
         return {"rows": self.evaluate(batch)}
 
@@ -179,12 +179,12 @@ class StageModule(LightningModule):
         """Log the metrics as ``test/…``."""
         self._log_metrics("test")
 
-    def evaluate(self, batch: Batch | None) -> list[Row]:
+    def evaluate(self, batch: Batch) -> list[Row]:
         """Answer the batch's questions, update the metrics, and return one row per sample.
 
         The random numbers depend on the samples alone, so that evaluations are comparable sample by sample.
         """
-        if batch is None:
+        if not batch["samples"]:
             return []
         samples = batch["samples"]
         rollout = sample_rollout(self.backbone, batch["prompt"], samples, self.eval_sampling, seed="eval")
@@ -194,6 +194,7 @@ class StageModule(LightningModule):
         rows = [
             {
                 "id": sample.id,
+                "group": sample.group,
                 "images": list(sample.images),
                 "question": question(sample),
                 "completion": answer.text,
@@ -226,6 +227,8 @@ class StageModule(LightningModule):
         return {f"sampled_{name}": value for name, value in values.items()}
 
     def _log_metrics(self, prefix: str) -> None:
+        if not self.metrics.greedy.update_called:
+            raise TrainingError(f"No sample of the {prefix} split could be read: nothing to judge. Mend its images.")
         self.log_dict({f"{prefix}/{name}": value for name, value in self.metrics.compute().items()})
         self.metrics.reset()
 

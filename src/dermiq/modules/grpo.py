@@ -99,9 +99,12 @@ class GRPOModule(StageModule):
         if self.reference_sync_every is not None:
             self.backbone.add_reference()
 
-    def training_step(self, batch: Batch | None, batch_idx: int) -> dict[str, Any] | None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any] | None:
         """Sample, score, and improve; returns the rollout and its scores for callbacks."""
-        if batch is None:
+        closes = (batch_idx + 1) % self.accumulate_batches == 0 or self.trainer.is_last_batch
+        if not batch["samples"]:
+            if closes:
+                self._step()
             return None
         start = time.perf_counter()
         rollout = sample_rollout(
@@ -117,7 +120,6 @@ class GRPOModule(StageModule):
         advantages = self.advantage(scores.total, scores.correct, rollout.confidence.cpu()).to(self.device)
         ref_logprobs = self._reference_logprobs(batch, rollout)
         for _ in range(self.inner_epochs):
-            closes = (batch_idx + 1) % self.accumulate_batches == 0 or self.trainer.is_last_batch
             stats = self._backward(batch, rollout, advantages.flatten(), ref_logprobs, synchronise=closes)
             if closes:
                 self._step()

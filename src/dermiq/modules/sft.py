@@ -16,9 +16,9 @@ class SFTModule(StageModule):
     Automatic optimisation: accumulate with ``--trainer.accumulate_grad_batches``.
     """
 
-    def training_step(self, batch: Batch | None, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """One forward pass over prompts and target completions; None for a batch without readable images."""
-        if batch is None:
+        if not batch["samples"]:
             return None
         ids, mask = batch["completion_ids"], batch["completion_mask"]
         prefix = prefill(self.backbone, batch["prompt"])
@@ -27,4 +27,9 @@ class SFTModule(StageModule):
         self.check_finite(loss, batch["samples"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(ids))
         self.log("train/perplexity", stats["perplexity"], batch_size=len(ids))
-        return loss
+        return loss * self._share(mask.sum())
+
+    def _share(self, tokens: Tensor) -> Tensor:
+        """This process's tokens over the mean of all processes, so that every token of a step counts alike."""
+        mean = self.trainer.strategy.reduce(tokens.float(), reduce_op="mean")
+        return tokens / mean  # type: ignore[operator]
