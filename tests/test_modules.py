@@ -14,7 +14,7 @@ EVALUATION = {
 }  # fmt: skip
 ROW = {
     "id", "images", "question", "completion", "answer", "target", "named", "reward", "correct", "completion_length",
-    "scores",
+    "scores", "group",
 }  # fmt: skip
 
 
@@ -76,8 +76,8 @@ def test_supervised_training_learns(lab, tmp_path):
 def test_grpo_learns_what_the_reward_asks_for(lab, tmp_path):
     """Reinforced for the number of different letters alone, completions come to have it."""
     simple = "--model.init_args.advantage=dermiq.advantages.GroupRelative"
-    options = ["--trainer.max_epochs=5", simple, "--model.init_args.group_size=8", "--model.init_args.kl_coef=0"]
-    lab.run("fit", "GRPOModule", tmp_path, *options, "--model.init_args.optimizer.init_args.lr=0.03")
+    options = ["--trainer.max_epochs=5", simple, "--model.init_args.group_size=16", "--model.init_args.kl_coef=0"]
+    lab.run("fit", "GRPOModule", tmp_path, *options, "--model.init_args.optimizer.init_args.lr=0.1")
     earned = [float(row["train/reward/letters"]) for row in logged(tmp_path)]
     assert len(earned) == 35
     assert sum(earned[-7:]) / 7 > sum(earned[:7]) / 7 + 0.1

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+from peft.utils import ModulesToSaveWrapper, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -206,6 +206,11 @@ class VLMBackbone(nn.Module):
         for name, parameter in self.named_parameters():
             if name in keys and parameter.dtype != torch.float32:
                 parameter.data = parameter.data.float()
+        for module in self.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                for copy in module.modules_to_save.values():
+                    if "forward" not in vars(copy):
+                        copy.forward = _in_float32(copy.forward)
 
     def _quantisation(self) -> BitsAndBytesConfig | None:
         if not self.load_in_4bit:
@@ -285,6 +290,18 @@ def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
     shapes = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
     parts = (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
     return "; ".join(f"{len(keys)} weights {what} (first: {keys[0]})" for what, keys in parts if keys) + "."
+
+
+def _in_float32(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a module with float32 weights stand in a base of another dtype, as peft does for LoRA layers alone."""
+
+    @wraps(forward)
+    def wrapper(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not hidden.is_floating_point():
+            return forward(hidden, *args, **kwargs)
+        return forward(hidden.float(), *args, **kwargs).to(hidden.dtype)
+
+    return wrapper
 
 
 def _checkpoint_layers(layers: nn.ModuleList) -> None:

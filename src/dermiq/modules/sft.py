@@ -32,4 +32,4 @@ class SFTModule(StageModule):
     def _share(self, tokens: Tensor) -> Tensor:
         """This process's tokens over the mean of all processes, so that every token of a step counts alike."""
         mean = self.trainer.strategy.reduce(tokens.float(), reduce_op="mean")
-        return tokens / mean  # type: ignore[operator]
+        return tokens / mean
