@@ -84,7 +84,9 @@ def test_the_seed_is_the_users(lab, tmp_path):
     [
         ("--model.init_args.group_sise=4", "group_sise"),
         ("--trainer.max_steps=many", "max_steps"),
-        ("--model.init_args.sampling.temperature=0", "sampling.temperature must be above 0"),
+        ("--model.init_args.sampling.temperature=0", "dermiq: The configuration cannot be used: GRPO learns from"),
+        ("--model.init_args.backbone.init_args.lora.rank=0", "LoRA needs rank >= 1"),
+        ("--data.init_args.limit.foo=3", "`limit` has 'foo'; it may have train, val, test."),
         ("--model.init_args.advantage.class_path=dermiq.advantages.None", "advantage"),
     ],
 )

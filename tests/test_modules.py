@@ -76,10 +76,10 @@ def test_supervised_training_learns(lab, tmp_path):
 def test_grpo_learns_what_the_reward_asks_for(lab, tmp_path):
     """Reinforced for the number of different letters alone, completions come to have it."""
     simple = "--model.init_args.advantage=dermiq.advantages.GroupRelative"
-    options = ["--trainer.max_epochs=5", simple, "--model.init_args.group_size=16", "--model.init_args.kl_coef=0"]
+    options = ["--trainer.max_epochs=8", simple, "--model.init_args.group_size=16", "--model.init_args.kl_coef=0"]
     lab.run("fit", "GRPOModule", tmp_path, *options, "--model.init_args.optimizer.init_args.lr=0.1")
     earned = [float(row["train/reward/letters"]) for row in logged(tmp_path)]
-    assert len(earned) == 35
+    assert len(earned) == 56
     assert sum(earned[-7:]) / 7 > sum(earned[:7]) / 7 + 0.1
 
 
@@ -136,7 +136,7 @@ def test_clipping_bounds_the_step(stage, lab, tmp_path):
 
 
 def test_completions_are_kept_as_a_table(lab, tmp_path, capsys):
-    callbacks = '[{class_path: dermiq.callbacks.LogCompletions, init_args: {every_n_steps: 1}}]'
+    callbacks = "[{class_path: dermiq.callbacks.LogCompletions, init_args: {every_n_steps: 1}}]"
     lab.run("fit", "GRPOModule", tmp_path, "--trainer.max_steps=2", f"--trainer.callbacks={callbacks}")
     table = pq.read_table(tmp_path / "completions" / "step-0000002.parquet").to_pylist()
     assert len(table) == 6 and len({row["id"] for row in table}) == 2

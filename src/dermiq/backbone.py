@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
 
-from dermiq.processing import ProcessorMixin, end_of_turn, from_hub, load_config, load_processor
+from dermiq.processing import ProcessorMixin, end_of_turn, from_hub, load_processor
 from dermiq.schema import ModelError
 
 POLICY, REFERENCE = "default", "reference"
@@ -102,7 +102,6 @@ class VLMBackbone(nn.Module):
         """
         if self.model is not None:
             return
-        load_config(self.model_id)
         self.processor = load_processor(self.model_id)
         base = from_hub(
             AutoModelForImageTextToText.from_pretrained,

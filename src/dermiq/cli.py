@@ -64,6 +64,20 @@ class DermIQCLI(LightningCLI):
                 "with --trainer.default_root_dir."
             )
 
+    def instantiate_classes(self) -> None:
+        """Word the refusal of a value plainly, which the parser wraps in what it tried.
+
+        Raises:
+            DermIQError: if a class refuses its arguments.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise DermIQError(f"The configuration cannot be used: {cause}") from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to the run directory by default and writes checkpoints atomically."""
         config = self.config[self.subcommand].trainer

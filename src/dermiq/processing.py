@@ -67,8 +67,9 @@ def load_processor(model_id: str) -> ProcessorMixin:
     """The model's own processor, with left padding.
 
     Raises:
-        ModelError: if there is none, or it takes no images.
+        ModelError: if the model or its processor takes no images, or there is none.
     """
+    load_config(model_id)
     processor = cast(ProcessorMixin, from_hub(AutoProcessor.from_pretrained, model_id))
     if not hasattr(processor, "image_processor"):
         raise ModelError(f"{model_id!r} has a processor that takes no images. Add its preprocessor_config.json.")

@@ -14,8 +14,8 @@ Training batches of the conversation data also hold
     completion_ids   [B, T] int64, padded on the right, each row closed by the end-of-turn token
     completion_mask  [B, T] bool, True = counts
 
-A batch without a single readable sample has an empty `prompt` and no samples. Nothing is ever truncated: what does not fit into the
-model's context is an error that names the sample.
+A batch without a single readable sample has an empty `prompt` and no samples. Nothing is ever truncated:
+what does not fit into the model's context is an error that names the sample.
 """
 
 from __future__ import annotations

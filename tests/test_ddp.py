@@ -1,0 +1,70 @@
+"""Two processes on the CPU (gloo) make the same first update as one process with twice the batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lab import adapter, logged
+
+TESTS = Path(__file__).parent
+TWO = ["--trainer.strategy=ddp", "--trainer.devices=2", "--data.init_args.batch_size=2"]
+ONE = ["--data.init_args.batch_size=4"]
+# The step of SGD at rate 1 is the gradient itself; Adam's first step would be little more than its sign.
+SGD = ["--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=1.0"]
+SETTINGS = {
+    "sft": ("SFTModule", []),
+    "grpo": ("GRPOModule", ["--model.init_args.completions_per_pass=2", "--model.init_args.kl_coef=0.1"]),
+    "grpo-in-one-pass": ("GRPOModule", ["--model.init_args.completions_per_pass=null"]),
+}
+
+
+def shell(arguments):
+    """Run the command line in processes of its own."""
+    process = subprocess.run(
+        [sys.executable, str(TESTS.parent / "cli.py"), *arguments],
+        env=os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [
+        pytest.param(*setting, id=name, marks=[pytest.mark.slow] * (name == "grpo-in-one-pass"))
+        for name, setting in SETTINGS.items()
+    ],
+)
+def test_the_first_update_is_the_same(stage, options, lab, tmp_path):
+    options = [*options, *SGD, "--trainer.max_steps=1", "--model.init_args.max_grad_norm=0.5"]
+    lab.run("fit", stage, tmp_path / "one", *options, *ONE)
+    lab.run("fit", stage, tmp_path / "start", *options, *ONE, "--model.init_args.optimizer.init_args.lr=0.0")
+    shell(lab.arguments("fit", stage, tmp_path / "two", *options, *TWO))
+    one, two, start = (adapter(tmp_path / name) for name in ("one", "two", "start"))
+    assert any((one[key] - start[key]).abs().max() > 1e-3 for key in one)
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], atol=1e-6, rtol=0)
+    norms = [float(logged(tmp_path / name)[0]["train/grad_norm"]) for name in ("one", "two")]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_evaluation_judges_each_sample_once(lab, tmp_path):
+    lab.run("test", "SFTModule", tmp_path / "one")
+    shell(lab.arguments("test", "SFTModule", tmp_path / "two", "--trainer.strategy=ddp", "--trainer.devices=2"))
+    assert json.loads((tmp_path / "two" / "metrics.json").read_text()) == pytest.approx(
+        json.loads((tmp_path / "one" / "metrics.json").read_text()), abs=1e-6
+    )
+    rows = [
+        json.loads(line)
+        for rank in (0, 1)
+        for line in (tmp_path / "two" / f"test_predictions.rank{rank}.jsonl").read_text().splitlines()
+    ]
+    assert len(rows) == len({row["id"] for row in rows}) == 14
