@@ -21,8 +21,11 @@ def test_one_row_per_completion():
     total = torch.tensor([[0.0, 0.25], [0.5, 0.75]])
     rows = completion_rows(rollout, Scores(total, {"x": total * 2}, total > 0), [[1.0, 2.0], [3.0, 4.0]])
     assert [(row["id"], row["target"], row["completion"], row["advantage"], row["reward/x"]) for row in rows] == [
-        ("a", "t-a", "1", 1.0, 0.0), ("a", "t-a", "2", 2.0, 0.5), ("b", "t-b", "3", 3.0, 1.0), ("b", "t-b", "4", 4.0, 1.5),
-    ]  # fmt: skip
+        ("a", "t-a", "1", 1.0, 0.0),
+        ("a", "t-a", "2", 2.0, 0.5),
+        ("b", "t-b", "3", 3.0, 1.0),
+        ("b", "t-b", "4", 4.0, 1.5),
+    ]
 
 
 @pytest.mark.parametrize(("interval", "steps"), [(1, [1, 2, 3]), (2, [2]), (5, [])])

@@ -44,7 +44,13 @@ def assert_same_end(whole, parts, options):
     assert different(logged(whole, without), logged(parts, without)) == [] and len(logged(whole)) >= 4
 
 
-@pytest.mark.parametrize(("stage", "options"), SETTINGS.values(), ids=SETTINGS.keys())
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [
+        pytest.param(*setting, id=name, marks=[pytest.mark.slow] * (name in ("grpo-accumulated", "grpo-inner-epochs")))
+        for name, setting in SETTINGS.items()
+    ],
+)
 def test_resumed_equals_uninterrupted(stage, options, lab, tmp_path):
     """Stopped within the first epoch, at its end and within the second; accumulation halves the number of steps."""
     options = [*TWO_EPOCHS, *options]

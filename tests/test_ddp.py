@@ -38,7 +38,7 @@ def shell(arguments):
 @pytest.mark.parametrize(
     ("stage", "options"),
     [
-        pytest.param(*setting, id=name, marks=[pytest.mark.slow] * (name == "grpo-in-one-pass"))
+        pytest.param(*setting, id=name, marks=[pytest.mark.slow] * (name != "grpo"))
         for name, setting in SETTINGS.items()
     ],
 )

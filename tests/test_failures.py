@@ -193,7 +193,7 @@ def test_an_adapter_that_cannot_be_written_leaves_the_previous_one(lab, tmp_path
     assert {path.name for path in tmp_path.iterdir()} >= {"adapter"} and not (tmp_path / "adapter.partial").exists()
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [pytest.param("SFTModule", marks=pytest.mark.slow), "GRPOModule"])
 def test_ctrl_c_saves_and_exits_with_130(stage, lab, tmp_path):
     """The shell's Ctrl-C after the first steps of a run that would go on for hours."""
     arguments = lab.arguments("fit", stage, tmp_path, "--trainer.max_epochs=100000")

@@ -73,6 +73,7 @@ def test_supervised_training_learns(lab, tmp_path):
     assert len(losses) == 21 and sum(losses[-3:]) < 0.7 * sum(losses[:3])
 
 
+@pytest.mark.slow
 def test_grpo_learns_what_the_reward_asks_for(lab, tmp_path):
     """Reinforced for the number of different letters alone, completions come to have it."""
     simple = "--model.init_args.advantage=dermiq.advantages.GroupRelative"
