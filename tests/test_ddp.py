@@ -27,7 +27,8 @@ def shell(arguments):
     """Run the command line in processes of its own."""
     process = subprocess.run(
         [sys.executable, str(TESTS.parent / "cli.py"), *arguments],
-        env=os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,
