@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,8 @@ def compare(bench: Bench) -> dict[str, float]:
 
 
 def time_step(bench: Bench, path: str, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Seconds of one step and of its parts."""
+    """Seconds of one step and of its parts, on a batch that was not seen before."""
+    bench = replace(bench, prompt={name: value.clone() for name, value in bench.prompt.items()})
     rollout, update = PATHS[path]
     group_size = bench.settings.group_size
     ids = bench.completions(group_size)

@@ -183,6 +183,30 @@ def test_sampling_does_not_depend_on_the_batch(family_dir):
         assert torch.equal(both.ids[2 * i : 2 * i + 2, :width][alone.mask], alone.ids[alone.mask])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_frozen_tower_sees_a_batch_once(family, family_dir):
+    backbone = loaded(family_dir(family)).train()
+    samples, conversations, images = batch()
+    calls = []
+    compute = backbone.vlm.model.get_image_features.compute
+    backbone.vlm.model.get_image_features.compute = lambda *a, **k: calls.append(1) or compute(*a, **k)
+    prompt = encode_prompts(backbone.processor, conversations, images)
+    rollout = sample_rollout(backbone, prompt, samples, Sampling(5), group_size=2)
+    with torch.no_grad():
+        again = score(backbone, prefill(backbone, prompt), rollout.rows, rollout.ids, rollout.mask)
+    assert len(calls) == 1 and (again.logprobs - rollout.logprobs).abs().max() < 1e-5
+    prompt["pixel_values"].mul_(0.5)
+    prefill(backbone, prompt)
+    prefill(backbone, encode_prompts(backbone.processor, conversations, images))
+    assert len(calls) == 3
+
+
+def test_features_of_a_trained_tower_are_not_remembered(family_dir):
+    backbone = VLMBackbone(str(family_dir("idefics3")), LoRA(rank=4, vision=True))
+    backbone.load()
+    assert not backbone.vlm.model.get_image_features.frozen
+
+
 def test_decoding_in_parts_changes_nothing(family_dir):
     backbone = loaded(family_dir("qwen2_5_vl"))
     samples, conversations, images = batch()

@@ -19,6 +19,7 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTra
 
 from dermiq.processing import ProcessorMixin, end_of_turn, from_hub, load_processor
 from dermiq.schema import ModelError
+from dermiq.vision import ImageFeatures
 
 POLICY, REFERENCE = "default", "reference"
 _FITTING = "Use the base model and the LoRA targets that the adapter was trained with."
@@ -118,6 +119,8 @@ class VLMBackbone(nn.Module):
             self.model = get_peft_model(base, self._lora_config(self.lora))
         if self.gradient_checkpointing:
             _checkpoint_layers(self.vlm.get_decoder().layers)
+        inner = self.vlm.model
+        inner.get_image_features = ImageFeatures(inner.get_image_features, self.vlm.dtype, self._frozen_images())
         self.stop_ids = self._stop_ids()
         self.register_buffer("banned", self._banned_ids(), persistent=False)
         self._keep_adapters_in_float32()
@@ -264,6 +267,11 @@ class VLMBackbone(nn.Module):
         self._keep_adapters_in_float32()
         set_peft_model_state_dict(model, weights)
         self.add_reference()
+
+    def _frozen_images(self) -> bool:
+        """True if no weight outside the language model is trained."""
+        language = {id(parameter) for parameter in self.vlm.get_decoder().parameters()}
+        return all(id(p) in language for p in self.vlm.model.parameters() if p.requires_grad)
 
     def _stop_ids(self) -> tuple[int, ...]:
         configured = self.vlm.generation_config.eos_token_id

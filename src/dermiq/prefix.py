@@ -93,8 +93,7 @@ def prefill(backbone: VLMBackbone, prompt: Mapping[str, Tensor]) -> Prefix:
     """
     vlm, mask = backbone.vlm, prompt["attention_mask"]
     cache = recording_cache()
-    dtype = vlm.dtype
-    inputs = {key: value.to(dtype) if value.is_floating_point() else value for key, value in prompt.items()}
+    inputs = dict(prompt)
     multimodal_rope = hasattr(vlm.model, "rope_deltas")
     if multimodal_rope:
         vlm.model.rope_deltas = None
