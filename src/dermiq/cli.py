@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 import dermiq.callbacks
 import dermiq.datamodules
@@ -63,6 +64,10 @@ class DermIQCLI(LightningCLI):
                 f"There is no checkpoint {path}. Leave --ckpt_path out to start anew, or name the run's directory "
                 "with --trainer.default_root_dir."
             )
+        if path is None and self.subcommand != "fit":
+            options = config.model.init_args.backbone.init_args
+            adapter = f"the adapter {options.adapter_path}" if options.adapter_path else "no trained adapter"
+            rank_zero_info(f"No --ckpt_path: this judges {options.model_id} with {adapter}.")
 
     def instantiate_classes(self) -> None:
         """Word the refusal of a value plainly, which the parser wraps in what it tried.
