@@ -46,6 +46,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where all files go")
     parser.add_argument("--overrides", nargs="*", default=[], help="options for every stage, e.g. trainer.max_steps=2")
     options = parser.parse_args(args)
+    torch.set_num_threads(1)  # at this size more threads wait for each other longer than they work
     model = options.out / "tiny"
     write_tiny_vlm(model)
     overrides = [f"--{override}" for override in options.overrides]
