@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dermiq.quickstart import COLUMNS, STAGES, main
+from dermiq.quickstart import METRICS, STAGES, main
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def test_every_stage_is_measured(results):
     assert found["seeds"] == [3]
     assert set(found["stages"]["3"]) == set(STAGES)
     for metrics in found["stages"]["3"].values():
-        assert set(COLUMNS) <= set(metrics)
+        assert set(METRICS) <= set(metrics)
 
 
 def test_the_gain_is_the_mean_difference_over_images(results):

@@ -23,12 +23,12 @@ from dermiq.tiny import write_tiny_vlm
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "quickstart"
 STAGES = {
-    "untrained": "before training",
-    "warmstart": "after the supervised warm start",
-    "grpo": "after GRPO++",
-    "continued": "supervised training continued instead",
+    "untrained": "before",
+    "warmstart": "warm start",
+    "grpo": "GRPO++",
+    "continued": "SFT instead",
 }
-COLUMNS = {
+METRICS = {
     "sampled_accuracy": "accuracy (sampled)",
     "accuracy": "accuracy (greedy)",
     "majority_accuracy": "accuracy (majority of 8)",
@@ -62,20 +62,20 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def report(results: dict[str, Any]) -> None:
     """Print the stages' metrics, means over the seeds, and the gains over the warm start."""
-    table = Table(title=f"1,000 held-out drawn lesions, seeds {results['seeds']}", title_justify="left")
+    table = Table(title=f"Held-out drawn lesions, seeds {results['seeds']}", title_justify="left")
     table.add_column("")
-    for title in COLUMNS.values():
+    for title in STAGES.values():
         table.add_column(title, justify="right")
-    for stage, title in STAGES.items():
-        runs = [metrics[stage] for metrics in results["stages"].values()]
-        means = [sum(metrics[name] for metrics in runs) / len(runs) for name in COLUMNS]
+    for name, title in METRICS.items():
+        runs = [[stages[stage][name] for stages in results["stages"].values()] for stage in STAGES]
+        means = [sum(values) / len(values) for values in runs]
         table.add_row(title, *(f"{mean:.3f}" if mean <= 1 else f"{mean:.1f}" for mean in means))
     console = Console()
     console.print(table)
     for stage, gain in results["gains"].items():
         console.print(
-            f"{STAGES[stage]}: sampled accuracy {100 * gain['mean']:+.1f} points over the warm start "
-            f"(standard error {100 * gain['standard_error']:.1f}, paired by image)"
+            f"{STAGES[stage]}: sampled accuracy {100 * gain['mean']:+.1f} points over the warm start, "
+            f"standard error {100 * gain['standard_error']:.1f}"
         )
 
 
