@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from dermiq.atlas import concept_of
-from dermiq.prompts import normalise
+from dermiq.prompts import accepted_names, normalise
 from dermiq.schema import Answer, Sample
 
 NO_ANSWER = ""
@@ -24,7 +24,7 @@ def named_concept(answer: Answer, sample: Sample) -> str:
     if answer.diagnosis is None:
         return NO_ANSWER
     name = normalise(answer.diagnosis)
-    if name in {normalise(accepted) for accepted in (sample.target, *sample.synonyms)}:
+    if name in accepted_names(sample):
         return sample.target
     return concept_of(name) or name
 

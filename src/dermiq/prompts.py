@@ -68,3 +68,8 @@ def normalise(name: str) -> str:
     """A condition's name reduced to what identifies it: lower case, single spaces, no punctuation at the ends."""
     words = re.sub(r"[\s_\-]+", " ", name.lower()).strip(_ENDS)
     return re.sub(r"^(?:an?|the) ", "", words).strip(_ENDS)
+
+
+def accepted_names(sample: Sample) -> set[str]:
+    """The names that count as the sample's target, normalised."""
+    return {normalise(name) for name in (sample.target, *sample.synonyms)}

@@ -1,6 +1,6 @@
 """Rewards: each a small function of (answer, sample), joined by `RewardMixture`."""
 
-from dermiq.rewards.diagnosis import accepted_names, diagnosis, unhedged, well_formed
+from dermiq.rewards.diagnosis import diagnosis, unhedged, well_formed
 from dermiq.rewards.findings import findings, truthfulness
 from dermiq.rewards.mixture import RewardFunction, RewardMixture, RewardTerm, Scores
 
@@ -9,7 +9,6 @@ __all__ = [
     "RewardMixture",
     "RewardTerm",
     "Scores",
-    "accepted_names",
     "diagnosis",
     "findings",
     "truthfulness",

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import re
 
-from dermiq.prompts import normalise
+from dermiq.prompts import accepted_names, normalise
 from dermiq.schema import Answer, Sample
 
 _HEDGE = re.compile(
     r"[/,;?]|\b(?:or|versus|vs|possibly|probably|perhaps|maybe|either|could be|may be|might be|differential)\b"
 )
-
-
-def accepted_names(sample: Sample) -> set[str]:
-    """The names that count as the sample's target, normalised."""
-    return {normalise(name) for name in (sample.target, *sample.synonyms)}
 
 
 def diagnosis(answer: Answer, sample: Sample) -> float:
