@@ -92,7 +92,7 @@ class EvaluationMetrics(torch.nn.Module):
         named = [named_concept(answer, sample) for answer, sample in zip(answers, samples, strict=True)]
         self.greedy.update([sample.target for sample in samples], named)
         for name, value in values.items():
-            self._mean(name).update(value)
+            self._mean(name).update(value.to(self.greedy.device))
 
     def update_majority(self, samples: Sequence[Sample], named: Sequence[str]) -> None:
         """Add the concepts that the majority of samples named."""
