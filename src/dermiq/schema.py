@@ -25,6 +25,10 @@ class TrainingError(DermIQError):
     """A reward, a loss or a checkpoint cannot be used."""
 
 
+class KnowledgeError(DermIQError):
+    """An ontology cannot be read, or the knowledge graph has no such condition."""
+
+
 @dataclass(frozen=True)
 class SkinType:
     """Skin type of a sample: the value, its scale (e.g. ``fitzpatrick``) and how it was obtained."""

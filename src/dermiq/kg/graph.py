@@ -1,0 +1,216 @@
+"""The knowledge graph: plain, frozen, picklable; nothing here knows where it came from."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from dermiq.kg.relations import CONDITION, RELATIONS, REVIEW_STATUS
+from dermiq.schema import KnowledgeError
+
+
+def identifier(name: str) -> str:
+    """The identifier of a name: lower case, every run of other characters than letters and digits as ``_``."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A work in which a fact can be looked up."""
+
+    id: str
+    title: str
+    publisher: str
+    year: int
+    licence: str
+
+    def __str__(self) -> str:
+        return f"{self.title} ({self.publisher}, {self.year})"
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A condition, or a value that facts about conditions may take.
+
+    Attributes:
+        id: unique in the graph, the last part of its IRI.
+        kind: a key of `dermiq.kg.relations.KINDS`.
+        label: its name.
+        synonyms: other names; no name belongs to two concepts.
+        broader: identifiers of what it is a case or a part of.
+        xrefs: identifiers in other vocabularies (``DOID:8295``).
+        definition: one sentence, or empty.
+    """
+
+    id: str
+    kind: str
+    label: str
+    synonyms: tuple[str, ...] = ()
+    broader: tuple[str, ...] = ()
+    xrefs: tuple[str, ...] = ()
+    definition: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One statement about a condition.
+
+    Attributes:
+        subject: identifier of a condition.
+        relation: a key of `dermiq.kg.relations.RELATIONS`.
+        value: identifier of a concept.
+        strength: ``always``, ``typical``, ``possible`` or ``never``.
+        closed: the condition's values of this relation are meant to be complete.
+        citation: identifier of a citation.
+        note: what else there is to say, such as what tells a differential apart.
+        review: who has reviewed it.
+    """
+
+    subject: str
+    relation: str
+    value: str
+    strength: str
+    closed: bool
+    citation: str
+    note: str = ""
+    review: str = REVIEW_STATUS
+
+    @property
+    def positive(self) -> bool:
+        """True if it says that something is, False if it says that it never is."""
+        return self.strength != "never"
+
+
+@dataclass(frozen=True)
+class KnowledgeGraph:
+    """Concepts, facts and citations, with the look-ups that scoring and retrieval need.
+
+    Attributes:
+        concepts: by identifier.
+        facts: all facts, each (subject, relation, value) once.
+        citations: by identifier.
+    """
+
+    concepts: Mapping[str, Concept]
+    facts: tuple[Fact, ...]
+    citations: Mapping[str, Citation] = field(default_factory=dict)
+
+    @cached_property
+    def by_name(self) -> dict[str, str]:
+        """Name in lower case -> identifier; the first owner of a name that two concepts claim."""
+        names: dict[str, str] = {}
+        for concept in self.concepts.values():
+            for name in (concept.label, *concept.synonyms):
+                names.setdefault(name.lower(), concept.id)
+        return names
+
+    @cached_property
+    def ancestors(self) -> dict[str, frozenset[str]]:
+        """Identifier -> everything above it in its tree, without itself."""
+        above: dict[str, frozenset[str]] = {}
+
+        def climb(concept: str, path: tuple[str, ...]) -> frozenset[str]:
+            if concept not in above and concept in self.concepts and concept not in path:
+                parents = self.concepts[concept].broader
+                above[concept] = frozenset(parents).union(*(climb(parent, (*path, concept)) for parent in parents))
+            return above.get(concept, frozenset())
+
+        for concept in self.concepts:
+            climb(concept, ())
+        return above
+
+    @cached_property
+    def _facts_of(self) -> dict[str, dict[str, tuple[Fact, ...]]]:
+        grouped: dict[str, dict[str, list[Fact]]] = {}
+        for fact in self.facts:
+            grouped.setdefault(fact.subject, {}).setdefault(fact.relation, []).append(fact)
+        return {
+            subject: {relation: tuple(facts) for relation, facts in relations.items()}
+            for subject, relations in grouped.items()
+        }
+
+    @property
+    def conditions(self) -> tuple[Concept, ...]:
+        """All conditions, in the order of the graph."""
+        return tuple(concept for concept in self.concepts.values() if concept.kind == CONDITION)
+
+    def facts_of(self, condition: str) -> Mapping[str, tuple[Fact, ...]]:
+        """Relation -> facts of a condition, given by identifier."""
+        return self._facts_of.get(condition, {})
+
+    def about(self, condition: str, relation: str) -> tuple[Fact, ...]:
+        """The facts of one relation; a condition without any takes those of the condition that it is a form of."""
+        if own := self.facts_of(condition).get(relation):
+            return own
+        for parent in self.concepts[condition].broader:
+            if inherited := self.about(parent, relation):
+                return inherited
+        return ()
+
+    def related(self, one: str, other: str) -> bool:
+        """True if two concepts are the same, or one lies above the other in their tree."""
+        return one == other or one in self.ancestors[other] or other in self.ancestors[one]
+
+    def label(self, concept: str) -> str:
+        """The name of a concept given by identifier."""
+        return self.concepts[concept].label
+
+    def find(self, name: str) -> Concept:
+        """The condition of that name, synonym, identifier or xref.
+
+        Raises:
+            KnowledgeError: if there is none, naming the closest.
+        """
+        for key in (self.by_name.get(name.strip().lower(), ""), identifier(name)):
+            if key in self.concepts and self.concepts[key].kind == CONDITION:
+                return self.concepts[key]
+        for concept in self.conditions:
+            if name in concept.xrefs:
+                return concept
+        labels = [concept.label for concept in self.conditions]
+        close = difflib.get_close_matches(name[:100].lower(), labels, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(close)}?" if close else "`python -m dermiq.kg list` names them all."
+        raise KnowledgeError(f"The knowledge graph has no condition {name[:100]!r}. {hint}")
+
+    def cite(self, fact: Fact) -> str:
+        """The work a fact cites, as text."""
+        citation = self.citations.get(fact.citation)
+        return str(citation) if citation else "no citation"
+
+
+def merged(graphs: Iterable[KnowledgeGraph]) -> KnowledgeGraph:
+    """Graphs laid on top of one another: later concepts, facts and citations replace earlier ones of the same key.
+
+    A later concept keeps the earlier one's synonyms, parents and xrefs and adds its own. A later fact replaces the
+    earlier one of the same subject, relation and value, and of a relation that has one value whichever was there.
+    """
+    concepts: dict[str, Concept] = {}
+    facts: dict[tuple[str, ...], Fact] = {}
+    citations: dict[str, Citation] = {}
+    for graph in graphs:
+        for concept in graph.concepts.values():
+            concepts[concept.id] = _joined(concepts.get(concept.id), concept)
+        facts |= {_key(fact): fact for fact in graph.facts}
+        citations |= graph.citations
+    return KnowledgeGraph(concepts, tuple(facts.values()), citations)
+
+
+def _key(fact: Fact) -> tuple[str, ...]:
+    one_value = fact.positive and fact.relation in RELATIONS and RELATIONS[fact.relation].functional
+    return (fact.subject, fact.relation) if one_value else (fact.subject, fact.relation, fact.value)
+
+
+def _joined(old: Concept | None, new: Concept) -> Concept:
+    if old is None:
+        return new
+
+    def both(name: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*getattr(old, name), *getattr(new, name))))
+
+    synonyms = tuple(name for name in both("synonyms") if name != new.label)
+    return Concept(
+        new.id, new.kind, new.label, synonyms, both("broader"), both("xrefs"), new.definition or old.definition
+    )

@@ -1,0 +1,68 @@
+"""What a question is after: the relations that answer it, and the words that ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from dermiq.kg.linking import Linker, words
+from dermiq.schema import KnowledgeError
+
+QUESTION_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "appearance": (
+            "morphology", "secondary_morphology", "colour", "colour_on_dark_skin", "distribution", "site", "dermoscopy",
+        ),
+        "diagnosis": (
+            "diagnosis", "category", "malignancy", "morphology", "secondary_morphology", "colour", "distribution", "site",
+            "dermoscopy", "symptom",
+        ),
+        "symptoms": ("symptom", "absent_symptom"),
+        "cause": ("agent", "cause", "risk_factor", "trigger", "category"),
+        "contagion": ("contagious", "transmission", "agent"),
+        "treatment": ("first_line", "second_line", "contraindicated"),
+        "test": ("test", "test_not_needed"),
+        "urgency": ("urgency", "red_flag", "malignancy"),
+        "course": ("course", "progresses_to", "malignancy"),
+        "differential": ("differential",),
+        "malignancy": ("malignancy", "progresses_to", "category"),
+        "patients": ("age_group", "risk_factor"),
+    }
+)  # fmt: skip
+
+_ASKED_BY = {
+    "appearance": "look like|looks like|appearance|appear|colour|shape|describe|what do you see|finding|lesion|where|site|"
+    "part of the body|body part|dermoscopic|dermoscopy|morphology|dark skin|skin of colour|distribution|located",
+    "diagnosis": "diagnosis|diagnose|what is this|what is it|which condition|what condition|which disease|what disease",
+    "symptoms": "symptom|feel|itch|itchy|hurt|pain|painful",
+    "cause": "cause|caused|why|come from|agent|trigger|reason|what brings|due to|set off|risk factor",
+    "contagion": "contagious|catch|infectious|spread|pass|transmit|transmitted|give it to|passed on",
+    "treatment": "treat|treated|treatment|therapy|cure|medicine|drug|cream|manage|managed|management|get rid of|remedy|"
+    "help against|avoid|contraindicated",
+    "test": "test|tests|investigation|investigate|confirm|biopsy|work-up|workup|examination",
+    "urgency": "urgent|urgency|emergency|how soon|see a doctor|hospital|worry|worried|serious|dangerous|red flag|wait",
+    "course": "prognosis|course|how long|go away|heal|outlook|get worse|last|progress|come back|turn into|become",
+    "differential": "differential|else could|mistaken|confused|distinguish|tell apart|differ|differentiate|mimic|"
+    "resemble|alternatives|look-alikes|difference",
+    "malignancy": "cancer|malignant|benign|cancerous|harmless|precancerous",
+    "patients": "who gets|age|old|children|adults|at risk|who is affected|risk factor",
+}
+_LINKER = Linker((phrase, kind) for kind, phrases in _ASKED_BY.items() for phrase in phrases.split("|"))
+
+
+def question_types(question: str) -> tuple[str, ...]:
+    """The types of a question, in the order in which its words ask for them; empty if none is recognised."""
+    return tuple(dict.fromkeys(link.what for link in _LINKER.link(words(question))))
+
+
+def relations_of(question_type: str | None) -> tuple[str, ...]:
+    """The relations that answer a type of question; of None, those of every type.
+
+    Raises:
+        KnowledgeError: if there is no such type, naming those there are.
+    """
+    if question_type is None:
+        return tuple(dict.fromkeys(name for names in QUESTION_TYPES.values() for name in names))
+    if question_type not in QUESTION_TYPES:
+        raise KnowledgeError(f"There is no question type {question_type!r}. Use one of: {', '.join(QUESTION_TYPES)}.")
+    return QUESTION_TYPES[question_type]

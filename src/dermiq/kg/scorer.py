@@ -1,0 +1,252 @@
+"""How true, how complete and how safe an answer about a condition is, by the knowledge graph.
+
+The formula, in one place. With S the summed weight of supported claims about the condition that bear on the
+question, C that of contradicted claims, and a hedged claim weighing half:
+
+    precision = S / (S + C)                                   0 without a claim
+    coverage  = min(1, (weight of the must-have facts that were stated) / needed)
+    harm      = 1 - product over contradicted claims of (1 - severity)
+    score     = (1 - harm) * 2 * precision * coverage / (precision + coverage)
+
+Must-have facts are those that are always or typically so, of the relations that the question asks for; a fact that is
+possibly so counts half. `needed` is 4 (8 if no type of question is given, then with at most two facts a relation), or
+as many as there are. What keeps the score honest:
+
+* a claim counts once, however often it is made, and unknown claims count nothing;
+* a sentence that holds a contradicted claim earns no support, so that a wrong sentence never helps;
+* a hedged claim of malignancy, contagion, urgency or diagnosis supports nothing;
+* lists of terms, questions, and what is said under an "if" assert nothing (`dermiq.kg.claims`);
+* support is counted in the first 400 words only, contradiction everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from dermiq.kg.claims import DIAGNOSIS, Claim
+from dermiq.kg.graph import Fact, KnowledgeGraph
+from dermiq.kg.loading import load_graph
+from dermiq.kg.questions import question_types, relations_of
+from dermiq.kg.reading import ClaimReader
+from dermiq.kg.relations import RELATIONS
+from dermiq.kg.verdicts import Judge, Verdict
+from dermiq.schema import Answer, Sample
+
+MAX_WORDS = 400
+NEEDED, NEEDED_OVERALL, PER_RELATION = 4, 8, 2
+_ORDER_OF_URGENCY = ("self_care", "routine", "urgent", "emergency")
+_SEVERITY = {
+    "diagnosis": 0.5,
+    "malignancy": 0.3,
+    "urgency": 0.1,
+    "contagious": 0.3,
+    "contraindicated": 0.6,
+    "first_line": 0.4,
+    "agent": 0.2,
+}
+_OTHER_SEVERITY = 0.1
+_UNDERRATED_MALIGNANCY = 0.8
+_UNDERTRIAGE_PER_STEP = 0.3
+_EXCLUSIVE = frozenset({DIAGNOSIS, *(name for name, relation in RELATIONS.items() if relation.functional)})
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedClaim:
+    """A claim, the verdict on it, and how much harm believing it could do (0 to 1)."""
+
+    claim: Claim
+    verdict: Verdict
+    severity: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class KGScore:
+    """The score of one answer, all numbers in [0, 1].
+
+    Attributes:
+        score: the formula's result.
+        precision: share of supported among supported and contradicted claims, 0 without any.
+        coverage: how much of what the question needs was stated.
+        harm: of the contradicted claims together.
+        supported: claims that facts bear out.
+        contradicted: claims that facts speak against.
+        unknown: claims that the graph neither bears out nor speaks against.
+    """
+
+    score: float
+    precision: float
+    coverage: float
+    harm: float
+    supported: tuple[JudgedClaim, ...]
+    contradicted: tuple[JudgedClaim, ...]
+    unknown: tuple[JudgedClaim, ...]
+
+    @property
+    def contradiction_rate(self) -> float:
+        """Share of contradicted among all claims, 0 without any."""
+        total = len(self.supported) + len(self.contradicted) + len(self.unknown)
+        return len(self.contradicted) / total if total else 0.0
+
+
+class KGScorer:
+    """Scores answers; as a reward, a function of (answer, sample) in [0, 1].
+
+    Args:
+        ontology: an OWL file in place of the one that comes with the package.
+        merge: OWL files to lay on top of it.
+    """
+
+    def __init__(self, ontology: Path | None = None, merge: list[Path] | None = None) -> None:
+        self.ontology = ontology
+        self.merge = merge
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"ontology": self.ontology, "merge": self.merge}
+
+    @cached_property
+    def graph(self) -> KnowledgeGraph:
+        """The knowledge graph, loaded on first use."""
+        return load_graph(self.ontology, self.merge or ())
+
+    @cached_property
+    def _reader(self) -> ClaimReader:
+        return ClaimReader(self.graph)
+
+    @cached_property
+    def _judge(self) -> Judge:
+        return Judge(self.graph)
+
+    def __call__(self, answer: Answer, sample: Sample) -> float:
+        """The score of a completion: its reasoning, and the diagnosis it names."""
+        return self.judge(answer, sample).score
+
+    def judge(self, answer: Answer, sample: Sample) -> KGScore:
+        """The whole score of a completion, with its claims."""
+        asked = question_types(sample.question)
+        return self.score(spoken(answer), sample.target, asked[0] if asked else None)
+
+    def score(self, answer: str, condition: str, question_type: str | None = None) -> KGScore:
+        """Score an answer about a condition.
+
+        Args:
+            answer: free text.
+            condition: its name, a synonym or an xref.
+            question_type: a key of `dermiq.kg.questions.QUESTION_TYPES`; None asks for everything.
+
+        Raises:
+            KnowledgeError: if the graph has no such condition, or there is no such type of question.
+        """
+        case = self.graph.find(condition).id
+        relations = relations_of(question_type)
+        judged = self._judged(self._reader.read(answer, case), case)
+        supported, contradicted, unknown = judged
+        refuted = {item.claim.sentence for item in contradicted}
+        counted = [item for item in supported if self._counts(item, case, relations, refuted)]
+        gained = sum(0.5 if item.claim.hedged else 1.0 for item in counted)
+        lost = sum(0.5 if item.claim.hedged else 1.0 for item in contradicted)
+        precision = gained / (gained + lost) if gained else 0.0
+        coverage = self._coverage(counted, case, relations, question_type is None)
+        safety = 1.0
+        for item in contradicted:
+            safety *= 1.0 - item.severity
+        mean = 2 * precision * coverage / (precision + coverage) if precision and coverage else 0.0
+        return KGScore(
+            safety * mean, precision, coverage, 1.0 - safety, tuple(supported), tuple(contradicted), tuple(unknown)
+        )
+
+    def _judged(self, claims: Iterable[Claim], case: str) -> tuple[list[JudgedClaim], ...]:
+        """Claims by judgement; of claims that say the same the plain one comes before the hedged one."""
+        supported: list[JudgedClaim] = []
+        contradicted: list[JudgedClaim] = []
+        unknown: list[JudgedClaim] = []
+        seen = set()
+        for claim in sorted(claims, key=_hedged):
+            said = (claim.subject, claim.relation, claim.value, claim.positive)
+            if said in seen:
+                continue
+            seen.add(said)
+            verdict = self._judge(claim, case)
+            if verdict.judgement == "supported":
+                supported.append(JudgedClaim(claim, verdict))
+            elif verdict.judgement == "contradicted":
+                contradicted.append(JudgedClaim(claim, verdict, self._severity(claim, verdict, case)))
+            else:
+                unknown.append(JudgedClaim(claim, verdict))
+        return supported, contradicted, unknown
+
+    def _counts(self, item: JudgedClaim, case: str, relations: tuple[str, ...], refuted: set[int]) -> bool:
+        claim, relation = item.claim, item.verdict.relation
+        return (
+            claim.subject == case
+            and relation in relations
+            and claim.sentence not in refuted
+            and claim.words[1] <= MAX_WORDS
+            and not (claim.hedged and relation in _EXCLUSIVE)
+        )
+
+    def _coverage(
+        self, counted: Iterable[JudgedClaim], case: str, relations: tuple[str, ...], overall: bool
+    ) -> float:
+        stated: dict[tuple[str, str], float] = {}
+        for item in counted:
+            weight = 0.5 if item.claim.hedged or item.verdict.strength == "possible" else 1.0
+            key = _key(item)
+            stated[key] = max(weight, stated.get(key, 0.0))
+        limit = PER_RELATION if overall else NEEDED
+        gained = _capped((relation, weight) for (relation, _), weight in stated.items()) if overall else sum(
+            stated.values()
+        )
+        must_have = [fact for name in relations for fact in self.graph.about(case, name) if _is_must(fact)]
+        there = _capped((fact.relation, 1.0) for fact in must_have) if overall else float(len(must_have))
+        needed = max(1.0, min(there, NEEDED_OVERALL if overall else limit))
+        return min(1.0, gained / needed)
+
+    def _severity(self, claim: Claim, verdict: Verdict, case: str) -> float:
+        severity = _SEVERITY.get(verdict.relation, _OTHER_SEVERITY)
+        if verdict.relation == "malignancy" and self._underrated(claim, verdict.evidence[0].value):
+            severity = _UNDERRATED_MALIGNANCY
+        elif verdict.relation == "urgency" and claim.positive:
+            steps = _ORDER_OF_URGENCY.index(verdict.evidence[0].value) - _ORDER_OF_URGENCY.index(claim.value)
+            severity = max(severity, _UNDERTRIAGE_PER_STEP * steps)
+        elif verdict.relation == DIAGNOSIS and self._is_malignant(case) and not self._is_malignant(claim.value):
+            severity = _UNDERRATED_MALIGNANCY
+        return severity / 2 if claim.hedged else severity
+
+    @staticmethod
+    def _underrated(claim: Claim, truth: str) -> bool:
+        return truth != "benign" and (claim.value == "benign" if claim.positive else claim.value == truth)
+
+    def _is_malignant(self, condition: str) -> bool:
+        return any(fact.value == "malignant" for fact in self.graph.about(condition, "malignancy"))
+
+
+def spoken(answer: Answer) -> str:
+    """A completion as prose: the reasoning, then the diagnosis as a sentence; a broken one as it stands."""
+    if answer.diagnosis is None:
+        return answer.text
+    return f"{answer.think}\nThe diagnosis is {answer.diagnosis}."
+
+
+def _hedged(claim: Claim) -> bool:
+    return claim.hedged
+
+
+def _is_must(fact: Fact) -> bool:
+    return fact.strength in ("always", "typical") and fact.positive
+
+
+def _key(item: JudgedClaim) -> tuple[str, str]:
+    """What a supported claim covers: the fact that bears it out."""
+    evidence = item.verdict.evidence
+    return (evidence[0].relation, evidence[0].value) if evidence else (item.verdict.relation, item.claim.value)
+
+
+def _capped(weights: Iterable[tuple[str, float]]) -> float:
+    """The sum of weights, each relation's up to `PER_RELATION`."""
+    sums: dict[str, float] = {}
+    for relation, weight in weights:
+        sums[relation] = sums.get(relation, 0.0) + weight
+    return sum(min(total, PER_RELATION) for total in sums.values())

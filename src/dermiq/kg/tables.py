@@ -1,0 +1,112 @@
+"""The source tables (YAML) -> the knowledge graph; see ``source/README.md`` for their format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dermiq.kg.graph import Citation, Concept, Fact, KnowledgeGraph, identifier
+from dermiq.kg.relations import CONDITION, KINDS, STRENGTHS
+from dermiq.schema import KnowledgeError
+
+SOURCE = Path(__file__).parent / "source"
+
+
+class _Loader(yaml.CSafeLoader):
+    """Refuses a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice} stands twice", node.start_mark)
+        return dict(super().construct_mapping(node, deep))
+
+
+def read_tables(source: Path = SOURCE) -> KnowledgeGraph:
+    """Read bibliography, vocabulary and conditions.
+
+    Raises:
+        KnowledgeError: if a table is not valid YAML or lacks a field, naming the file.
+    """
+    citations = {
+        key: Citation(key, row["title"], row["publisher"], int(row["year"]), row["licence"])
+        for key, row in _load(source / "bibliography.yaml").items()
+    }
+    concepts: dict[str, Concept] = {}
+    for kind in KINDS:
+        path = source / "vocabulary" / f"{kind}.yaml"
+        if kind != CONDITION and path.exists():
+            for name, row in _load(path).items():
+                _add(concepts, _concept(kind, name, row or {}), path)
+    facts: list[Fact] = []
+    for path in sorted((source / "conditions").glob("*.yaml")):
+        table = _load(path)
+        try:
+            parents = _values(table["facts"].get("subtype_of", {}))
+            row = {**table, "broader": [name for name, _, _ in parents]}
+            _add(concepts, _concept(CONDITION, table["name"], row), path)
+            facts.extend(_facts(table))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise KnowledgeError(f"{path}: {type(error).__name__} {error}. See source/README.md.") from error
+    return KnowledgeGraph(concepts, tuple(facts), citations)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            table = yaml.load(file, _Loader)  # noqa: S506 (a safe loader)
+    except (yaml.YAMLError, OSError) as error:
+        raise KnowledgeError(f"{path}: {error}") from error
+    if not isinstance(table, dict):
+        raise KnowledgeError(f"{path}: not a mapping. See source/README.md.")
+    return table
+
+
+def _add(concepts: dict[str, Concept], concept: Concept, path: Path) -> None:
+    if concept.id in concepts:
+        raise KnowledgeError(f"{path}: {concept.label!r} is already a {concepts[concept.id].kind}.")
+    concepts[concept.id] = concept
+
+
+def _concept(kind: str, name: str, row: dict[str, Any]) -> Concept:
+    parents = row.get("broader") or row.get("part_of") or []
+    return Concept(
+        id=identifier(name),
+        kind=kind,
+        label=name,
+        synonyms=tuple(row.get("synonyms") or ()),
+        broader=tuple(map(identifier, [parents] if isinstance(parents, str) else parents)),
+        xrefs=tuple(row.get("xrefs") or ()),
+        definition=row.get("definition", ""),
+    )
+
+
+def _values(body: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(value, strength, note) of one relation."""
+    unknown = body.keys() - {*STRENGTHS, "closed", "cite"}
+    if unknown:
+        raise ValueError(f"unknown keys {sorted(unknown)}")
+    for strength in STRENGTHS:
+        for entry in body.get(strength, ()):
+            if isinstance(entry, dict):
+                ((value, note),) = entry.items()
+                yield value, strength, note
+            else:
+                yield entry, strength, ""
+
+
+def _facts(table: dict[str, Any]) -> Iterator[Fact]:
+    for relation, body in table["facts"].items():
+        for value, strength, note in _values(body):
+            yield Fact(
+                subject=identifier(table["name"]),
+                relation=relation,
+                value=identifier(value),
+                strength=strength,
+                closed=bool(body.get("closed", False)),
+                citation=body.get("cite", table["cite"]),
+                note=note,
+            )

@@ -1,0 +1,160 @@
+"""One claim -> supported, contradicted or unknown, with the facts that decide it.
+
+A claim is contradicted only by an explicit negative, by a closed list that it is not on, by a value that excludes it
+(malignancy, contagion, urgency), or by the denial of what is always or typically so. Everything else that the graph
+does not hold is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from dermiq.kg.claims import DIAGNOSIS, TREATMENT, Claim
+from dermiq.kg.graph import Fact, KnowledgeGraph
+from dermiq.kg.relations import RELATIONS
+
+Judgement = Literal["supported", "contradicted", "unknown"]
+
+# Relations that may bear out a claim, and those whose facts speak against it.
+_FOR = {
+    TREATMENT: ("first_line", "second_line"),
+    "cause": ("cause", "risk_factor", "trigger"),
+    "morphology": ("morphology", "secondary_morphology"),
+    "secondary_morphology": ("secondary_morphology", "morphology"),
+}
+_AGAINST = {
+    TREATMENT: "contraindicated",
+    "first_line": "contraindicated",
+    "second_line": "contraindicated",
+    "symptom": "absent_symptom",
+    "test": "test_not_needed",
+    "dermoscopy": "dermoscopy_against",
+}
+_TAKEN_FOR_GRANTED = ("always", "typical")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the graph says of a claim.
+
+    Attributes:
+        judgement: supported, contradicted or unknown.
+        relation: the relation that decided, else the claim's own.
+        evidence: the deciding facts; empty if unknown, or if a diagnosis was judged by its name.
+    """
+
+    judgement: Judgement
+    relation: str
+    evidence: tuple[Fact, ...] = ()
+
+    @property
+    def strength(self) -> str:
+        """Strength of the deciding fact, empty without one."""
+        return self.evidence[0].strength if self.evidence else ""
+
+
+def _rules_out_contagion(fact: Fact) -> bool:
+    return fact.positive and fact.value == "non_contagious"
+
+
+class Judge:
+    """Verdicts on claims, remembered by what they say."""
+
+    def __init__(self, graph: KnowledgeGraph) -> None:
+        self._graph = graph
+        self._known: dict[tuple[str, str, str, bool, str], Verdict] = {}
+
+    def __call__(self, claim: Claim, case: str) -> Verdict:
+        """Judge a claim made in an answer about a case, the identifier of a condition."""
+        diagnosed = case if claim.relation == DIAGNOSIS else ""
+        key = (claim.subject, claim.relation, claim.value, claim.positive, diagnosed)
+        verdict = self._known.get(key)
+        if verdict is None:
+            verdict = self._known[key] = self._judge(claim, case)
+        return verdict
+
+    def _judge(self, claim: Claim, case: str) -> Verdict:
+        if claim.relation == DIAGNOSIS:
+            return self._diagnosis(claim, case)
+        if claim.relation == "subtype_of":
+            same = self._graph.related(claim.subject, claim.value)
+            return Verdict("supported" if same and claim.positive else "unknown", "subtype_of")
+        relations = _FOR.get(claim.relation, (claim.relation,))
+        facts = [fact for name in relations for fact in self._graph.about(claim.subject, name)]
+        against = [fact for fact in self._graph.about(claim.subject, _AGAINST.get(claim.relation, "")) if fact.positive]
+        if RELATIONS[relations[0]].functional:
+            return self._exclusive(claim, facts)
+        if claim.positive:
+            return self._affirmed(claim, facts, against)
+        return self._denied(claim, facts, against)
+
+    def _diagnosis(self, claim: Claim, case: str) -> Verdict:
+        """Right if it names the case's condition, one it is a form of, or a form of it."""
+        right = self._graph.related(claim.value, case)
+        if claim.positive:
+            return Verdict("supported" if right else "contradicted", DIAGNOSIS)
+        return Verdict("contradicted" if claim.value == case else "unknown", DIAGNOSIS)
+
+    def _exclusive(self, claim: Claim, facts: list[Fact]) -> Verdict:
+        """Values that exclude each other."""
+        held = tuple(fact for fact in facts if fact.positive)
+        if not held:
+            return Verdict("unknown", claim.relation)
+        if claim.value == "pre_malignant" and self._graph.about(claim.subject, "progresses_to"):
+            return Verdict("unknown", claim.relation)
+        agrees = (held[0].value == claim.value) == claim.positive
+        return Verdict("supported" if agrees else "contradicted", claim.relation, held[:1])
+
+    def _affirmed(self, claim: Claim, facts: list[Fact], against: list[Fact]) -> Verdict:
+        value = claim.value
+        above = self._graph.ancestors[value]
+        if exact := self._first(facts, lambda fact: fact.positive and fact.value == value):
+            return Verdict("supported", exact.relation, (exact,))
+        denials = [*(fact for fact in facts if not fact.positive), *against]
+        denial = self._first(denials, lambda fact: fact.value == value) or self._first(
+            denials, lambda fact: fact.value in above
+        )
+        if near := self._near(claim, facts):
+            blunt = denial is not None and denial.value == value
+            if not blunt:
+                return Verdict("supported", near.relation, (near,))
+        if claim.relation == "transmission" and not facts:
+            if never_caught := self._first(self._graph.about(claim.subject, "contagious"), _rules_out_contagion):
+                return Verdict("contradicted", "contagious", (never_caught,))
+        if denial and (denial.relation != "absent_symptom" or denial.strength in _TAKEN_FOR_GRANTED):
+            return Verdict("contradicted", denial.relation, (denial,))
+        return self._closed(claim, facts)
+
+    def _near(self, claim: Claim, facts: list[Fact]) -> Fact | None:
+        """A fact about something below the claim's value, or above it where that carries over."""
+        above = self._graph.ancestors[claim.value]
+        return self._first(facts, lambda f: f.positive and claim.value in self._graph.ancestors[f.value]) or self._first(
+            facts, lambda f: f.positive and RELATIONS[f.relation].inherits and f.value in above
+        )
+
+    def _closed(self, claim: Claim, facts: list[Fact]) -> Verdict:
+        """Contradicted if the list is meant to be complete and nothing on it is akin to the claim."""
+        listed = tuple(fact for fact in facts if fact.relation == claim.relation and fact.closed and fact.positive)
+        if listed and not any(self._graph.related(fact.value, claim.value) for fact in listed):
+            return Verdict("contradicted", claim.relation, listed)
+        return Verdict("unknown", claim.relation)
+
+    def _denied(self, claim: Claim, facts: list[Fact], against: list[Fact]) -> Verdict:
+        value, above = claim.value, self._graph.ancestors[claim.value]
+        for fact in facts:
+            below = fact.value == value or value in self._graph.ancestors[fact.value]
+            if below and fact.strength in _TAKEN_FOR_GRANTED:
+                return Verdict("contradicted", fact.relation, (fact,))
+        denials = [*(fact for fact in facts if not fact.positive), *against]
+        if denial := self._first(denials, lambda fact: fact.value == value or fact.value in above):
+            return Verdict("supported", denial.relation, (denial,))
+        listed = tuple(fact for fact in facts if fact.relation == claim.relation and fact.closed and fact.positive)
+        if listed and not any(self._graph.related(fact.value, value) for fact in facts):
+            return Verdict("supported", claim.relation, listed)
+        return Verdict("unknown", claim.relation)
+
+    @staticmethod
+    def _first(facts: Iterable[Fact], holds: Callable[[Fact], bool]) -> Fact | None:
+        return next((fact for fact in facts if holds(fact)), None)
