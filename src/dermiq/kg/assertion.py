@@ -11,6 +11,8 @@ import yaml
 class Cue(IntEnum):
     """What a word or phrase does to what stands around it."""
 
+    __hash__ = int.__hash__  # cues are looked up for every word of every answer
+
     STOP = auto()  # ends a sentence
     QUESTION = auto()  # ends a question, which asserts nothing
     COMMA = auto()  # may part clauses, or the members of a list
@@ -24,9 +26,12 @@ class Cue(IntEnum):
     ITS = auto()  # "it's": a pronoun and a verb
     IT = auto()  # stands for what the sentence before was about
     LESION = auto()  # stands for the case in question
+    OTHERS = auto()  # "many rashes": the clause is about other conditions
     NOT = auto()  # denies what follows in the clause
     LACK = auto()  # likewise, and undoes another negation
-    WITHOUT = auto()  # likewise, but is no verb
+    LEAVE = auto()
+    ALONE = auto()  # denies what stands before it, after "leaves"
+    WITHOUT = auto()  # like LACK, but is no verb
     WRONG = auto()  # denies all that follows in the sentence
     ABSENT = auto()  # denies what stands before it
     SPARED = auto()  # denies a site before it, or what follows
@@ -42,6 +47,7 @@ class Cue(IntEnum):
     DIAGNOSIS = auto()  # the name that follows is the diagnosis
     LIKELY = auto()  # the name before it is the diagnosis
     DISTINGUISH = auto()  # of two names that follow, the second is a differential diagnosis of the first
+    ALIKE = auto()  # of the names before it, the others are differential diagnoses of the first
     MIMIC = auto()  # the name that follows is a differential diagnosis
     BECOME = auto()  # the name that follows is what the condition turns into
     FORM = auto()  # the name that follows is what the condition is a form of
@@ -49,6 +55,8 @@ class Cue(IntEnum):
     FIRST = auto()  # treatment of first choice
     SECOND = auto()  # treatment of later choice
     SPREAD = auto()  # licenses ways of transmission
+    PERSON = auto()  # with SPREAD: it is contagious
+    CARE = auto()  # licenses words for how soon
     DARK = auto()  # on dark skin
     NEUTRAL = auto()  # a phrase whose words mean something else on their own
 

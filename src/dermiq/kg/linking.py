@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
-_TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)?|\.(?=\s|$)|[,;:!?()\n—]|(?<!\S)[-–]+(?!\S)")
+# Latin letters only: other scripts hold none of the vocabulary.
+_TOKEN = re.compile(r"[0-9a-zß-ɏ]+(?:['’][a-z]+)?|\.(?=\s|$)|[,;:!?()\n—]|(?<!\S)[-–]+(?!\S)")
 _IRREGULAR = {
     "lice": "louse", "feet": "foot", "children": "child", "nevi": "nevus", "naevi": "nevus", "bacteria": "bacterium",
     "fungi": "fungus", "bullae": "bulla", "larvae": "larva", "axillae": "axilla", "verrucae": "verruca",
@@ -31,25 +32,47 @@ _SPELLING = [
         (r"is(e|ed|es|er|ing|ation)$", r"iz\1"), (r"ys(e|ed|es|ing)$", r"yz\1"), (r"ageing", "aging"),
     )
 ]  # fmt: skip
+_VERB_OF = {"ca": "can", "wo": "will", "sha": "shall"}
 _MEMORY = 200_000
 
 
-class Link(NamedTuple):
-    """What was found in words `start` to `end` (exclusive) of a text."""
+Link = tuple[int, int, Any]
+"""What was found in a text: its first word, its last (exclusive), and what it means."""
 
-    start: int
-    end: int
-    what: Any
+_Node = list[Any]  # [what ends here or None, word -> node]
+
+
+def _lower(text: str) -> str:
+    """The text in lower case, as long as it was: a few capitals, such as the dotted I, would grow."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
 
 def words(text: str) -> list[str]:
-    """The words of a text and the punctuation that structures it, in lower case."""
-    return _TOKEN.findall(text.lower())
+    """The words of a text and the punctuation that structures it, in lower case; "isn't" is two words."""
+    lower = _lower(text)
+    found = _TOKEN.findall(lower)
+    if "n't" in lower or "n’t" in lower:
+        return [part for word in found for part in _uncontracted(word)]
+    return found
 
 
 def spans(text: str) -> list[tuple[int, int]]:
     """First and last character (exclusive) of each of the `words` of a text."""
-    return [match.span() for match in _TOKEN.finditer(text)]
+    found = []
+    for match in _TOKEN.finditer(_lower(text)):
+        start, end = match.span()
+        if len(_uncontracted(match.group())) == 2:
+            found += [(start, end - 3), (end - 3, end)]
+        else:
+            found.append((start, end))
+    return found
+
+
+def _uncontracted(word: str) -> tuple[str, ...]:
+    if not word.endswith(("n't", "n’t")) or len(word) < 5:
+        return (word,)
+    return _VERB_OF.get(word[:-3], word[:-3]), "not"
 
 
 def normal(word: str) -> str:
@@ -88,38 +111,50 @@ class Linker:
     """
 
     def __init__(self, entries: Iterable[tuple[str, Any]]) -> None:
-        self._root: dict[Any, Any] = {}
+        self._root: dict[str, _Node] = {}
         self._normal: dict[str, str] = {}
+        self._starts: dict[str, _Node | None] = {}
         for form, meaning in entries:
-            node = self._root
+            node: _Node = [None, self._root]
             for word in words(form):
-                node = node.setdefault(self._fold(word), {})
-            node.setdefault(None, meaning)
-        self._root.pop(None, None)  # an empty form means nothing
+                node = node[1].setdefault(self._fold(word), [None, {}])
+            if node[0] is None:
+                node[0] = meaning
 
     def _fold(self, word: str) -> str:
         folded = self._normal.get(word)
         if folded is None:
             if len(self._normal) >= _MEMORY:
                 self._normal.clear()
+                self._starts.clear()
             folded = self._normal[word] = normal(word)
         return folded
 
+    def _start(self, word: str) -> _Node | None:
+        """The forms that a word may start."""
+        node = self._starts[word] = self._root.get(self._fold(word))
+        return node
+
     def link(self, tokens: list[str]) -> list[Link]:
         """The longest forms in the words of a text, from left to right, none overlapping another."""
-        memory = self._normal
-        folded = [memory.get(word) or self._fold(word) for word in tokens]
-        root, found, last, free = self._root, [], len(folded), 0
-        for start, word in enumerate(folded):
-            if start < free or word not in root:
+        starts, fold = self._starts, self._fold
+        found: list[Link] = []
+        last, free = len(tokens), 0
+        nodes = [starts[word] if word in starts else self._start(word) for word in tokens]
+        for start, node in enumerate(nodes):
+            if node is None or start < free:
                 continue
-            node, best, free_after = root, None, start
-            position = start
-            while position < last and (node := node.get(folded[position])) is not None:
+            what, children = node
+            position = end = start + 1
+            while children and position < last:
+                node = children.get(fold(tokens[position]))
+                if node is None:
+                    break
+                longer, children = node
                 position += 1
-                if None in node:
-                    best, free_after = node[None], position
-            if free_after > start:
-                found.append(Link(start, free_after, best))
-                free = free_after
+                if longer is not None:
+                    what, end = longer, position
+            if what is not None:
+                found.append((start, end, what))
+                free = end
         return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,11 +18,15 @@ from xml.parsers import expat
 from owlready2 import World
 
 from dermiq.kg.graph import Citation, Concept, Fact, KnowledgeGraph
-from dermiq.kg.relations import CONDITION, KINDS, RELATIONS, REVIEW_STATUS, STRENGTHS
+from dermiq.kg.relations import KINDS, RELATIONS, REVIEW_STATUS, STRENGTHS
 from dermiq.kg.writer import BASE, BROADER, CONCEPTS, DC_TERMS, OBO, OBO_IN_OWL, OWL, WORKS
 from dermiq.schema import KnowledgeError
 
 MAX_BYTES = 256 * 2**20
+# owlready2 reads in small pieces, and expat begins a token anew with every piece: 8 MB in one token take 15 seconds.
+_MAX_TOKEN = 2**20
+_LONG_TAG = re.compile(rb"<[^<>]{%d}" % _MAX_TOKEN)
+_TOO_LONG = "holds a comment or a tag of more than 1 MiB, which takes too long to parse. Delete it."
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _RDFS = "http://www.w3.org/2000/01/rdf-schema#"
 _OTHER_FORMATS = {
@@ -101,12 +106,26 @@ def read_nodes(data: bytes, name: str = "the ontology") -> dict[str, Node]:
     return nodes
 
 
-def _inspect(data: bytes, name: str) -> None:
-    """Refuse what owlready2 would fetch, expand without end, or misname."""
-    start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:40].decode("utf-8", "replace").lower()
+def _check_format(data: bytes, name: str) -> None:
+    """Call by its name what is no RDF/XML, of which owlready2 says that it is bad N-Triples."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise KnowledgeError(f"{name} is encoded as UTF-16, which is not read. Save it as UTF-8.")
+    head = map(str.strip, data[:4096].decode("utf-8-sig", "replace").splitlines())
+    start = next((line for line in head if line and not line.startswith("#")), "").lower()
     for prefix, form in _OTHER_FORMATS.items():
         if start.startswith(prefix):
             raise KnowledgeError(f"{name} is {form}, which is not read. {_REMEDY}")
+
+
+def _inspect(data: bytes, name: str) -> None:
+    """Refuse what owlready2 would fetch, expand without end, or misname."""
+    _check_format(data, name)
+    if _LONG_TAG.search(data):
+        raise KnowledgeError(f"{name} {_TOO_LONG}")
+
+    def comment(text: str) -> None:
+        if len(text) > _MAX_TOKEN:
+            raise KnowledgeError(f"{name} {_TOO_LONG}")
 
     def doctype(*_: object) -> None:
         raise KnowledgeError(f"{name} holds a DOCTYPE, whose entities could fill the memory. {_REMEDY}")
@@ -126,9 +145,10 @@ def _inspect(data: bytes, name: str) -> None:
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartDoctypeDeclHandler = doctype
     parser.StartElementHandler = element
+    parser.CommentHandler = comment
     try:
         parser.Parse(data, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the latter two: an encoding it does not know
         raise KnowledgeError(f"{name} is no well-formed XML: {error}. Is it complete?") from error
 
 
@@ -181,7 +201,9 @@ def _concept(identifier: str, kind: str, node: Node) -> Concept:
 
 
 def _citation(identifier: str, node: Node, name: str) -> Citation:
-    title, publisher, year, licence = (node.literal(DC_TERMS + key) for key in ("title", "publisher", "date", "license"))
+    title, publisher, year, licence = (
+        node.literal(DC_TERMS + key) for key in ("title", "publisher", "date", "license")
+    )
     if not year.isdecimal():
         raise KnowledgeError(f"{name}: citation {identifier!r} has the year {year!r}; write four digits (terms:date).")
     return Citation(identifier, title, publisher, int(year), licence)

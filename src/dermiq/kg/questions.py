@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 
 from dermiq.kg.linking import Linker, words
@@ -52,9 +53,10 @@ _LINKER = Linker((phrase, kind) for kind, phrases in _ASKED_BY.items() for phras
 
 def question_types(question: str) -> tuple[str, ...]:
     """The types of a question, in the order in which its words ask for them; empty if none is recognised."""
-    return tuple(dict.fromkeys(link.what for link in _LINKER.link(words(question))))
+    return tuple(dict.fromkeys(kind for _, _, kind in _LINKER.link(words(question))))
 
 
+@cache
 def relations_of(question_type: str | None) -> tuple[str, ...]:
     """The relations that answer a type of question; of None, those of every type.
 

@@ -7,24 +7,34 @@ that the sentence is about, else to the case in question.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 
 from dermiq.kg.assertion import CUES, VERBAL, Cue
-from dermiq.kg.claims import Claim, Clause
+from dermiq.kg.claims import Claim, Clause, Licensed
 from dermiq.kg.graph import KnowledgeGraph
 from dermiq.kg.linking import Link, Linker, words
 from dermiq.kg.relations import CONDITION
 
-_ENDING = frozenset((Cue.STOP, Cue.QUESTION))
+_STOP, _QUESTION, _SPREAD, _BE, _VERB = Cue.STOP, Cue.QUESTION, Cue.SPREAD, Cue.BE, Cue.VERB
+_CARE = Cue.CARE
 _PARTING = frozenset((Cue.COMMA, Cue.OR, Cue.BREAK, Cue.WHICH, Cue.CLOSE))
 _PREDICATES = frozenset(
-    (Cue.BE, Cue.ITS, Cue.VERB, Cue.NOT, Cue.ABSENT, Cue.AVOID, Cue.SPARED, Cue.LACK, Cue.RARELY, Cue.LIKELY)
+    (Cue.BE, Cue.ITS, Cue.VERB, Cue.HEDGE, Cue.NOT, Cue.ABSENT, Cue.AVOID, Cue.SPARED, Cue.LACK, Cue.RARELY, Cue.LIKELY)
 )
-_NOT_STATING = frozenset((Cue.COMMA, Cue.OR, Cue.CLOSE, Cue.WITHOUT, Cue.DARK, Cue.NEUTRAL, Cue.WHICH, Cue.NOT))
+_STATING = frozenset(Cue) - {
+    Cue.COMMA, Cue.OR, Cue.CLOSE, Cue.WITHOUT, Cue.DARK, Cue.NEUTRAL, Cue.WHICH, Cue.PERSON, Cue.CARE,
+}  # fmt: skip
 _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
-_ATTRIBUTIVE = frozenset(("of", "in", "with", "for"))
-_REPLIES = {"yes": True, "yeah": True, "yep": True, "no": False, "nope": False, "nah": False}
+_OUTRIGHT = frozenset(("emergency", "urgent", "urgently", "routine", "routinely"))  # urgency in any company
+_AFFIRMATIONS = (["it", "does"], ["it", "is"], ["they", "do"], ["they", "are"], ["it", "can"], ["of", "course"])
+_DENIALS = (["by", "no", "means"], ["not", "at", "all"], ["of", "course", "not"])
+_PAUSES = frozenset((",", "-", "–", "—", ":", "it", "they", "not"))
+_REPLIES = {
+    "yes": True, "yeah": True, "yep": True, "no": False, "nope": False, "nah": False,
+    "never": False, "indeed": True, "absolutely": True, "certainly": True, "correct": True,
+}  # fmt: skip
 _MENTIONS_PER_OTHER_WORD = 4
+_ELLIPSIS = 3  # words that may follow a name that stands for a whole statement: "…, but psoriasis is not"
+_PHRASE = 3  # so many words of a mention are prose
 
 
 class ClaimReader:
@@ -36,7 +46,7 @@ class ClaimReader:
 
     def mentions(self, text: str) -> list[Link]:
         """The concepts that a text mentions, whatever it says of them."""
-        return [link for link in self._linker.link(words(text)) if not isinstance(link.what, Cue)]
+        return [link for link in self._linker.link(words(text)) if not isinstance(link[2], Cue)]
 
     def read(self, text: str, condition: str) -> list[Claim]:
         """The claims of a text about a case of a condition, given by identifier.
@@ -44,129 +54,157 @@ class ClaimReader:
         A bare list of terms claims nothing, nor does a question; but a "yes" or a "no" after it does.
         """
         tokens = words(text)
-        claims: list[Claim] = []
-        asked: list[Claim] = []
-        carried, number, first = condition, 0, 0
+        reading = _Reading(self._kinds, condition, tokens)
+        first = 0
         sentence: list[Link] = []
-        for link in [*self._linker.link(tokens), Link(len(tokens), len(tokens), Cue.STOP)]:
-            if link.what not in _ENDING:
+        for link in self._linker.link(tokens):
+            what = link[2]
+            if what is _STOP or what is _QUESTION:
+                reading.read(sentence, first, link[0], what is _QUESTION)
+                first, sentence = link[1], []
+            else:
                 sentence.append(link)
-                continue
-            reply = _REPLIES.get(tokens[first]) if first < link.start else None
-            if reply is not None:
-                claims += [replace(claim, positive=claim.positive == reply) for claim in asked]
-                if sentence and sentence[0].start == first:
-                    del sentence[0]  # this "no" denies the question, not what follows
-            asked = []
-            mentions, others = _counts(sentence, link.start - first)
-            if mentions and mentions <= _MENTIONS_PER_OTHER_WORD * others:
-                reading = _Sentence(self._kinds, condition, carried, number, tokens, sentence)
-                reading.read(others < mentions + 2)
-                carried = reading.about
-                if link.what == Cue.QUESTION:
-                    asked = reading.claims
-                else:
-                    claims += reading.claims
-            number, first, sentence = number + 1, link.end, []
-        return claims
+        reading.read(sentence, first, len(tokens), question=False)
+        return reading.claims
 
 
-def _counts(sentence: list[Link], length: int) -> tuple[int, int]:
-    """How many concepts a sentence mentions, and how many other words it has; conjunctions count as neither."""
-    mentions = covered = 0
-    for start, end, what in sentence:
-        if what.__class__ is str:
-            mentions += 1
-            covered += end - start
-        elif what in _PARTING:
-            covered += end - start
-    return mentions, length - covered
+class _Reading:
+    """The reading of one text.
 
-
-@dataclass(slots=True)
-class _Sentence:
-    """The reading of one sentence.
-
-    Attributes:
+    Args:
         kinds: identifier -> kind of concept.
         case: identifier of the condition in question.
-        carried: what the sentence before was about, which "it" stands for.
-        number: of the sentence.
         tokens: the words of the text.
-        links: what was found in them, of this sentence.
-        claims: what was read so far.
-        about: what the sentence is about.
     """
 
-    kinds: dict[str, str]
-    case: str
-    carried: str
-    number: int
-    tokens: list[str]
-    links: list[Link]
-    claims: list[Claim] = field(default_factory=list)
-    about: str = ""
-    clause: Clause = field(default_factory=Clause)
-    elided: list[Claim] = field(default_factory=list)
-    last_name: str = ""
-    outer: str = ""
-    terse: bool = False
-    spread: bool = False
-    silent: bool = False
+    def __init__(self, kinds: dict[str, str], case: str, tokens: list[str]) -> None:
+        self.kinds = kinds
+        self.case = case
+        self.tokens = tokens
+        self.claims: list[Claim] = []
+        self.number = 0  # of the sentence
+        self.licensed = Licensed()
+        self.asked: list[Claim] = []  # what the sentence before asked
+        self.answering = False  # the sentence before asked something
+        self.carried = case  # what the sentence before was about, which "it" stands for
 
-    def read(self, short: bool) -> None:
-        """Read it; `short` says that it has hardly a word beside its mentions."""
-        self.about = self.case
-        self.spread = any(link.what is Cue.SPREAD for link in self.links)
-        self.terse = short and not any(self._states(link) for link in self.links)
-        for index, (start, end, what) in enumerate(self.links):
+    def read(self, links: list[Link], first: int, end: int, question: bool) -> None:
+        """Read a sentence of the words `first` to `end` (exclusive), in which `links` were found."""
+        reply = self._reply(first, end)
+        if reply is not None:
+            self.claims += [claim._replace(positive=claim.positive == reply) for claim in self.asked]
+            if links and links[0][0] == first and links[0][2] == Cue.NOT:
+                del links[0]  # this "no" denies the question, not what follows
+        before = len(self.claims)
+        self._read(links, first, end)
+        self.answering = question
+        self.asked = self.claims[before:] if question else []
+        if question:
+            del self.claims[before:]
+        self.number += 1
+
+    def _reply(self, first: int, end: int) -> bool | None:
+        """Whether a sentence says yes or no to what was asked; None if neither."""
+        if first >= end:
+            return None
+        if self.tokens[first : first + 3] in _DENIALS:
+            return False
+        if self.tokens[first : first + 2] in _AFFIRMATIONS:
+            return "not" not in self.tokens[first : first + 4]
+        if end == first + 1 or self.tokens[first + 1] in _PAUSES:
+            return _REPLIES.get(self.tokens[first])
+        return None
+
+    def _read(self, links: list[Link], first: int, end: int) -> None:
+        mentions = covered = 0
+        stating = self.answering
+        licensed = Licensed(spread=self.answering and self.licensed.spread)
+        for start, after, what in links:
             if what.__class__ is str:
-                kind = self.kinds[what]
+                mentions += 1
+                if after - start < _PHRASE and self.tokens[start] not in VERBAL:
+                    covered += after - start
+            elif what is _BE or what is _VERB:
+                stating = True
+            elif what in _PARTING:
+                covered += after - start
+            elif what in _STATING:
+                stating = True
+                if what is _SPREAD:
+                    licensed.spread = True
+            elif what is _CARE:
+                licensed.care = True
+        if not mentions:
+            return
+        others = end - first - covered
+        if mentions <= _MENTIONS_PER_OTHER_WORD * others:
+            terse = others < mentions + 2 and not stating
+            licensed.terse = terse and all(self.tokens[link[0]] not in VERBAL for link in links)
+            self.licensed = licensed
+            self._follow(links, end)
+
+    def _follow(self, links: list[Link], end: int) -> None:
+        """Go through the links of a sentence, clause by clause."""
+        self.links = links
+        self.about = self.case
+        self.clause = clause = Clause()
+        self.elided: list[Claim] = []
+        self.last_name = self.outer = ""
+        self.silent = False
+        kinds = self.kinds
+        for index, link in enumerate(links):
+            what = link[2]
+            if what.__class__ is str:
+                kind = kinds[what]
                 if kind == CONDITION:
                     self.last_name = what
-                    self.clause.name(what, (start, end), start > 0 and self.tokens[start - 1] in _ATTRIBUTIVE)
+                    clause.name(link, self.tokens[link[0] - 1] if link[0] else "")
                 else:
-                    self.spread = self.spread or kind == "contagion" or kind == "category"
-                    self.clause.mention(what, kind, (start, end))
+                    if kind == "contagion" or kind == "category":
+                        self.licensed.spread = True
+                    elif kind == "urgency" and self.tokens[link[0]] in _OUTRIGHT:
+                        self.licensed.care = True
+                    clause.mention(link, kind)
+            elif what is _BE or what is _VERB:  # by far the most frequent
+                clause.verb = True
+            elif what in _CLAUSE_HANDLERS:
+                _CLAUSE_HANDLERS[what](clause)
             elif what in _ROLES:
-                self.clause.role = what
-            elif handler := _CLAUSE_HANDLERS.get(what):
-                handler(self.clause)
-            elif sentence_handler := _HANDLERS.get(what):
-                sentence_handler(self, index)
+                clause.role = what
+            elif what in _HANDLERS:
+                _HANDLERS[what](self, index)
+                clause = self.clause
                 if self.silent:
                     break
-        self.close()
+        self.close(end)
+        self.carried = self.about
 
-    def _states(self, link: Link) -> bool:
-        if isinstance(link.what, Cue):
-            return link.what not in _NOT_STATING
-        return self.tokens[link.start] in VERBAL
-
-    def close(self) -> None:
-        """End a clause, and draw the claims from it."""
+    def close(self, end: int) -> None:
+        """End a clause before the word `end`, and draw the claims from it."""
         clause = self.clause
         topic = self.carried if clause.pronoun else self.about
         before = len(self.claims)
+        names = clause.names
         if clause.mentions or clause.joined:
-            subjects = clause.names or [topic]
-            self.claims += clause.claims(subjects, self.case, self.number, self.terse, self.spread)
-        elif clause.names:
-            self.claims += clause.about_names_alone(self.elided, self.case, self.number)
-        if len(self.claims) > before:
-            self.elided = self.claims[before:]
-        self.about = clause.names[-1] if clause.names else topic
+            clause.draw(self.claims, names or [topic], self.case, self.number, self.licensed)
+            self.elided = self.claims[before:] or self.elided
+            if clause.others:
+                del self.claims[before:]
+        elif names:
+            elided = self.elided if end - clause.name_end <= _ELLIPSIS else []
+            self.claims += clause.about_names_alone(elided, self.case, self.number)
+        self.about = names[-1] if names else topic
         self.clause = Clause(clause.wrong)
 
     def _clause_follows(self, index: int) -> bool:
         """True if what follows a link has a verb of its own before the next conjunction."""
-        end = self.links[index].end
+        end = self.links[index][1]
         if end < len(self.tokens) and self.tokens[end] in VERBAL:
             return True
-        for following in self.links[index + 1 :]:
-            if following.what in _PARTING:
+        for _, _, following in self.links[index + 1 :]:
+            if following in _PARTING:
                 return False
-            if following.what in _PREDICATES:
+            if following in _PREDICATES:
                 return True
         return False
 
@@ -174,34 +212,48 @@ class _Sentence:
         if self.clause.role == Cue.UNLIKE:
             self.clause.role = None
         if self.clause.verb and self._clause_follows(index):
-            self.close()
+            self.close(self.links[index][0])
 
     def on_colon(self, index: int) -> None:
         if self._clause_follows(index):
-            self.close()
+            self.close(self.links[index][0])
         self.clause.verb = True
 
     def on_break(self, index: int) -> None:
-        self.close()
+        self.close(self.links[index][0])
 
     def on_which(self, index: int) -> None:
-        named = index > 0 and self.links[index - 1].what == self.last_name
-        names = [self.last_name] if named else list(self.clause.names)
-        self.close()
+        named = index > 0 and self.links[index - 1][2] == self.last_name
+        names = [self.last_name] if named else []
+        self.close(self.links[index][0])
         self.outer = self.about
         self.clause.names = names
 
     def on_close(self, index: int) -> None:
-        self.close()
+        self.close(self.links[index][0])
         self.about = self.outer or self.about
 
+    def on_spread(self, index: int) -> None:
+        self.clause.on_spread(self.links[index][:2])
+
+    def on_person(self, index: int) -> None:
+        self.clause.on_person(self.links[index][:2])
+
     def on_not(self, index: int) -> None:
-        self.clause.deny()
-        if self.tokens[self.links[index].start].endswith(("n't", "cannot")):
-            self.clause.verb = True
+        self.clause.deny(end=self.links[index][1])
+
+    def on_without(self, index: int) -> None:
+        self.clause.deny(not self.clause.denied, end=self.links[index][1])
+
+    def on_lack(self, index: int) -> None:
+        self.on_without(index)
+        self.clause.verb = True
+
+    def on_care(self, index: int) -> None:
+        self.clause.on_care(self.links[index][:2])
 
     def on_if(self, index: int) -> None:
-        self.close()
+        self.close(self.links[index][0])
         self.silent = True
 
     def on_inverted(self, index: int) -> None:
@@ -209,20 +261,19 @@ class _Sentence:
 
 
 _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
-    Cue.BE: Clause.on_verb,
-    Cue.VERB: Clause.on_verb,
-    Cue.SPREAD: Clause.on_verb,
     Cue.ITS: Clause.on_its,
     Cue.IT: Clause.on_it,
     Cue.LESION: Clause.on_it,
-    Cue.LACK: Clause.on_lack,
-    Cue.WITHOUT: Clause.on_without,
+    Cue.LEAVE: Clause.on_leave,
+    Cue.ALONE: Clause.on_alone,
+    Cue.ALIKE: Clause.on_alike,
     Cue.WRONG: Clause.on_wrong,
     Cue.ABSENT: Clause.on_absent,
     Cue.SPARED: Clause.on_spared,
     Cue.AVOID: Clause.on_avoid,
-    Cue.WORSEN: Clause.on_avoid,
+    Cue.WORSEN: Clause.on_worsen,
     Cue.SEEN: Clause.on_seen,
+    Cue.OTHERS: Clause.on_others,
     Cue.RATHER: Clause.on_rather,
     Cue.RARELY: Clause.on_rarely,
     Cue.HEDGE: Clause.on_hedge,
@@ -233,13 +284,18 @@ _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
     Cue.SECOND: Clause.on_second,
     Cue.DARK: Clause.on_dark,
 }
-_HANDLERS: dict[Cue, Callable[[_Sentence, int], None]] = {
-    Cue.COMMA: _Sentence.on_comma,
-    Cue.COLON: _Sentence.on_colon,
-    Cue.BREAK: _Sentence.on_break,
-    Cue.WHICH: _Sentence.on_which,
-    Cue.CLOSE: _Sentence.on_close,
-    Cue.NOT: _Sentence.on_not,
-    Cue.IF: _Sentence.on_if,
-    Cue.INVERTED: _Sentence.on_inverted,
+_HANDLERS: dict[Cue, Callable[[_Reading, int], None]] = {
+    Cue.COMMA: _Reading.on_comma,
+    Cue.COLON: _Reading.on_colon,
+    Cue.BREAK: _Reading.on_break,
+    Cue.WHICH: _Reading.on_which,
+    Cue.CLOSE: _Reading.on_close,
+    Cue.SPREAD: _Reading.on_spread,
+    Cue.PERSON: _Reading.on_person,
+    Cue.CARE: _Reading.on_care,
+    Cue.NOT: _Reading.on_not,
+    Cue.LACK: _Reading.on_lack,
+    Cue.WITHOUT: _Reading.on_without,
+    Cue.IF: _Reading.on_if,
+    Cue.INVERTED: _Reading.on_inverted,
 }

@@ -21,10 +21,11 @@ as many as there are. What keeps the score honest:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from dermiq.kg.claims import DIAGNOSIS, Claim
 from dermiq.kg.graph import Fact, KnowledgeGraph
@@ -53,8 +54,7 @@ _UNDERTRIAGE_PER_STEP = 0.3
 _EXCLUSIVE = frozenset({DIAGNOSIS, *(name for name, relation in RELATIONS.items() if relation.functional)})
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedClaim:
+class JudgedClaim(NamedTuple):
     """A claim, the verdict on it, and how much harm believing it could do (0 to 1)."""
 
     claim: Claim
@@ -145,8 +145,7 @@ class KGScorer:
         supported, contradicted, unknown = judged
         refuted = {item.claim.sentence for item in contradicted}
         counted = [item for item in supported if self._counts(item, case, relations, refuted)]
-        gained = sum(0.5 if item.claim.hedged else 1.0 for item in counted)
-        lost = sum(0.5 if item.claim.hedged else 1.0 for item in contradicted)
+        gained, lost = _weight(counted), _weight(contradicted)
         precision = gained / (gained + lost) if gained else 0.0
         coverage = self._coverage(counted, case, relations, question_type is None)
         safety = 1.0
@@ -163,12 +162,13 @@ class KGScorer:
         contradicted: list[JudgedClaim] = []
         unknown: list[JudgedClaim] = []
         seen = set()
+        judge = self._judge
         for claim in sorted(claims, key=_hedged):
-            said = (claim.subject, claim.relation, claim.value, claim.positive)
+            said = claim[:4]
             if said in seen:
                 continue
             seen.add(said)
-            verdict = self._judge(claim, case)
+            verdict = judge(claim, case)
             if verdict.judgement == "supported":
                 supported.append(JudgedClaim(claim, verdict))
             elif verdict.judgement == "contradicted":
@@ -187,22 +187,32 @@ class KGScorer:
             and not (claim.hedged and relation in _EXCLUSIVE)
         )
 
-    def _coverage(
-        self, counted: Iterable[JudgedClaim], case: str, relations: tuple[str, ...], overall: bool
-    ) -> float:
+    def _coverage(self, counted: Iterable[JudgedClaim], case: str, relations: tuple[str, ...], overall: bool) -> float:
         stated: dict[tuple[str, str], float] = {}
         for item in counted:
-            weight = 0.5 if item.claim.hedged or item.verdict.strength == "possible" else 1.0
-            key = _key(item)
+            evidence = item.verdict.evidence
+            if evidence:
+                fact = evidence[0]
+                key, possible = (fact.relation, fact.value), fact.strength == "possible"
+            else:
+                key, possible = (item.verdict.relation, item.claim.value), False
+            weight = 0.5 if possible or item.claim.hedged else 1.0
             stated[key] = max(weight, stated.get(key, 0.0))
-        limit = PER_RELATION if overall else NEEDED
-        gained = _capped((relation, weight) for (relation, _), weight in stated.items()) if overall else sum(
-            stated.values()
-        )
-        must_have = [fact for name in relations for fact in self.graph.about(case, name) if _is_must(fact)]
-        there = _capped((fact.relation, 1.0) for fact in must_have) if overall else float(len(must_have))
-        needed = max(1.0, min(there, NEEDED_OVERALL if overall else limit))
-        return min(1.0, gained / needed)
+        return min(1.0, _total(stated, overall) / self._needed(case, relations, overall))
+
+    def _needed(self, case: str, relations: tuple[str, ...], overall: bool) -> float:
+        """The weight that covers a question in full."""
+        needed = self._known_needs.get((case, relations))
+        if needed is None:
+            must_have = [fact for name in relations for fact in self.graph.about(case, name) if _is_must(fact)]
+            there = _total({(fact.relation, fact.value): 1.0 for fact in must_have}, overall)
+            needed = max(1.0, min(there, NEEDED_OVERALL if overall else NEEDED))
+            self._known_needs[case, relations] = needed
+        return needed
+
+    @cached_property
+    def _known_needs(self) -> dict[tuple[str, tuple[str, ...]], float]:
+        return {}
 
     def _severity(self, claim: Claim, verdict: Verdict, case: str) -> float:
         severity = _SEVERITY.get(verdict.relation, _OTHER_SEVERITY)
@@ -230,6 +240,10 @@ def spoken(answer: Answer) -> str:
     return f"{answer.think}\nThe diagnosis is {answer.diagnosis}."
 
 
+def _weight(items: list[JudgedClaim]) -> float:
+    return len(items) - 0.5 * sum([item.claim.hedged for item in items])
+
+
 def _hedged(claim: Claim) -> bool:
     return claim.hedged
 
@@ -238,15 +252,11 @@ def _is_must(fact: Fact) -> bool:
     return fact.strength in ("always", "typical") and fact.positive
 
 
-def _key(item: JudgedClaim) -> tuple[str, str]:
-    """What a supported claim covers: the fact that bears it out."""
-    evidence = item.verdict.evidence
-    return (evidence[0].relation, evidence[0].value) if evidence else (item.verdict.relation, item.claim.value)
-
-
-def _capped(weights: Iterable[tuple[str, float]]) -> float:
-    """The sum of weights, each relation's up to `PER_RELATION`."""
+def _total(weights: Mapping[tuple[str, str], float], capped: bool) -> float:
+    """The sum of the weights of (relation, value), if capped each relation's up to `PER_RELATION`."""
+    if not capped:
+        return sum(weights.values())
     sums: dict[str, float] = {}
-    for relation, weight in weights:
+    for (relation, _), weight in weights.items():
         sums[relation] = sums.get(relation, 0.0) + weight
     return sum(min(total, PER_RELATION) for total in sums.values())

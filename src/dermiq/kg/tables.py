@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,33 +32,43 @@ def read_tables(source: Path = SOURCE) -> KnowledgeGraph:
     Raises:
         KnowledgeError: if a table is not valid YAML or lacks a field, naming the file.
     """
-    citations = {
-        key: Citation(key, row["title"], row["publisher"], int(row["year"]), row["licence"])
-        for key, row in _load(source / "bibliography.yaml").items()
-    }
+    path = source / "bibliography.yaml"
+    with _named(path):
+        citations = {
+            key: Citation(key, row["title"], row["publisher"], int(row["year"]), row["licence"])
+            for key, row in _load(path).items()
+        }
     concepts: dict[str, Concept] = {}
     for kind in KINDS:
         path = source / "vocabulary" / f"{kind}.yaml"
         if kind != CONDITION and path.exists():
-            for name, row in _load(path).items():
-                _add(concepts, _concept(kind, name, row or {}), path)
+            with _named(path):
+                for name, row in _load(path).items():
+                    _add(concepts, _concept(kind, name, row or {}), path)
     facts: list[Fact] = []
     for path in sorted((source / "conditions").glob("*.yaml")):
-        table = _load(path)
-        try:
+        with _named(path):
+            table = _load(path)
             parents = _values(table["facts"].get("subtype_of", {}))
             row = {**table, "broader": [name for name, _, _ in parents]}
             _add(concepts, _concept(CONDITION, table["name"], row), path)
             facts.extend(_facts(table))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise KnowledgeError(f"{path}: {type(error).__name__} {error}. See source/README.md.") from error
     return KnowledgeGraph(concepts, tuple(facts), citations)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the table in which something is amiss."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise KnowledgeError(f"{path}: {type(error).__name__} {error}. See source/README.md.") from error
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8") as file:
-            table = yaml.load(file, _Loader)  # noqa: S506 (a safe loader)
+            table = yaml.load(file, _Loader)
     except (yaml.YAMLError, OSError) as error:
         raise KnowledgeError(f"{path}: {error}") from error
     if not isinstance(table, dict):
@@ -77,11 +88,19 @@ def _concept(kind: str, name: str, row: dict[str, Any]) -> Concept:
         id=identifier(name),
         kind=kind,
         label=name,
-        synonyms=tuple(row.get("synonyms") or ()),
+        synonyms=_texts(row, "synonyms"),
         broader=tuple(map(identifier, [parents] if isinstance(parents, str) else parents)),
-        xrefs=tuple(row.get("xrefs") or ()),
-        definition=row.get("definition", ""),
+        xrefs=_texts(row, "xrefs"),
+        definition=row.get("definition") or "",
     )
+
+
+def _texts(row: dict[str, Any], field: str) -> tuple[str, ...]:
+    """A list of texts; YAML reads ``no`` and ``1`` as something else, and a text alone as its letters."""
+    texts = row.get(field) or []
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{row.get('name', '')} {field} must be a list of texts, not {texts!r}")
+    return tuple(texts)
 
 
 def _values(body: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -90,7 +109,10 @@ def _values(body: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     if unknown:
         raise ValueError(f"unknown keys {sorted(unknown)}")
     for strength in STRENGTHS:
-        for entry in body.get(strength, ()):
+        entries = body.get(strength, [])
+        if not isinstance(entries, list):
+            raise ValueError(f"{strength!r} must be a list, not {entries!r}")
+        for entry in entries:
             if isinstance(entry, dict):
                 ((value, note),) = entry.items()
                 yield value, strength, note

@@ -32,6 +32,7 @@ _AGAINST = {
     "test": "test_not_needed",
     "dermoscopy": "dermoscopy_against",
 }
+_BENIGN_TUMOUR = "benign_tumour"  # a category that says something of malignancy as well
 _TAKEN_FOR_GRANTED = ("always", "typical")
 
 
@@ -55,6 +56,10 @@ class Verdict:
         return self.evidence[0].strength if self.evidence else ""
 
 
+def _is_malignant(fact: Fact) -> bool:
+    return fact.value == "malignant" and fact.positive
+
+
 def _rules_out_contagion(fact: Fact) -> bool:
     return fact.positive and fact.value == "non_contagious"
 
@@ -64,20 +69,19 @@ class Judge:
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._graph = graph
-        self._known: dict[tuple[str, str, str, bool, str], Verdict] = {}
+        self._known: dict[tuple[str, str, str, bool], Verdict] = {}
 
     def __call__(self, claim: Claim, case: str) -> Verdict:
         """Judge a claim made in an answer about a case, the identifier of a condition."""
-        diagnosed = case if claim.relation == DIAGNOSIS else ""
-        key = (claim.subject, claim.relation, claim.value, claim.positive, diagnosed)
-        verdict = self._known.get(key)
-        if verdict is None:
-            verdict = self._known[key] = self._judge(claim, case)
-        return verdict
-
-    def _judge(self, claim: Claim, case: str) -> Verdict:
         if claim.relation == DIAGNOSIS:
             return self._diagnosis(claim, case)
+        key = claim[:4]
+        verdict = self._known.get(key)
+        if verdict is None:
+            verdict = self._known[key] = self._judge(claim)
+        return verdict
+
+    def _judge(self, claim: Claim) -> Verdict:
         if claim.relation == "subtype_of":
             same = self._graph.related(claim.subject, claim.value)
             return Verdict("supported" if same and claim.positive else "unknown", "subtype_of")
@@ -102,13 +106,21 @@ class Judge:
         held = tuple(fact for fact in facts if fact.positive)
         if not held:
             return Verdict("unknown", claim.relation)
-        if claim.value == "pre_malignant" and self._graph.about(claim.subject, "progresses_to"):
+        if claim.value == "pre_malignant" and held[0].value == "benign" and self._may_turn_malignant(claim.subject):
             return Verdict("unknown", claim.relation)
         agrees = (held[0].value == claim.value) == claim.positive
         return Verdict("supported" if agrees else "contradicted", claim.relation, held[:1])
 
+    def _may_turn_malignant(self, condition: str) -> bool:
+        return any(
+            fact.positive and any(map(_is_malignant, self._graph.about(fact.value, "malignancy")))
+            for fact in self._graph.about(condition, "progresses_to")
+        )
+
     def _affirmed(self, claim: Claim, facts: list[Fact], against: list[Fact]) -> Verdict:
         value = claim.value
+        if value == _BENIGN_TUMOUR and (malignancy := self._first(self._graph.about(claim.subject, "malignancy"), _is_malignant)):
+            return Verdict("contradicted", "malignancy", (malignancy,))
         above = self._graph.ancestors[value]
         if exact := self._first(facts, lambda fact: fact.positive and fact.value == value):
             return Verdict("supported", exact.relation, (exact,))
