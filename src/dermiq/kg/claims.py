@@ -122,6 +122,7 @@ class Clause:
     dark = False
     pairing = False
     leaving = False
+    relative = False  # "which …"
     spreading = False
     cared: tuple[int, int] | None = None  # where it speaks of medical care
     person = False
@@ -139,7 +140,7 @@ class Clause:
         start, end, value = link
         role = self.role
         if kind == "malignancy" or kind == "category":
-            if role == Cue.UNLIKE or role == Cue.MIMIC:
+            if value != "pre_malignant" and (role == Cue.UNLIKE or role == Cue.MIMIC):
                 return
             if role == Cue.BECOME and kind == "malignancy":
                 value = "pre_malignant"  # "It turns into cancer."
@@ -171,10 +172,12 @@ class Clause:
         self.attributive = attributive
         distance = link[0] - self.denial_end
         self.name_denied = self.denied and (distance == 0 or (distance == 1 and before in _ARTICLES))
+        if self.denied and self.mentions and self.denied_from == len(self.mentions):
+            self.name_denied = True  # "scale is not a mark of psoriasis"
         if self.pairing and not self.names:
             self.pairing, self.role = False, Cue.MIMIC
             self.names.append(name)
-        elif role == Cue.MIMIC and attributive and not self.names:
+        elif role == Cue.MIMIC and before == "of" and not self.names:
             self.names.append(name)  # "the differential of psoriasis"
         elif role == Cue.DIAGNOSIS and self.denied and self.mentions:
             self.names.append(name)  # "itch does not point to psoriasis"
@@ -195,7 +198,11 @@ class Clause:
 
     def flip(self, up_to: int, *kinds: str) -> bool:
         """Turn the polarity of the first mentions, of some kinds or of all; True if there were any."""
-        flipped = [mention for mention in self.mentions[:up_to] if not kinds or mention.kind in kinds]
+        flipped = [
+            mention
+            for mention in self.mentions[:up_to]
+            if (not kinds or mention.kind in kinds) and mention.value != "dark_skin"
+        ]
         for mention in flipped:
             mention.positive = not mention.positive
         if kinds:
@@ -275,7 +282,7 @@ class Clause:
         self.hedged = self.verb = True
 
     def on_others(self) -> None:
-        self.others = True
+        self.others = self.role != Cue.UNLIKE
 
     def on_history(self) -> None:
         self.past = True
@@ -349,7 +356,7 @@ class Clause:
             sentence: number of the sentence.
             licensed: what the sentence as a whole may claim.
         """
-        if self.denied and self.verb and self.denied_from == len(self.mentions):
+        if self.denied and 0 < self.denied_from == len(self.mentions):
             self.flip(self.denied_from, *(() if self.name_denied else _ACTING))
         for relation, name, positive, hedged, words in self.joined:
             for subject in (case,) if relation == DIAGNOSIS else subjects:
@@ -367,7 +374,7 @@ class Clause:
         length = mention.words[1] - mention.words[0]
         if licensed.terse and kind not in _DESCRIPTIVE and length < _PHRASE:
             return ""
-        if kind == "urgency" and length == 1 and mention.value != "self_care" and not licensed.care:
+        if kind == "urgency" and length == 1 and not licensed.care:
             return ""
         if kind == "treatment":
             return mention.line
@@ -383,8 +390,8 @@ class Clause:
     def about_names_alone(self, elided: list[Claim], case: str, sentence: int) -> Iterator[Claim]:
         """What a clause says that only names conditions: "…, but psoriasis is not"; "Psoriasis is unlikely"."""
         positive = (self.denied or self.absent) == self.wrong
-        doubted = self.name_denied or self.absent
-        if elided and self.verb and not self.absent and not self.attributive and self.role is None:
+        doubted = self.name_denied or (self.absent and not self.attributive)
+        if elided and self.verb and not self.relative and not self.absent and not self.attributive and self.role is None:
             for claim in elided:
                 for name in self.names:
                     yield claim._replace(subject=name, positive=positive, hedged=self.hedged)

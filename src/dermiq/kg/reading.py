@@ -20,6 +20,7 @@ _PARTING = frozenset((Cue.COMMA, Cue.OR, Cue.BREAK, Cue.WHICH, Cue.CLOSE))
 _PREDICATES = frozenset(
     (Cue.BE, Cue.ITS, Cue.VERB, Cue.HEDGE, Cue.NOT, Cue.ABSENT, Cue.AVOID, Cue.SPARED, Cue.LACK, Cue.RARELY, Cue.LIKELY)
 )
+_VERBS = frozenset((Cue.BE, Cue.ITS, Cue.VERB))
 _STATING = frozenset(Cue) - {
     Cue.COMMA, Cue.OR, Cue.CLOSE, Cue.WITHOUT, Cue.DARK, Cue.NEUTRAL, Cue.WHICH, Cue.PERSON, Cue.CARE,
 }  # fmt: skip
@@ -31,6 +32,7 @@ _PAUSES = frozenset((",", "-", "–", "—", ":", "it", "they", "not"))
 _REPLIES = {
     "yes": True, "yeah": True, "yep": True, "no": False, "nope": False, "nah": False,
     "never": False, "indeed": True, "absolutely": True, "certainly": True, "correct": True,
+    "undoubtedly": True, "definitely": True, "surely": True, "sure": True, "hardly": False, "no way": False,
 }  # fmt: skip
 _MENTIONS_PER_OTHER_WORD = 4
 _ELLIPSIS = 3  # words that may follow a name that stands for a whole statement: "…, but psoriasis is not"
@@ -109,8 +111,9 @@ class _Reading:
             return None
         if self.tokens[first : first + 3] in _DENIALS:
             return False
-        if self.tokens[first : first + 2] in _AFFIRMATIONS:
-            return "not" not in self.tokens[first : first + 4]
+        said = first + 2 if self.tokens[first + 1 : first + 2] == [","] else first  # "Regrettably, it is."
+        if self.tokens[said : said + 2] in _AFFIRMATIONS:
+            return "not" not in self.tokens[said : said + 4]
         if end == first + 1 or self.tokens[first + 1] in _PAUSES:
             return _REPLIES.get(self.tokens[first])
         return None
@@ -134,11 +137,11 @@ class _Reading:
                     licensed.spread = True
             elif what is _CARE:
                 licensed.care = True
-        if not mentions:
+        if not mentions and not licensed.care and not licensed.spread:
             return
         others = end - first - covered
         if mentions <= _MENTIONS_PER_OTHER_WORD * others:
-            terse = others < mentions + 2 and not stating
+            terse = others <= mentions and not stating
             licensed.terse = terse and all(self.tokens[link[0]] not in VERBAL for link in links)
             self.licensed = licensed
             self._follow(links, end)
@@ -196,7 +199,7 @@ class _Reading:
         self.about = names[-1] if names else topic
         self.clause = Clause(clause.wrong)
 
-    def _clause_follows(self, index: int) -> bool:
+    def _clause_follows(self, index: int, predicates: frozenset[Cue] = _PREDICATES) -> bool:
         """True if what follows a link has a verb of its own before the next conjunction."""
         end = self.links[index][1]
         if end < len(self.tokens) and self.tokens[end] in VERBAL:
@@ -204,30 +207,31 @@ class _Reading:
         for _, _, following in self.links[index + 1 :]:
             if following in _PARTING:
                 return False
-            if following in _PREDICATES:
+            if following in predicates:
                 return True
         return False
 
     def on_comma(self, index: int) -> None:
         if self.clause.role == Cue.UNLIKE:
             self.clause.role = None
-        if self.clause.verb and self._clause_follows(index):
+        if (self.clause.verb or self.clause.denied) and self._clause_follows(index):
             self.close(self.links[index][0])
 
     def on_colon(self, index: int) -> None:
-        if self._clause_follows(index):
+        if self._clause_follows(index, _VERBS):
             self.close(self.links[index][0])
         self.clause.verb = True
 
     def on_break(self, index: int) -> None:
         self.close(self.links[index][0])
+        self.clause.wrong = False
 
     def on_which(self, index: int) -> None:
         named = index > 0 and self.links[index - 1][2] == self.last_name
         names = [self.last_name] if named else []
         self.close(self.links[index][0])
         self.outer = self.about
-        self.clause.names = names
+        self.clause.names, self.clause.relative = names, True
 
     def on_close(self, index: int) -> None:
         self.close(self.links[index][0])
@@ -239,6 +243,11 @@ class _Reading:
     def on_person(self, index: int) -> None:
         self.clause.on_person(self.links[index][:2])
 
+    def on_lesion(self, index: int) -> None:
+        self.clause.on_it()
+        if self.clause.denied and self.clause.denial_end == self.links[index][0]:
+            self.clause.name_denied = True  # "the palm is free of lesions"
+
     def on_not(self, index: int) -> None:
         self.clause.deny(end=self.links[index][1])
 
@@ -247,7 +256,7 @@ class _Reading:
 
     def on_lack(self, index: int) -> None:
         self.on_without(index)
-        self.clause.verb = True
+        self.clause.verb = self.clause.name_denied = True
 
     def on_care(self, index: int) -> None:
         self.clause.on_care(self.links[index][:2])
@@ -263,7 +272,6 @@ class _Reading:
 _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
     Cue.ITS: Clause.on_its,
     Cue.IT: Clause.on_it,
-    Cue.LESION: Clause.on_it,
     Cue.LEAVE: Clause.on_leave,
     Cue.ALONE: Clause.on_alone,
     Cue.ALIKE: Clause.on_alike,
@@ -293,6 +301,7 @@ _HANDLERS: dict[Cue, Callable[[_Reading, int], None]] = {
     Cue.SPREAD: _Reading.on_spread,
     Cue.PERSON: _Reading.on_person,
     Cue.CARE: _Reading.on_care,
+    Cue.LESION: _Reading.on_lesion,
     Cue.NOT: _Reading.on_not,
     Cue.LACK: _Reading.on_lack,
     Cue.WITHOUT: _Reading.on_without,

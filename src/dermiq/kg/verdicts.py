@@ -85,6 +85,8 @@ class Judge:
         if claim.relation == "subtype_of":
             same = self._graph.related(claim.subject, claim.value)
             return Verdict("supported" if same and claim.positive else "unknown", "subtype_of")
+        if claim.relation == "differential":
+            claim = self._as_held(claim)
         relations = _FOR.get(claim.relation, (claim.relation,))
         facts = [fact for name in relations for fact in self._graph.about(claim.subject, name)]
         against = [fact for fact in self._graph.about(claim.subject, _AGAINST.get(claim.relation, "")) if fact.positive]
@@ -100,6 +102,14 @@ class Judge:
         if claim.positive:
             return Verdict("supported" if right else "contradicted", DIAGNOSIS)
         return Verdict("contradicted" if claim.value == case else "unknown", DIAGNOSIS)
+
+    def _as_held(self, claim: Claim) -> Claim:
+        """Who looks like whom goes both ways: the way round that the graph holds it."""
+        turned = claim._replace(subject=claim.value, value=claim.subject)
+        for one in (claim, turned):
+            if any(fact.value == one.value for fact in self._graph.about(one.subject, "differential")):
+                return one
+        return claim
 
     def _exclusive(self, claim: Claim, facts: list[Fact]) -> Verdict:
         """Values that exclude each other."""
