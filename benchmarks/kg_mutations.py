@@ -102,7 +102,9 @@ class Corruptor:
             if fact.relation in self._phrased:
                 yield from self._of(fact)
 
-    def _case(self, kind: str, fact: Fact, expected: str, value: str = "", relation: str = "", denied: bool = False) -> Case:
+    def _case(
+        self, kind: str, fact: Fact, expected: str, value: str = "", relation: str = "", denied: bool = False
+    ) -> Case:
         value = value or fact.value
         sentence = self._say(fact.subject, relation or fact.relation, value, affirmed=not denied)
         return Case(kind, fact.subject, value, sentence, expected)
@@ -180,7 +182,9 @@ def judged(scorer: KGScorer, case: Case) -> str:
     if score.contradicted:
         return "contradicted"
     borne_out = any(
-        scorer.graph.related(judged.claim.value, case.value) or judged.verdict.relation in FUNCTIONAL
+        scorer.graph.related(judged.claim.value, case.value)
+        or judged.claim.subject == case.value
+        or judged.verdict.relation in FUNCTIONAL
         for judged in score.supported
     )
     return "supported" if borne_out else "unknown"
@@ -218,7 +222,7 @@ def share(rows: list[dict[str, Any]], verdict: str) -> float:
 def main() -> None:
     """Run the benchmark and print the matrix."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--phrasings", default="reporting", help="first letters of the files to use: reporting or tuning")
+    parser.add_argument("--phrasings", default="reporting", help="the files to use: reporting, or tuning")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     parser.add_argument("--show", metavar="KIND", help="print the misjudged sentences of kinds that contain this")

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -118,19 +119,14 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-class _output:  # noqa: N801 (used as a function)
+@contextmanager
+def _output(path: Path | None) -> Iterator[TextIO]:
     """A file to write, or the terminal, which is left open."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-
-    def __enter__(self) -> TextIO:
-        self._file = sys.stdout if self._path is None else self._path.open("w", encoding="utf-8")
-        return self._file
-
-    def __exit__(self, *_: object) -> None:
-        if self._path is not None:
-            self._file.close()
+    if path is None:
+        yield sys.stdout
+    else:
+        with path.open("w", encoding="utf-8") as file:
+            yield file
 
 
 def retrieve(options: argparse.Namespace) -> int:

@@ -63,9 +63,7 @@ class Cue(IntEnum):
 
 _PHRASES: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("cues.yaml").read_text("utf-8"))
 CUES: tuple[tuple[str, Cue], ...] = tuple(
-    (phrase, Cue[name.upper()])
-    for name, phrases in reversed(_PHRASES.items())
-    for phrase in phrases
+    (phrase, Cue[name.upper()]) for name, phrases in reversed(_PHRASES.items()) for phrase in phrases
 )
 """(phrase, cue), of ``cues.yaml``; of two cues with the same phrase the one that counts stands first."""
 

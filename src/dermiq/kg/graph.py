@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from dermiq.kg.linking import normal, words
 from dermiq.kg.relations import CONDITION, RELATIONS, REVIEW_STATUS
 from dermiq.schema import KnowledgeError
 
@@ -15,6 +16,10 @@ from dermiq.schema import KnowledgeError
 def identifier(name: str) -> str:
     """The identifier of a name: lower case, every run of other characters than letters and digits as ``_``."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _fold(name: str) -> tuple[str, ...]:
+    return tuple(map(normal, words(name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,13 @@ class KnowledgeGraph:
         return names
 
     @cached_property
+    def _folded(self) -> dict[tuple[str, ...], str]:
+        """The names of conditions, whatever their number and spelling."""
+        return {
+            _fold(name): concept.id for concept in self.conditions for name in (concept.label, *concept.synonyms)
+        }
+
+    @cached_property
     def ancestors(self) -> dict[str, frozenset[str]]:
         """Identifier -> everything above it in its tree, without itself."""
         above: dict[str, frozenset[str]] = {}
@@ -159,12 +171,12 @@ class KnowledgeGraph:
         return self.concepts[concept].label
 
     def find(self, name: str) -> Concept:
-        """The condition of that name, synonym, identifier or xref.
+        """The condition of that name, synonym (in any number and spelling), identifier or xref.
 
         Raises:
             KnowledgeError: if there is none, naming the closest.
         """
-        for key in (self.by_name.get(name.strip().lower(), ""), identifier(name)):
+        for key in (self.by_name.get(name.strip().lower(), ""), identifier(name), self._folded.get(_fold(name), "")):
             if key in self.concepts and self.concepts[key].kind == CONDITION:
                 return self.concepts[key]
         for concept in self.conditions:

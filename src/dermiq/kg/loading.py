@@ -12,6 +12,8 @@ from pathlib import Path
 
 from dermiq.kg.graph import KnowledgeGraph, merged
 from dermiq.kg.ontology import read_bytes, read_graph
+from dermiq.kg.validation import validate
+from dermiq.schema import KnowledgeError
 
 ONTOLOGY = Path(__file__).with_name("dermiq.owl")
 _FORMAT = 1  # raise it when the frozen classes change
@@ -25,25 +27,37 @@ def load_graph(ontology: Path | None = None, merge: Iterable[Path] = ()) -> Know
         merge: further files; see `dermiq.kg.graph.merged`.
 
     Raises:
-        KnowledgeError: if a file cannot be read as an ontology of DermIQ's vocabulary.
+        KnowledgeError: if a file cannot be read as an ontology of DermIQ's vocabulary, or what it says has errors.
     """
     graphs = [_load(Path(path)) for path in (ontology or ONTOLOGY, *merge)]
-    return graphs[0] if len(graphs) == 1 else merged(graphs)
+    graph = graphs[0] if len(graphs) == 1 else merged(graphs)
+    if ontology is not None or len(graphs) > 1:
+        _check(graph)
+    return graph
+
+
+def _check(graph: KnowledgeGraph) -> None:
+    errors = [finding for finding in validate(graph) if finding.error]
+    if errors:
+        raise KnowledgeError(
+            f"The ontology has {len(errors)} errors, the first of them {errors[0].where}: {errors[0].message}. "
+            "`python -m dermiq.kg validate FILE` lists them all."
+        )
 
 
 def cache_directory() -> Path:
     """Where frozen graphs are kept: ``$XDG_CACHE_HOME/dermiq`` or ``~/.cache/dermiq``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dermiq"
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "dermiq"
 
 
 def _load(path: Path) -> KnowledgeGraph:
     data = read_bytes(path)
     cached = cache_directory() / f"graph-{_FORMAT}-{hashlib.sha256(data).hexdigest()}.pickle"
     try:
-        graph = pickle.loads(cached.read_bytes())  # noqa: S301 (the user's own cache)
+        graph = pickle.loads(cached.read_bytes())
         if isinstance(graph, KnowledgeGraph):
             return graph
-    except Exception:  # noqa: BLE001, S110 (absent or damaged: made anew below)
+    except Exception:  # absent or damaged, in whatever way: made anew below
         pass
     graph = read_graph(data, str(path))
     _keep(graph, cached)

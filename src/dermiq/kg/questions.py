@@ -12,11 +12,12 @@ from dermiq.schema import KnowledgeError
 QUESTION_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "appearance": (
-            "morphology", "secondary_morphology", "colour", "colour_on_dark_skin", "distribution", "site", "dermoscopy",
+            "morphology", "secondary_morphology", "colour", "colour_on_dark_skin", "distribution", "site",
+            "dermoscopy",
         ),
         "diagnosis": (
-            "diagnosis", "category", "malignancy", "morphology", "secondary_morphology", "colour", "distribution", "site",
-            "dermoscopy", "symptom",
+            "diagnosis", "category", "malignancy", "morphology", "secondary_morphology", "colour", "distribution",
+            "site", "dermoscopy", "symptom",
         ),
         "symptoms": ("symptom", "absent_symptom"),
         "cause": ("agent", "cause", "risk_factor", "trigger", "category"),
@@ -32,8 +33,8 @@ QUESTION_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )  # fmt: skip
 
 _ASKED_BY = {
-    "appearance": "look like|looks like|appearance|appear|colour|shape|describe|what do you see|finding|lesion|where|site|"
-    "part of the body|body part|dermoscopic|dermoscopy|morphology|dark skin|skin of colour|distribution|located",
+    "appearance": "look like|looks like|appearance|appear|colour|shape|describe|what do you see|finding|lesion|where|"
+    "site|part of the body|body part|dermoscopic|dermoscopy|morphology|dark skin|skin of colour|distribution|located",
     "diagnosis": "diagnosis|diagnose|what is this|what is it|which condition|what condition|which disease|what disease",
     "symptoms": "symptom|feel|itch|itchy|hurt|pain|painful",
     "cause": "cause|caused|why|come from|agent|trigger|reason|what brings|due to|set off|risk factor",

@@ -1,42 +1,60 @@
 """Free text -> claims, sentence by sentence and clause by clause.
 
 Mentions are collected with the polarity in force. They belong to the condition that the clause names, else to the one
-that the sentence is about, else to the case in question.
+that the sentence is about, else to the case in question. Sentences that were read before are remembered: the answers
+of one group, and of one model, share many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from dermiq.kg.assertion import CUES, VERBAL, Cue
-from dermiq.kg.claims import Claim, Clause, Licensed
+from dermiq.kg.claims import Claim, Licensed, draw, draw_from_names
+from dermiq.kg.clauses import Clause
 from dermiq.kg.graph import KnowledgeGraph
 from dermiq.kg.linking import Link, Linker, words
 from dermiq.kg.relations import CONDITION
+from dermiq.kg.replies import reply
 
-_STOP, _QUESTION, _SPREAD, _BE, _VERB = Cue.STOP, Cue.QUESTION, Cue.SPREAD, Cue.BE, Cue.VERB
-_CARE = Cue.CARE
+_ENDS = frozenset((".", "!", "?", ";", "\n"))
+_BE, _VERB, _SPREAD, _CARE = Cue.BE, Cue.VERB, Cue.SPREAD, Cue.CARE
 _PARTING = frozenset((Cue.COMMA, Cue.OR, Cue.BREAK, Cue.WHICH, Cue.CLOSE))
-_PREDICATES = frozenset(
-    (Cue.BE, Cue.ITS, Cue.VERB, Cue.HEDGE, Cue.NOT, Cue.ABSENT, Cue.AVOID, Cue.SPARED, Cue.LACK, Cue.RARELY, Cue.LIKELY)
-)
 _VERBS = frozenset((Cue.BE, Cue.ITS, Cue.VERB))
+_PREDICATES = _VERBS | {
+    Cue.HEDGE, Cue.NOT, Cue.ABSENT, Cue.AVOID, Cue.SPARED, Cue.LACK, Cue.RARELY, Cue.LIKELY,
+}  # fmt: skip
 _STATING = frozenset(Cue) - {
     Cue.COMMA, Cue.OR, Cue.CLOSE, Cue.WITHOUT, Cue.DARK, Cue.NEUTRAL, Cue.WHICH, Cue.PERSON, Cue.CARE,
 }  # fmt: skip
 _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
-_OUTRIGHT = frozenset(("emergency", "urgent", "urgently", "routine", "routinely"))  # urgency in any company
-_AFFIRMATIONS = (["it", "does"], ["it", "is"], ["they", "do"], ["they", "are"], ["it", "can"], ["of", "course"])
-_DENIALS = (["by", "no", "means"], ["not", "at", "all"], ["of", "course", "not"])
-_PAUSES = frozenset((",", "-", "–", "—", ":", "it", "they", "not"))
-_REPLIES = {
-    "yes": True, "yeah": True, "yep": True, "no": False, "nope": False, "nah": False,
-    "never": False, "indeed": True, "absolutely": True, "certainly": True, "correct": True,
-    "undoubtedly": True, "definitely": True, "surely": True, "sure": True, "hardly": False, "no way": False,
-}  # fmt: skip
+_OUTRIGHT = frozenset(("ambulance", "emergency", "urgent", "urgently", "routine", "routinely"))  # say how soon, alone
 _MENTIONS_PER_OTHER_WORD = 4
-_ELLIPSIS = 3  # words that may follow a name that stands for a whole statement: "…, but psoriasis is not"
 _PHRASE = 3  # so many words of a mention are prose
+_ELLIPSIS = {False: 3, True: 6}  # words after a name that stands for a statement, by denial: "…, but psoriasis is not"
+_MEMORY = 20_000
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a sentence says.
+
+    Attributes:
+        claims: what it asserts; words are counted from its first.
+        asked: what it asks, if it is a question.
+        about: what it is about, which an "it" of the next sentence stands for.
+        question: it is a question.
+        spread: it speaks of contagion.
+        dark: it speaks of dark skin.
+    """
+
+    claims: list[Claim] = field(default_factory=list)
+    asked: list[Claim] = field(default_factory=list)
+    about: str = ""
+    question: bool = False
+    spread: bool = False
+    dark: bool = False
 
 
 class ClaimReader:
@@ -45,6 +63,7 @@ class ClaimReader:
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._kinds = {concept.id: concept.kind for concept in graph.concepts.values()}
         self._linker = Linker([*graph.by_name.items(), *CUES])
+        self._memory: dict[tuple[str, ...], Reading] = {}
 
     def mentions(self, text: str) -> list[Link]:
         """The concepts that a text mentions, whatever it says of them."""
@@ -55,148 +74,153 @@ class ClaimReader:
 
         A bare list of terms claims nothing, nor does a question; but a "yes" or a "no" after it does.
         """
+        claims: list[Claim] = []
         tokens = words(text)
-        reading = _Reading(self._kinds, condition, tokens)
-        first = 0
-        sentence: list[Link] = []
-        for link in self._linker.link(tokens):
-            what = link[2]
-            if what is _STOP or what is _QUESTION:
-                reading.read(sentence, first, link[0], what is _QUESTION)
-                first, sentence = link[1], []
-            else:
-                sentence.append(link)
-        reading.read(sentence, first, len(tokens), question=False)
-        return reading.claims
+        before = Reading(about=condition)
+        for number, (first, end) in enumerate(_sentences(tokens)):
+            reading = self._recall(tokens[first:end], condition, before)
+            claims += [
+                Claim(subject, relation, value, positive, hedged, (start + first, stop + first), number)
+                for subject, relation, value, positive, hedged, (start, stop), _ in reading.claims
+            ]
+            before = reading
+        return claims
+
+    def _recall(self, tokens: list[str], case: str, before: Reading) -> Reading:
+        """Read a sentence, or remember it: unless a question came before, it says the same as ever."""
+        if before.question:
+            return self._read(tokens, case, before)
+        key = (case, before.about, *tokens)
+        reading = self._memory.get(key)
+        if reading is None:
+            if len(self._memory) >= _MEMORY:
+                self._memory.clear()
+            reading = self._memory[key] = self._read(tokens, case, before)
+        return reading
+
+    def _read(self, tokens: list[str], case: str, before: Reading) -> Reading:
+        return _Sentence(self._kinds, case, tokens, before).read(self._linker.link(tokens))
 
 
-class _Reading:
-    """The reading of one text.
+def _sentences(tokens: list[str]) -> Iterator[tuple[int, int]]:
+    """First and last word (exclusive, behind the mark that ends it) of each sentence."""
+    first = 0
+    for end in [position + 1 for position, token in enumerate(tokens) if token in _ENDS]:
+        if end - first > 1:
+            yield first, end
+        first = end
+    if first < len(tokens):
+        yield first, len(tokens)
+
+
+class _Sentence:
+    """The reading of one sentence.
 
     Args:
         kinds: identifier -> kind of concept.
         case: identifier of the condition in question.
-        tokens: the words of the text.
+        tokens: its words.
+        before: the sentence before.
     """
 
-    def __init__(self, kinds: dict[str, str], case: str, tokens: list[str]) -> None:
+    def __init__(self, kinds: dict[str, str], case: str, tokens: list[str], before: Reading) -> None:
         self.kinds = kinds
         self.case = case
         self.tokens = tokens
-        self.claims: list[Claim] = []
-        self.number = 0  # of the sentence
-        self.licensed = Licensed()
-        self.asked: list[Claim] = []  # what the sentence before asked
-        self.answering = False  # the sentence before asked something
-        self.carried = case  # what the sentence before was about, which "it" stands for
+        self.before = before
+        self.reading = Reading(about=case, question=tokens[-1] == "?")
+        self.licensed = Licensed(spread=before.question and before.spread)
+        self.clause = Clause()
+        self.clause.dark = before.question and before.dark
+        self.elided: list[Claim] = []
+        self.last_name = self.outer = ""
+        self.silent = False
 
-    def read(self, links: list[Link], first: int, end: int, question: bool) -> None:
-        """Read a sentence of the words `first` to `end` (exclusive), in which `links` were found."""
-        reply = self._reply(first, end)
-        if reply is not None:
-            self.claims += [claim._replace(positive=claim.positive == reply) for claim in self.asked]
-            if links and links[0][0] == first and links[0][2] == Cue.NOT:
+    def read(self, links: list[Link]) -> Reading:
+        """Read what was found in it."""
+        self.links = links
+        said = reply(self.tokens) if self.before.question else None
+        if said is not None:
+            self.reading.claims += [
+                claim._replace(positive=claim.positive == said, words=(0, 1)) for claim in self.before.asked
+            ]
+            if links and links[0][0] == 0 and links[0][2] == Cue.NOT:
                 del links[0]  # this "no" denies the question, not what follows
-        before = len(self.claims)
-        self._read(links, first, end)
-        self.answering = question
-        self.asked = self.claims[before:] if question else []
-        if question:
-            del self.claims[before:]
-        self.number += 1
+        if self._is_prose():
+            self._follow()
+        if self.reading.question:
+            self.reading.asked, self.reading.claims = self.reading.claims, []
+        self.reading.spread = self.licensed.spread
+        return self.reading
 
-    def _reply(self, first: int, end: int) -> bool | None:
-        """Whether a sentence says yes or no to what was asked; None if neither."""
-        if first >= end:
-            return None
-        if self.tokens[first : first + 3] in _DENIALS:
-            return False
-        said = first + 2 if self.tokens[first + 1 : first + 2] == [","] else first  # "Regrettably, it is."
-        if self.tokens[said : said + 2] in _AFFIRMATIONS:
-            return "not" not in self.tokens[said : said + 4]
-        if end == first + 1 or self.tokens[first + 1] in _PAUSES:
-            return _REPLIES.get(self.tokens[first])
-        return None
-
-    def _read(self, links: list[Link], first: int, end: int) -> None:
+    def _is_prose(self) -> bool:
+        """False for a bare list of terms; on the way, see what the sentence may claim."""
+        licensed = self.licensed
+        stating = self.before.question
         mentions = covered = 0
-        stating = self.answering
-        licensed = Licensed(spread=self.answering and self.licensed.spread)
-        for start, after, what in links:
+        for start, after, what in self.links:
             if what.__class__ is str:
                 mentions += 1
                 if after - start < _PHRASE and self.tokens[start] not in VERBAL:
                     covered += after - start
-            elif what is _BE or what is _VERB:
-                stating = True
             elif what in _PARTING:
                 covered += after - start
             elif what in _STATING:
                 stating = True
-                if what is _SPREAD:
-                    licensed.spread = True
+                licensed.spread = licensed.spread or what is _SPREAD
             elif what is _CARE:
                 licensed.care = True
-        if not mentions and not licensed.care and not licensed.spread:
-            return
-        others = end - first - covered
-        if mentions <= _MENTIONS_PER_OTHER_WORD * others:
-            terse = others <= mentions and not stating
-            licensed.terse = terse and all(self.tokens[link[0]] not in VERBAL for link in links)
-            self.licensed = licensed
-            self._follow(links, end)
+        others = len(self.tokens) - covered - (self.tokens[-1] in _ENDS)
+        licensed.terse = (
+            others <= mentions and not stating and all(self.tokens[link[0]] not in VERBAL for link in self.links)
+        )
+        something = mentions or licensed.care or licensed.spread
+        return bool(something) and mentions <= _MENTIONS_PER_OTHER_WORD * others
 
-    def _follow(self, links: list[Link], end: int) -> None:
-        """Go through the links of a sentence, clause by clause."""
-        self.links = links
-        self.about = self.case
-        self.clause = clause = Clause()
-        self.elided: list[Claim] = []
-        self.last_name = self.outer = ""
-        self.silent = False
-        kinds = self.kinds
-        for index, link in enumerate(links):
-            what = link[2]
+    def _follow(self) -> None:
+        """Go through the sentence, clause by clause."""
+        for index, (start, after, what) in enumerate(self.links):
             if what.__class__ is str:
-                kind = kinds[what]
-                if kind == CONDITION:
-                    self.last_name = what
-                    clause.name(link, self.tokens[link[0] - 1] if link[0] else "")
-                else:
-                    if kind == "contagion" or kind == "category":
-                        self.licensed.spread = True
-                    elif kind == "urgency" and self.tokens[link[0]] in _OUTRIGHT:
-                        self.licensed.care = True
-                    clause.mention(link, kind)
+                self._take_up(start, after, what)
             elif what is _BE or what is _VERB:  # by far the most frequent
-                clause.verb = True
+                self.clause.verb = True
             elif what in _CLAUSE_HANDLERS:
-                _CLAUSE_HANDLERS[what](clause)
+                _CLAUSE_HANDLERS[what](self.clause)
             elif what in _ROLES:
-                clause.role = what
+                self.clause.role = what
             elif what in _HANDLERS:
                 _HANDLERS[what](self, index)
-                clause = self.clause
                 if self.silent:
                     break
-        self.close(end)
-        self.carried = self.about
+        self.close(len(self.tokens))
+
+    def _take_up(self, start: int, after: int, what: str) -> None:
+        kind = self.kinds[what]
+        if kind == CONDITION:
+            self.last_name = what
+            self.clause.name((start, after, what), self.tokens[start - 1] if start else "")
+            return
+        if kind == "contagion" or kind == "category":
+            self.licensed.spread = True
+        elif kind == "urgency" and self.tokens[start] in _OUTRIGHT:
+            self.licensed.care = True
+        self.clause.mention((start, after, what), kind)
 
     def close(self, end: int) -> None:
         """End a clause before the word `end`, and draw the claims from it."""
-        clause = self.clause
-        topic = self.carried if clause.pronoun else self.about
-        before = len(self.claims)
+        clause, reading = self.clause, self.reading
         names = clause.names
+        topic = self.before.about if clause.pronoun else reading.about
         if clause.mentions or clause.joined:
-            clause.draw(self.claims, names or [topic], self.case, self.number, self.licensed)
-            self.elided = self.claims[before:] or self.elided
-            if clause.others:
-                del self.claims[before:]
+            drawn = draw(clause, names or [topic], self.case, self.licensed)
+            self.elided = drawn or self.elided
+            if not clause.others:
+                reading.claims += drawn
         elif names:
-            elided = self.elided if end - clause.name_end <= _ELLIPSIS else []
-            self.claims += clause.about_names_alone(elided, self.case, self.number)
-        self.about = names[-1] if names else topic
+            elided = self.elided if end - clause.name_words[1] <= _ELLIPSIS[clause.denied] else []
+            reading.claims += draw_from_names(clause, elided, self.case)
+        reading.dark = reading.dark or clause.dark
+        reading.about = names[-1] if names else topic
         self.clause = Clause(clause.wrong)
 
     def _clause_follows(self, index: int, predicates: frozenset[Cue] = _PREDICATES) -> bool:
@@ -204,8 +228,8 @@ class _Reading:
         end = self.links[index][1]
         if end < len(self.tokens) and self.tokens[end] in VERBAL:
             return True
-        for _, _, following in self.links[index + 1 :]:
-            if following in _PARTING:
+        for start, _, following in self.links[index + 1 :]:
+            if following in _PARTING or self.tokens[start] == "that":
                 return False
             if following in predicates:
                 return True
@@ -218,9 +242,10 @@ class _Reading:
             self.close(self.links[index][0])
 
     def on_colon(self, index: int) -> None:
+        dark = self.clause.dark
         if self._clause_follows(index, _VERBS):
             self.close(self.links[index][0])
-        self.clause.verb = True
+        self.clause.verb, self.clause.dark = True, dark
 
     def on_break(self, index: int) -> None:
         self.close(self.links[index][0])
@@ -228,20 +253,13 @@ class _Reading:
 
     def on_which(self, index: int) -> None:
         named = index > 0 and self.links[index - 1][2] == self.last_name
-        names = [self.last_name] if named else []
         self.close(self.links[index][0])
-        self.outer = self.about
-        self.clause.names, self.clause.relative = names, True
+        self.outer = self.reading.about
+        self.clause.names, self.clause.relative = [self.last_name] if named else [], True
 
     def on_close(self, index: int) -> None:
         self.close(self.links[index][0])
-        self.about = self.outer or self.about
-
-    def on_spread(self, index: int) -> None:
-        self.clause.on_spread(self.links[index][:2])
-
-    def on_person(self, index: int) -> None:
-        self.clause.on_person(self.links[index][:2])
+        self.reading.about = self.outer or self.reading.about
 
     def on_lesion(self, index: int) -> None:
         self.clause.on_it()
@@ -257,6 +275,12 @@ class _Reading:
     def on_lack(self, index: int) -> None:
         self.on_without(index)
         self.clause.verb = self.clause.name_denied = True
+
+    def on_spread(self, index: int) -> None:
+        self.clause.on_spread(self.links[index][:2])
+
+    def on_person(self, index: int) -> None:
+        self.clause.on_person(self.links[index][:2])
 
     def on_care(self, index: int) -> None:
         self.clause.on_care(self.links[index][:2])
@@ -292,19 +316,19 @@ _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
     Cue.SECOND: Clause.on_second,
     Cue.DARK: Clause.on_dark,
 }
-_HANDLERS: dict[Cue, Callable[[_Reading, int], None]] = {
-    Cue.COMMA: _Reading.on_comma,
-    Cue.COLON: _Reading.on_colon,
-    Cue.BREAK: _Reading.on_break,
-    Cue.WHICH: _Reading.on_which,
-    Cue.CLOSE: _Reading.on_close,
-    Cue.SPREAD: _Reading.on_spread,
-    Cue.PERSON: _Reading.on_person,
-    Cue.CARE: _Reading.on_care,
-    Cue.LESION: _Reading.on_lesion,
-    Cue.NOT: _Reading.on_not,
-    Cue.LACK: _Reading.on_lack,
-    Cue.WITHOUT: _Reading.on_without,
-    Cue.IF: _Reading.on_if,
-    Cue.INVERTED: _Reading.on_inverted,
+_HANDLERS: dict[Cue, Callable[[_Sentence, int], None]] = {
+    Cue.COMMA: _Sentence.on_comma,
+    Cue.COLON: _Sentence.on_colon,
+    Cue.BREAK: _Sentence.on_break,
+    Cue.WHICH: _Sentence.on_which,
+    Cue.CLOSE: _Sentence.on_close,
+    Cue.LESION: _Sentence.on_lesion,
+    Cue.SPREAD: _Sentence.on_spread,
+    Cue.PERSON: _Sentence.on_person,
+    Cue.CARE: _Sentence.on_care,
+    Cue.NOT: _Sentence.on_not,
+    Cue.LACK: _Sentence.on_lack,
+    Cue.WITHOUT: _Sentence.on_without,
+    Cue.IF: _Sentence.on_if,
+    Cue.INVERTED: _Sentence.on_inverted,
 }

@@ -16,7 +16,8 @@ def as_record(score: KGScore, graph: KnowledgeGraph, answer: str) -> dict[str, A
     """JSON-ready: the numbers, and each claim with its evidence and its place in the answer (characters)."""
     places = spans(answer)
     record: dict[str, Any] = {
-        name: round(getattr(score, name), 4) for name in ("score", "precision", "coverage", "harm", "contradiction_rate")
+        name: round(getattr(score, name), 4)
+        for name in ("score", "precision", "coverage", "harm", "contradiction_rate")
     }
     for name in _MARKS:
         record[name] = [_claim(item, graph, places) for item in getattr(score, name)]

@@ -27,7 +27,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from dermiq.kg.claims import DIAGNOSIS, Claim
+from dermiq.kg.claims import Claim
+from dermiq.kg.clauses import DIAGNOSIS
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.loading import load_graph
 from dermiq.kg.questions import question_types, relations_of

@@ -9,7 +9,7 @@ from itertools import combinations
 
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.linking import normal, words
-from dermiq.kg.relations import KINDS, RELATIONS, STRENGTHS
+from dermiq.kg.relations import CONDITION, KINDS, RELATIONS, STRENGTHS
 
 # Pairs of relations of which one condition cannot have the same value.
 _CLASHES = (
@@ -67,21 +67,27 @@ def _dangling(graph: KnowledgeGraph) -> Iterator[Finding]:
             elif graph.concepts[parent].kind != concept.kind:
                 yield Finding(True, concept.id, f"a {concept.kind} stands below {parent!r}, another kind of concept")
     for fact in graph.facts:
-        if fact.relation not in RELATIONS:
-            yield Finding(True, _where(fact), "unknown relation")
-            continue
-        if fact.strength not in STRENGTHS:
-            yield Finding(True, _where(fact), f"unknown strength {fact.strength!r}")
-        for end, kind in ((fact.subject, "condition"), (fact.value, RELATIONS[fact.relation].range)):
-            if end not in graph.concepts:
-                yield Finding(True, _where(fact), f"{end!r} does not exist")
-            elif graph.concepts[end].kind != kind:
-                yield Finding(True, _where(fact), f"{end!r} is a {graph.concepts[end].kind}, not a {kind}")
+        yield from _misplaced(graph, fact)
+
+
+def _misplaced(graph: KnowledgeGraph, fact: Fact) -> Iterator[Finding]:
+    """A fact of an unknown relation or strength, or between concepts that it cannot join."""
+    if fact.relation not in RELATIONS:
+        yield Finding(True, _where(fact), "unknown relation")
+        return
+    if fact.strength not in STRENGTHS:
+        yield Finding(True, _where(fact), f"unknown strength {fact.strength!r}")
+    for end, kind in ((fact.subject, CONDITION), (fact.value, RELATIONS[fact.relation].range)):
+        if end not in graph.concepts:
+            yield Finding(True, _where(fact), f"{end!r} does not exist")
+        elif graph.concepts[end].kind != kind:
+            yield Finding(True, _where(fact), f"{end!r} is a {graph.concepts[end].kind}, not a {kind}")
 
 
 def _cycles(graph: KnowledgeGraph) -> Iterator[Finding]:
     for concept in graph.concepts:
-        above, level = set(), set(graph.concepts[concept].broader)
+        above: set[str] = set()
+        level = set(graph.concepts[concept].broader)
         while level - above:
             above |= level
             level = {p for one in level if one in graph.concepts for p in graph.concepts[one].broader}

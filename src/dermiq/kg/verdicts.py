@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from dermiq.kg.claims import DIAGNOSIS, TREATMENT, Claim
+from dermiq.kg.claims import Claim
+from dermiq.kg.clauses import DIAGNOSIS, TREATMENT
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.relations import RELATIONS
 
@@ -129,8 +130,9 @@ class Judge:
 
     def _affirmed(self, claim: Claim, facts: list[Fact], against: list[Fact]) -> Verdict:
         value = claim.value
-        if value == _BENIGN_TUMOUR and (malignancy := self._first(self._graph.about(claim.subject, "malignancy"), _is_malignant)):
-            return Verdict("contradicted", "malignancy", (malignancy,))
+        malignancy = self._graph.about(claim.subject, "malignancy")
+        if value == _BENIGN_TUMOUR and (held := self._first(malignancy, _is_malignant)):
+            return Verdict("contradicted", "malignancy", (held,))
         above = self._graph.ancestors[value]
         if exact := self._first(facts, lambda fact: fact.positive and fact.value == value):
             return Verdict("supported", exact.relation, (exact,))
@@ -152,8 +154,9 @@ class Judge:
     def _near(self, claim: Claim, facts: list[Fact]) -> Fact | None:
         """A fact about something below the claim's value, or above it where that carries over."""
         above = self._graph.ancestors[claim.value]
-        return self._first(facts, lambda f: f.positive and claim.value in self._graph.ancestors[f.value]) or self._first(
-            facts, lambda f: f.positive and RELATIONS[f.relation].inherits and f.value in above
+        held = [fact for fact in facts if fact.positive]
+        return self._first(held, lambda fact: claim.value in self._graph.ancestors[fact.value]) or self._first(
+            held, lambda fact: RELATIONS[fact.relation].inherits and fact.value in above
         )
 
     def _closed(self, claim: Claim, facts: list[Fact]) -> Verdict:

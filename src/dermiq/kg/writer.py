@@ -138,7 +138,8 @@ def _assertion(fact: Fact) -> str:
 
 def _denial(fact: Fact) -> str:
     return (
-        f"<owl:NegativePropertyAssertion>\n  <owl:sourceIndividual rdf:resource={quoteattr(CONCEPTS + fact.subject)}/>\n"
+        "<owl:NegativePropertyAssertion>\n"
+        f"  <owl:sourceIndividual rdf:resource={quoteattr(CONCEPTS + fact.subject)}/>\n"
         f'  <owl:assertionProperty rdf:resource="{BASE}{fact.relation}"/>\n'
         f"  <owl:targetIndividual rdf:resource={quoteattr(CONCEPTS + fact.value)}/>\n{_details(fact)}"
         "</owl:NegativePropertyAssertion>\n"

@@ -1,0 +1,24 @@
+"""Does a sentence say yes or no to the question before it?"""
+
+from __future__ import annotations
+
+_REPLIES = {
+    **dict.fromkeys(("yes", "yeah", "yep", "indeed", "absolutely", "certainly", "correct"), True),
+    **dict.fromkeys(("undoubtedly", "definitely", "surely", "sure"), True),
+    **dict.fromkeys(("no", "nope", "nah", "never", "hardly"), False),
+}
+_AFFIRMATIONS = (["it", "does"], ["it", "is"], ["they", "do"], ["they", "are"], ["it", "can"], ["of", "course"])
+_DENIALS = (["by", "no", "means"], ["not", "at", "all"], ["of", "course", "not"])
+_PAUSES = frozenset((",", ".", "!", ";", "\n", "-", "–", "—", ":", "it", "they", "not"))
+
+
+def reply(tokens: list[str]) -> bool | None:
+    """True for a yes, False for a no, None for neither, from the words of a sentence."""
+    if tokens[:3] in _DENIALS:
+        return False
+    said = 2 if tokens[1:2] == [","] else 0  # "Regrettably, it is."
+    if tokens[said : said + 2] in _AFFIRMATIONS:
+        return "not" not in tokens[said : said + 4]
+    if len(tokens) == 1 or tokens[1] in _PAUSES:
+        return _REPLIES.get(tokens[0])
+    return None
