@@ -18,6 +18,7 @@ from dermiq.kg.graph import identifier
 from dermiq.kg.writer import to_rdf_xml
 
 WORK = "handbook"
+DIAGNOSIS, TREATMENT = "diagnosis", "treatment"  # relations of claims that are none of the graph's
 
 # kind -> "label / synonym / ... < broader" for each concept
 _CONCEPTS = {
@@ -58,7 +59,7 @@ _CONCEPTS = {
 _FACTS = {
     "tinea": ("agent!: always dermatophyte", "category!: always fungal infection"),
     "tinea corporis": (
-        "malignancy!: always benign", "contagious!: always contagious", "transmission: typical skin contact",
+        "subtype_of: always tinea", "malignancy!: always benign", "contagious!: always contagious", "transmission: typical skin contact",
         "urgency!: typical routine", "morphology: typical plaque", "secondary_morphology: typical scale",
         "site: typical arm, never scalp", "first_line: typical antifungal", "second_line: possible oral ivermectin",
         "contraindicated: typical corticosteroid, always nystatin", "test: typical skin scraping, never biopsy",

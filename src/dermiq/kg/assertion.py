@@ -49,6 +49,7 @@ class Cue(IntEnum):
     DISTINGUISH = auto()  # of two names that follow, the second is a differential diagnosis of the first
     ALIKE = auto()  # of the names before it, the others are differential diagnoses of the first
     MIMIC = auto()  # the name that follows is a differential diagnosis
+    EXCLUDE = auto()  # likewise; but it denies values
     BECOME = auto()  # the name that follows is what the condition turns into
     FORM = auto()  # the name that follows is what the condition is a form of
     UNLIKE = auto()  # the name that follows has no part in the claim

@@ -61,7 +61,9 @@ class Clause:
     verb = False
     likely = False
     dark = False
+    without = False  # what denies is a preposition
     pairing = False
+    excluding = False
     leaving = False
     relative = False  # "which …"
     spreading = False
@@ -81,7 +83,7 @@ class Clause:
         start, end, value = link
         role = self.role
         if kind == "malignancy" or kind == "category":
-            if value != "pre_malignant" and (role == Cue.UNLIKE or role == Cue.MIMIC):
+            if value != "pre_malignant" and (role == Cue.UNLIKE or (role == Cue.MIMIC and not self.excluding)):
                 return
             if role == Cue.BECOME and kind == "malignancy":
                 value = "pre_malignant"  # "It turns into cancer."
@@ -90,7 +92,7 @@ class Clause:
         positive = self.denied == self.wrong
         if self.denied_once:
             self.denied_once, positive = False, not positive
-        if self.avoided and kind in _CHOSEN:
+        if self.excluding or (self.avoided and kind in _CHOSEN):
             positive = not positive
         words = (start, end)
         self.mentions.append(Mention(value, kind, positive, self.hedged, words, self.line))
@@ -263,6 +265,9 @@ class Clause:
     def _self_care(self, words: Words) -> None:
         if all(mention.kind != "urgency" for mention in self.mentions):
             self.mentions.append(Mention("self_care", "urgency", not self.wrong, self.hedged, words, self.line))
+
+    def on_exclude(self) -> None:
+        self.role, self.excluding, self.verb = Cue.MIMIC, True, True
 
     def on_dark(self) -> None:
         self.dark = True

@@ -32,7 +32,8 @@ _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
 _OUTRIGHT = frozenset(("ambulance", "emergency", "urgent", "urgently", "routine", "routinely"))  # say how soon, alone
 _MENTIONS_PER_OTHER_WORD = 4
 _PHRASE = 3  # so many words of a mention are prose
-_ELLIPSIS = {False: 3, True: 6}  # words after a name that stands for a statement, by denial: "…, but psoriasis is not"
+_ELLIPSIS = 6  # words that may follow a name that stands for a whole statement
+_TRAILING = frozenset("is are was were does do did can has have not them either too neither".split())
 _MEMORY = 20_000
 
 
@@ -217,11 +218,16 @@ class _Sentence:
             if not clause.others:
                 reading.claims += drawn
         elif names:
-            elided = self.elided if end - clause.name_words[1] <= _ELLIPSIS[clause.denied] else []
+            elided = self.elided if self._is_elliptic(clause.name_words[1], end) else []
             reading.claims += draw_from_names(clause, elided, self.case)
         reading.dark = reading.dark or clause.dark
         reading.about = names[-1] if names else topic
         self.clause = Clause(clause.wrong)
+
+    def _is_elliptic(self, name_end: int, end: int) -> bool:
+        """True if a clause stops at its verb: "…, but psoriasis is not (one of them)"."""
+        words = [token for token in self.tokens[name_end:end] if token not in _ENDS]
+        return 0 < len(words) <= _ELLIPSIS and words[-1] in _TRAILING
 
     def _clause_follows(self, index: int, predicates: frozenset[Cue] = _PREDICATES) -> bool:
         """True if what follows a link has a verb of its own before the next conjunction."""
@@ -238,8 +244,15 @@ class _Sentence:
     def on_comma(self, index: int) -> None:
         if self.clause.role == Cue.UNLIKE:
             self.clause.role = None
-        if (self.clause.verb or self.clause.denied) and self._clause_follows(index):
+        clause = self.clause
+        if clause.without and clause.denied_from == len(clause.mentions):  # "without a lens, …"
+            clause.deny(False)
+        if (clause.verb or (clause.denied and clause.mentions)) and self._clause_follows(index):
             self.close(self.links[index][0])
+
+    def on_or(self, index: int) -> None:
+        if index == 0 and self.tokens[self.links[0][0]] == "nor":  # "Nor does it itch."
+            self.clause.deny(end=self.links[0][1])
 
     def on_colon(self, index: int) -> None:
         dark = self.clause.dark
@@ -271,9 +284,11 @@ class _Sentence:
 
     def on_without(self, index: int) -> None:
         self.clause.deny(not self.clause.denied, end=self.links[index][1])
+        self.clause.without = self.clause.denied
 
     def on_lack(self, index: int) -> None:
         self.on_without(index)
+        self.clause.without = False
         self.clause.verb = self.clause.name_denied = True
 
     def on_spread(self, index: int) -> None:
@@ -311,6 +326,7 @@ _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
     Cue.HEDGE: Clause.on_hedge,
     Cue.HISTORY: Clause.on_history,
     Cue.LIKELY: Clause.on_likely,
+    Cue.EXCLUDE: Clause.on_exclude,
     Cue.DISTINGUISH: Clause.on_distinguish,
     Cue.FIRST: Clause.on_first,
     Cue.SECOND: Clause.on_second,
@@ -318,6 +334,7 @@ _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
 }
 _HANDLERS: dict[Cue, Callable[[_Sentence, int], None]] = {
     Cue.COMMA: _Sentence.on_comma,
+    Cue.OR: _Sentence.on_or,
     Cue.COLON: _Sentence.on_colon,
     Cue.BREAK: _Sentence.on_break,
     Cue.WHICH: _Sentence.on_which,
