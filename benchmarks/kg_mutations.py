@@ -26,6 +26,8 @@ from dermiq.kg.relations import RELATIONS
 
 HERE = Path(__file__).parent
 FUNCTIONAL = ("malignancy", "urgency", "contagious")
+# Of a relation that is not closed, but about what is always, typically or never so: an explicit fact decides.
+OPEN_DENIALS = ("negation inserted/open", "negation removed")
 URGENCY = ("self_care", "routine", "urgent", "emergency")
 
 
@@ -126,7 +128,8 @@ class Corruptor:
         else:
             yield self._case(f"gold/{relation}", fact, "supported")
             expected = "contradicted" if self._sure(fact) else "unknown"
-            yield self._case("negation inserted", fact, expected, denied=True)
+            kind = "negation inserted/" + ("closed" if fact.closed else "open")
+            yield self._case(kind, fact, expected, denied=True)
             if relation != "absent_symptom" and (other := self._unrelated(fact)):
                 kind, expected = ("closed", "contradicted") if fact.closed else ("open", "unknown")
                 yield self._case(f"{kind} value swapped/{relation}", fact, expected, value=other)
@@ -200,15 +203,20 @@ def measure(scorer: KGScorer, cases: list[Case]) -> dict[str, Any]:
         for (kind, expected), counts in sorted(matrix.items())
     ]
     gold = [row for row in rows if row["kind"].startswith("gold")]
-    decidable = [row for row in rows if not row["kind"].startswith("gold") and row["expected"] == "contradicted"]
-    open_ = [row for row in rows if not row["kind"].startswith("gold") and row["expected"] == "unknown"]
+    corrupted = [row for row in rows if not row["kind"].startswith("gold")]
+    decidable = [row for row in corrupted if row["expected"] == "contradicted"]
+    denials = [row for row in decidable if row["kind"] in OPEN_DENIALS]
+    closed = [row for row in decidable if row["kind"] not in OPEN_DENIALS]
+    undecided = [row for row in corrupted if row["expected"] == "unknown"]
     return {
         "gold_contradicted": share(gold, "contradicted"),
         "gold_supported": share(gold, "supported"),
-        "decidable_contradicted": share(decidable, "contradicted"),
-        "decidable_supported": share(decidable, "supported"),
-        "open_unknown": share(open_, "unknown"),
-        "open_supported": share(open_, "supported"),
+        "closed_contradicted": share(closed, "contradicted"),
+        "closed_supported": share(closed, "supported"),
+        "denials_contradicted": share(denials, "contradicted"),
+        "denials_supported": share(denials, "supported"),
+        "undecided_unknown": share(undecided, "unknown"),
+        "undecided_supported": share(undecided, "supported"),
         "rows": rows,
     }
 

@@ -308,3 +308,7 @@ def test_own_facts_come_before_those_of_what_it_is_a_form_of():
     assert judged("tinea corporis", "agent", "mite", YES, judge).judgement == "supported"
     assert judged("tinea corporis", "agent", "dermatophyte", YES, judge).judgement == "contradicted"
     assert judged("tinea", "agent", "dermatophyte", YES, judge).judgement == "supported"
+
+
+def test_denying_what_the_case_is_a_form_of_denies_the_case():
+    assert judged("tinea corporis", DIAGNOSIS, "tinea", NO, case="tinea_corporis").judgement == "contradicted"

@@ -29,7 +29,7 @@ _STATING = frozenset(Cue) - {
     Cue.COMMA, Cue.OR, Cue.CLOSE, Cue.WITHOUT, Cue.DARK, Cue.NEUTRAL, Cue.WHICH, Cue.PERSON, Cue.CARE,
 }  # fmt: skip
 _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
-_OUTRIGHT = frozenset(("ambulance", "emergency", "urgent", "urgently", "routine", "routinely"))  # say how soon, alone
+_OUTRIGHT = frozenset(("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely"))  # say how soon, alone
 _MENTIONS_PER_OTHER_WORD = 4
 _PHRASE = 3  # so many words of a mention are prose
 _ELLIPSIS = 6  # words that may follow a name that stands for a whole statement
@@ -266,13 +266,21 @@ class _Sentence:
 
     def on_which(self, index: int) -> None:
         named = index > 0 and self.links[index - 1][2] == self.last_name
+        nobody = self.clause.denied and not self.clause.mentions and not named  # "Nobody who …"
         self.close(self.links[index][0])
+        self.clause.deny(nobody)
         self.outer = self.reading.about
         self.clause.names, self.clause.relative = [self.last_name] if named else [], True
 
     def on_close(self, index: int) -> None:
         self.close(self.links[index][0])
         self.reading.about = self.outer or self.reading.about
+
+    def on_distinguish(self, index: int) -> None:
+        """Two names follow; "Do not confuse them" says that they look alike."""
+        if self.tokens[0] in ("do", "never") and index and self.links[index - 1][2] == Cue.NOT:
+            self.clause.deny(False)
+        self.clause.on_distinguish()
 
     def on_lesion(self, index: int) -> None:
         self.clause.on_it()
@@ -327,7 +335,6 @@ _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
     Cue.HISTORY: Clause.on_history,
     Cue.LIKELY: Clause.on_likely,
     Cue.EXCLUDE: Clause.on_exclude,
-    Cue.DISTINGUISH: Clause.on_distinguish,
     Cue.FIRST: Clause.on_first,
     Cue.SECOND: Clause.on_second,
     Cue.DARK: Clause.on_dark,
@@ -339,6 +346,7 @@ _HANDLERS: dict[Cue, Callable[[_Sentence, int], None]] = {
     Cue.BREAK: _Sentence.on_break,
     Cue.WHICH: _Sentence.on_which,
     Cue.CLOSE: _Sentence.on_close,
+    Cue.DISTINGUISH: _Sentence.on_distinguish,
     Cue.LESION: _Sentence.on_lesion,
     Cue.SPREAD: _Sentence.on_spread,
     Cue.PERSON: _Sentence.on_person,

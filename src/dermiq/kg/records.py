@@ -1,42 +1,106 @@
-"""A score as a record for JSONL, and as text for the terminal."""
+"""Answers to score from JSONL, and their scores as records for JSONL and as text for the terminal."""
 
 from __future__ import annotations
 
+import json
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from dermiq.kg.claims import Claim
+from dermiq.kg.clauses import DIAGNOSIS, TREATMENT
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.linking import spans
+from dermiq.kg.questions import relations_of
+from dermiq.kg.relations import RELATIONS
 from dermiq.kg.scorer import JudgedClaim, KGScore
+from dermiq.kg.verbalising import named, sentences, written
+from dermiq.schema import KnowledgeError
 
-_MARKS = {"supported": "+", "contradicted": "x", "unknown": "?"}
+NUMBERS = ("score", "precision", "coverage", "harm", "contradiction_rate")
+MARKS = {"supported": "+", "contradicted": "x", "unknown": "?"}
+_PHRASES = {
+    DIAGNOSIS: ("has the diagnosis", "does not have the diagnosis"),
+    TREATMENT: ("is treated with", "is not treated with"),
+}
+_WIDTH = 80
+
+
+def read_rows(path: Path, graph: KnowledgeGraph) -> list[dict[str, Any]]:
+    """The answers of a JSONL file, all of which can be scored.
+
+    Args:
+        path: a line holds an object with the texts ``condition`` and ``answer``, if need be ``question_type``, and
+            whatever else.
+        graph: must know the conditions.
+
+    Raises:
+        KnowledgeError: if the file cannot be read, holds nothing, or a line cannot be scored, naming the line.
+    """
+    rows = []
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    rows.append(_row(line, f"{path}, line {number}", graph))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 ({error.reason})"
+        raise KnowledgeError(f"{path} cannot be read: {reason}.") from error
+    if not rows:
+        raise KnowledgeError(f"{path} holds no answers.")
+    return rows
+
+
+def _row(line: str, where: str, graph: KnowledgeGraph) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise KnowledgeError(f"{where}: not JSON ({error}). Each line must be one JSON object.") from error
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("condition", "answer")):
+        raise KnowledgeError(f"{where}: must be an object with the texts 'condition' and 'answer'.")
+    asked = row.get("question_type")
+    if asked is not None and not isinstance(asked, str):
+        raise KnowledgeError(f"{where}: 'question_type' must be a text or null, not {asked!r}.")
+    try:
+        graph.find(row["condition"])
+        relations_of(asked)
+    except KnowledgeError as error:
+        raise KnowledgeError(f"{where}: {error}") from error
+    return row
 
 
 def as_record(score: KGScore, graph: KnowledgeGraph, answer: str) -> dict[str, Any]:
-    """JSON-ready: the numbers, and each claim with its evidence and its place in the answer (characters)."""
+    """JSON-ready: the numbers, and each claim with its evidence and its place in the answer.
+
+    A place is the first character and the last (exclusive) of the words that name the value, so that
+    ``answer[span[0] : span[1]]`` are those words.
+    """
     places = spans(answer)
-    record: dict[str, Any] = {
-        name: round(getattr(score, name), 4)
-        for name in ("score", "precision", "coverage", "harm", "contradiction_rate")
-    }
-    for name in _MARKS:
+    record: dict[str, Any] = {name: round(getattr(score, name), 4) for name in NUMBERS}
+    for name in MARKS:
         record[name] = [_claim(item, graph, places) for item in getattr(score, name)]
     return record
 
 
 def _claim(item: JudgedClaim, graph: KnowledgeGraph, places: list[tuple[int, int]]) -> dict[str, Any]:
     claim = item.claim
-    first, end = claim.words
+    span = _span(claim, places)
     record = {
         "subject": graph.label(claim.subject),
-        "relation": item.verdict.relation,
+        "relation": claim.relation,
         "value": graph.label(claim.value),
         "positive": claim.positive,
         "hedged": claim.hedged,
-        "span": [places[first][0], places[end - 1][1]] if end else None,
+        "span": list(span) if span else None,
         "evidence": [_fact(fact, graph) for fact in item.verdict.evidence],
     }
     return record | {"severity": round(item.severity, 4)} if item.severity else record
+
+
+def _span(claim: Claim, places: list[tuple[int, int]]) -> tuple[int, int] | None:
+    first, end = claim.words
+    return (places[first][0], places[end - 1][1]) if end else None
 
 
 def _fact(fact: Fact, graph: KnowledgeGraph) -> dict[str, Any]:
@@ -52,36 +116,46 @@ def _fact(fact: Fact, graph: KnowledgeGraph) -> dict[str, Any]:
     }
 
 
-def as_text(score: KGScore, graph: KnowledgeGraph, answer: str) -> str:
-    """Readable: the numbers, then every claim with the evidence under it."""
+def as_text(score: KGScore, graph: KnowledgeGraph, answer: str) -> Iterator[tuple[str, str]]:
+    """Readable: the numbers, then every claim with the evidence under it.
+
+    Yields:
+        (line, what it belongs to): ``supported``, ``contradicted``, ``unknown``, ``evidence`` or ``heading``.
+    """
+    yield "   ".join(f"{name.replace('_', ' ')} {getattr(score, name):.2f}" for name in NUMBERS), "heading"
+    if not any(getattr(score, name) for name in MARKS):
+        yield "", "evidence"
+        yield "The answer claims nothing that could be read.", "evidence"
+        return
     places = spans(answer)
-    lines = [
-        f"score {score.score:.2f}   precision {score.precision:.2f}   coverage {score.coverage:.2f}   "
-        f"harm {score.harm:.2f}"
-    ]
-    for name, mark in _MARKS.items():
+    for name, mark in MARKS.items():
         items = getattr(score, name)
-        lines.append(f"\n{name} ({len(items)})")
+        yield "", "evidence"
+        yield f"{name} ({len(items)})", "heading"
         for item in items:
-            lines += _explained(item, graph, answer, places, mark)
-    return "\n".join(lines)
+            yield f"  {mark} {_said(item, graph, answer, places)}", name
+            for line in _evidence(item.verdict.evidence, graph):
+                yield line, "evidence"
 
 
-def _explained(
-    item: JudgedClaim, graph: KnowledgeGraph, answer: str, places: list[tuple[int, int]], mark: str
-) -> list[str]:
+def _said(item: JudgedClaim, graph: KnowledgeGraph, answer: str, places: list[tuple[int, int]]) -> str:
+    """A claim as a sentence, and the words that make it."""
     claim = item.claim
-    said = "" if claim.positive else "not "
-    hedge = " (hedged)" if claim.hedged else ""
-    first, end = claim.words
-    quoted = f'  "{answer[places[first][0] : places[end - 1][1]]}"' if end else ""
-    relation = item.verdict.relation.replace("_", " ")
-    lines = [f"  {mark} {graph.label(claim.subject)}: {relation}: {said}{graph.label(claim.value)}{hedge}{quoted}"]
-    shown = item.verdict.evidence[:3]
-    for fact in shown:
-        note = f"; {fact.note}" if fact.note else ""
-        text = f"{fact.relation.replace('_', ' ')}: {fact.strength} {graph.label(fact.value)}{note}. {graph.cite(fact)}"
-        lines += textwrap.wrap(text, 78, initial_indent="      ", subsequent_indent="      ")
-    if len(item.verdict.evidence) > len(shown):
-        lines.append(f"      and {len(item.verdict.evidence) - len(shown)} more of a complete list")
-    return lines
+    relation = RELATIONS.get(claim.relation)
+    phrases = (relation.phrase, relation.negative) if relation else _PHRASES[claim.relation]
+    text = f"{written(graph.label(claim.subject))} {phrases[not claim.positive]} {named(graph.concepts[claim.value])}"
+    if span := _span(claim, places):
+        quoted = "".join(character if character.isprintable() else " " for character in answer[slice(*span)])
+        text += f'  "{quoted}"'
+    if claim.hedged:
+        text += "  hedged"
+    return f"{text}  severity {item.severity:.2f}" if item.severity else text
+
+
+def _evidence(facts: tuple[Fact, ...], graph: KnowledgeGraph) -> list[str]:
+    if not facts:
+        return []
+    start = "A complete list: " if len(facts) > 1 else ""
+    cited = "; ".join(dict.fromkeys(map(graph.cite, facts)))
+    text = f"{start}{' '.join(sentences(graph, facts))} [{cited}]"
+    return textwrap.wrap(text, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
