@@ -2,6 +2,23 @@
 
 from dermiq.kg.graph import Citation, Concept, Fact, KnowledgeGraph
 from dermiq.kg.loading import load_graph
+from dermiq.kg.retrieval import Passage, Retriever
+from dermiq.kg.rewards import KGContradiction, KGCoverage, KGHarm, KGPrecision
 from dermiq.kg.scorer import JudgedClaim, KGScore, KGScorer
 
-__all__ = ["Citation", "Concept", "Fact", "JudgedClaim", "KGScore", "KGScorer", "KnowledgeGraph", "load_graph"]
+__all__ = [
+    "Citation",
+    "Concept",
+    "Fact",
+    "JudgedClaim",
+    "KGContradiction",
+    "KGCoverage",
+    "KGHarm",
+    "KGPrecision",
+    "KGScore",
+    "KGScorer",
+    "KnowledgeGraph",
+    "Passage",
+    "Retriever",
+    "load_graph",
+]

@@ -32,7 +32,7 @@ from dermiq.schema import DermIQError, KnowledgeError
 
 WELL, WANTING, FAILED, INTERRUPTED = 0, 1, 2, 130
 CONSOLE = Console(stderr=True)
-_STYLES = {"heading": "bold", "supported": "green", "contradicted": "red", "unknown": "yellow", "evidence": "default"}
+_STYLES = {"heading": "bold", "supported": "green", "contradicted": "red", "unknown": "yellow", "evidence": ""}
 _EXAMPLES = """\
 examples:
   python -m dermiq.kg describe scabies
@@ -57,7 +57,7 @@ def build(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Say what is wrong with an ontology, or with files laid on top of it."""
+    """Say what is wrong with an ontology."""
     paths = [options.file or ONTOLOGY, *options.merge]
     graphs = [read_graph(read_bytes(path), str(path)) for path in paths]
     graph = merged(graphs) if len(graphs) > 1 else graphs[0]  # laying on top would hide what is stated twice
@@ -91,7 +91,7 @@ def list_conditions(options: argparse.Namespace) -> int:
 
 
 def import_(options: argparse.Namespace) -> int:
-    """Add synonyms, definitions and identifiers from the Disease and the Symptom Ontology."""
+    """Add synonyms and identifiers of other ontologies."""
     sources = [path for path in (options.doid, options.symp) if path]
     if not sources:
         raise KnowledgeError("Nothing to import: name a file with --doid or --symp.")
@@ -139,7 +139,7 @@ def _score_file(scorer: KGScorer, source: Path, target: Path | None) -> int:
 
 
 def retrieve(options: argparse.Namespace) -> int:
-    """Find the facts that answer a question, as a prompt would get them."""
+    """Find the facts that answer a question."""
     retriever = Retriever(options.ontology, options.merge, options.budget)
     if passages := retriever.retrieve(options.question, options.condition):
         print(as_context(passages))

@@ -176,9 +176,10 @@ class KnowledgeGraph:
         Raises:
             KnowledgeError: if there is none, naming the closest.
         """
-        for key in (self.by_name.get(name.strip().lower(), ""), identifier(name), self._folded.get(_fold(name), "")):
-            if key in self.concepts and self.concepts[key].kind == CONDITION:
-                return self.concepts[key]
+        found = self.concepts.get(self.by_name.get(name.strip().lower(), "") or identifier(name))
+        found = found if found and found.kind == CONDITION else self.concepts.get(self._folded.get(_fold(name), ""))
+        if found:
+            return found
         for concept in self.conditions:
             if name in concept.xrefs:
                 return concept

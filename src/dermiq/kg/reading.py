@@ -29,7 +29,10 @@ _STATING = frozenset(Cue) - {
     Cue.COMMA, Cue.OR, Cue.CLOSE, Cue.WITHOUT, Cue.DARK, Cue.NEUTRAL, Cue.WHICH, Cue.PERSON, Cue.CARE,
 }  # fmt: skip
 _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
-_OUTRIGHT = frozenset(("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely"))  # say how soon, alone
+# They say how soon without a word of care.
+_OUTRIGHT = frozenset(
+    ("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely")
+)
 _MENTIONS_PER_OTHER_WORD = 4
 _PHRASE = 3  # so many words of a mention are prose
 _ELLIPSIS = 6  # words that may follow a name that stands for a whole statement

@@ -56,7 +56,8 @@ def _row(line: str, where: str, graph: KnowledgeGraph) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise KnowledgeError(f"{where}: not JSON ({error}). Each line must be one JSON object.") from error
+        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        raise KnowledgeError(f"{where}: not JSON ({reason}). Each line must be one JSON object.") from error
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("condition", "answer")):
         raise KnowledgeError(f"{where}: must be an object with the texts 'condition' and 'answer'.")
     asked = row.get("question_type")

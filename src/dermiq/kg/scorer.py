@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,6 +92,19 @@ class KGScore:
         return len(self.contradicted) / total if total else 0.0
 
 
+class _Engine:
+    """What scorers of the same ontology share: the graph, how text is read, and what was found out before."""
+
+    def __init__(self, ontology: Path | None, merge: tuple[Path, ...]) -> None:
+        self.graph = load_graph(ontology, merge)
+        self.reader = ClaimReader(self.graph)
+        self.judge = Judge(self.graph)
+        self.needed: dict[tuple[str, tuple[str, ...]], float] = {}
+
+
+_engine = lru_cache(maxsize=4)(_Engine)
+
+
 class KGScorer:
     """Scores answers; as a reward, a function of (answer, sample) in [0, 1].
 
@@ -102,23 +115,16 @@ class KGScorer:
 
     def __init__(self, ontology: Path | None = None, merge: list[Path] | None = None) -> None:
         self.ontology = ontology
-        self.merge = merge
+        self.merge = tuple(merge or ())
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"ontology": self.ontology, "merge": self.merge}
-
-    @cached_property
+    @property
     def graph(self) -> KnowledgeGraph:
         """The knowledge graph, loaded on first use."""
-        return load_graph(self.ontology, self.merge or ())
+        return self._shared.graph
 
-    @cached_property
-    def _reader(self) -> ClaimReader:
-        return ClaimReader(self.graph)
-
-    @cached_property
-    def _judge(self) -> Judge:
-        return Judge(self.graph)
+    @property
+    def _shared(self) -> _Engine:
+        return _engine(self.ontology, self.merge)
 
     def __call__(self, answer: Answer, sample: Sample) -> float:
         """The score of a completion: its reasoning, and the diagnosis it names."""
@@ -140,9 +146,10 @@ class KGScorer:
         Raises:
             KnowledgeError: if the graph has no such condition, or there is no such type of question.
         """
-        case = self.graph.find(condition).id
+        shared = self._shared
+        case = shared.graph.find(condition).id
         relations = relations_of(question_type)
-        judged = self._judged(self._reader.read(answer, case), case)
+        judged = self._judged(shared.reader.read(answer, case), case)
         supported, contradicted, unknown = judged
         refuted = {item.claim.sentence for item in contradicted}
         counted = [item for item in supported if self._counts(item, case, relations, refuted)]
@@ -163,7 +170,7 @@ class KGScorer:
         contradicted: list[JudgedClaim] = []
         unknown: list[JudgedClaim] = []
         seen = set()
-        judge = self._judge
+        judge = self._shared.judge
         for claim in sorted(claims, key=_hedged):
             said = claim[:4]
             if said in seen:
@@ -203,17 +210,14 @@ class KGScorer:
 
     def _needed(self, case: str, relations: tuple[str, ...], overall: bool) -> float:
         """The weight that covers a question in full."""
-        needed = self._known_needs.get((case, relations))
+        known = self._shared.needed
+        needed = known.get((case, relations))
         if needed is None:
             must_have = [fact for name in relations for fact in self.graph.about(case, name) if _is_must(fact)]
             there = _total({(fact.relation, fact.value): 1.0 for fact in must_have}, overall)
             needed = max(1.0, min(there, NEEDED_OVERALL if overall else NEEDED))
-            self._known_needs[case, relations] = needed
+            known[case, relations] = needed
         return needed
-
-    @cached_property
-    def _known_needs(self) -> dict[tuple[str, tuple[str, ...]], float]:
-        return {}
 
     def _severity(self, claim: Claim, verdict: Verdict, case: str) -> float:
         severity = _SEVERITY.get(verdict.relation, _OTHER_SEVERITY)
