@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dermiq.kg import Citation, Concept, Fact, KGScorer, KGScore, KnowledgeGraph
+from dermiq.kg import Citation, Concept, Fact, KGScore, KGScorer, KnowledgeGraph
 from dermiq.kg.claims import Claim
 from dermiq.kg.graph import identifier
 from dermiq.kg.writer import to_rdf_xml
@@ -30,7 +30,9 @@ _CONCEPTS = {
         "melanocytic nevus / naevus / mole",
         "scabies",
     ),
-    "category": ("infection", "fungal infection < infection", "benign tumour", "melanocytic tumour", "inflammatory disease"),
+    "category": (
+        "infection", "fungal infection < infection", "benign tumour", "melanocytic tumour", "inflammatory disease",
+    ),
     "malignancy": ("benign / harmless", "pre-malignant / premalignant", "malignant / cancer"),
     "contagion": ("contagious", "non-contagious"),
     "urgency": ("self-care", "routine / routine appointment", "urgent / urgent referral", "emergency / emergency care"),
@@ -59,7 +61,8 @@ _CONCEPTS = {
 _FACTS = {
     "tinea": ("agent!: always dermatophyte", "category!: always fungal infection"),
     "tinea corporis": (
-        "subtype_of: always tinea", "malignancy!: always benign", "contagious!: always contagious", "transmission: typical skin contact",
+        "subtype_of: always tinea", "malignancy!: always benign",
+        "contagious!: always contagious", "transmission: typical skin contact",
         "urgency!: typical routine", "morphology: typical plaque", "secondary_morphology: typical scale",
         "site: typical arm, never scalp", "first_line: typical antifungal", "second_line: possible oral ivermectin",
         "contraindicated: typical corticosteroid, always nystatin", "test: typical skin scraping, never biopsy",
@@ -69,11 +72,12 @@ _FACTS = {
         "category!: always inflammatory disease", "malignancy!: always benign", "contagious!: always non-contagious",
         "urgency!: typical routine", "morphology: always plaque, never vesicle",
         "secondary_morphology: typical silvery scale", "colour!: typical red, possible silver",
-        "site: typical elbow, typical scalp, possible face", "symptom: possible itch", "first_line: typical topical corticosteroid, typical emollient",
+        "site: typical elbow, typical scalp, possible face", "symptom: possible itch",
+        "first_line: typical topical corticosteroid, typical emollient",
         "second_line: possible excision", "contraindicated: typical oral corticosteroid, never hydrocortisone",
         "absent_symptom: typical fever, possible numbness", "cause: possible stress", "trigger: typical alcohol",
-        "risk_factor: possible sunlight", "differential: typical tinea corporis", "test_not_needed: typical blood tests",
-        "course: typical chronic",
+        "risk_factor: possible sunlight", "differential: typical tinea corporis",
+        "test_not_needed: typical blood tests", "course: typical chronic",
     ),
     "melanoma": (
         "category!: always melanocytic tumour", "malignancy!: always malignant", "contagious!: always non-contagious",

@@ -76,14 +76,13 @@ def mine(tmp_path: Path) -> Path:
 def answers(tmp_path: Path) -> Path:
     path = tmp_path / "answers.jsonl"
     rows = ({"condition": "scabies", "answer": TRUE, "id": 7}, {"condition": "scabies", "answer": FALSE})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return path
 
 
 def test_help_names_every_command_and_the_exit_codes(run: Run) -> None:
     code, out, _ = run("--help")
-    assert code == 0
-    assert all(f"\n    {command}" in out for command in COMMANDS)
+    assert code == 0 and all(f"\n    {command}" in out for command in COMMANDS)
     assert "exit code: 0" in out and "No clinician" in out
 
 
@@ -134,19 +133,14 @@ def test_build_writes_nothing_from_tables_with_errors(run: Run, tmp_path: Path) 
     code, said, _ = run("build", "--source", small_tables(tmp_path, STAIN % "bening"), "--out", out)
     assert code == 1
     assert "error: stain malignancy bening: 'bening' does not exist" in said
+    code, _, err = run("build", "--source", small_tables(tmp_path, "name: [stain"), "--out", out)
+    assert code == 2 and "stain.yaml" in err
     assert out.read_text() == "as it was"
-
-
-def test_build_from_broken_tables(run: Run, tmp_path: Path) -> None:
-    code, _, err = run("build", "--source", small_tables(tmp_path, "name: [stain"), "--out", tmp_path / "x.owl")
-    assert code == 2
-    assert "stain.yaml" in err
 
 
 def test_validate_good_files(run: Run, small: Path, tmp_path: Path) -> None:
     code, out, _ = run("validate", small)
-    assert code == 0
-    assert "6 conditions" in out and "0 errors" in out
+    assert code == 0 and "6 conditions" in out and "0 errors" in out
     zipped = tmp_path / "small.owl.gz"
     zipped.write_bytes(gzip.compress(small.read_bytes()))
     assert run("validate", zipped)[:2] == (0, out.replace("small.owl", "small.owl.gz"))
@@ -162,9 +156,7 @@ def test_validate_lists_every_error(run: Run, small: Path, tmp_path: Path) -> No
 
 def test_validate_with_files_on_top(run: Run, mine: Path) -> None:
     assert run("validate", mine)[0] == 1  # alone, its values do not exist
-    code, out, _ = run("validate", "--merge", mine)
-    assert code == 0
-    assert "0 errors" in out
+    assert run("validate", "--merge", mine)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -216,11 +208,11 @@ def test_import_of_the_real_ontologies(run: Run, data_root: Path, tmp_path: Path
 
 
 def test_import_says_what_is_missing(run: Run, small: Path, tmp_path: Path) -> None:
-    code, _, err = run("import", "--out", tmp_path / "x.owl")
-    assert code == 2 and "--doid or --symp" in err
-    code, _, err = run("import", "--doid", small, "--out", tmp_path / "x.owl")
-    assert code == 2 and "Take doid.owl" in err
-    assert not (tmp_path / "x.owl").exists()
+    out = tmp_path / "x.owl"
+    for arguments, message in (((), "--doid or --symp"), (("--doid", small), "Take doid.owl")):
+        code, _, err = run("import", *arguments, "--out", out)
+        assert code == 2 and message in err
+    assert not out.exists()
 
 
 def test_score_one_answer(run: Run) -> None:
@@ -252,27 +244,6 @@ def test_score_a_file_to_a_file(run: Run, answers: Path, tmp_path: Path) -> None
     assert f"{out}: 2 answers. Means: score {mean:.3f}" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "scores.jsonl"]
     assert run("score", "--input", answers)[1] == out.read_text(encoding="utf-8")
-
-
-def test_score_writes_a_lone_surrogate_as_json(run: Run, tmp_path: Path) -> None:
-    path, out = tmp_path / "a.jsonl", tmp_path / "scores.jsonl"
-    row = {"condition": "scabies", "answer": "\ud800 is contagious"}
-    path.write_text(json.dumps(row), encoding="utf-8")
-    assert run("score", "--input", path, "--output", out)[0] == 0
-    assert json.loads(out.read_text(encoding="utf-8"))["answer"] == row["answer"]
-
-
-@pytest.mark.parametrize("line", ['{"condition": "sca', '{"condition": "scabbies", "answer": "x"}'])
-def test_score_leaves_everything_as_it_was_if_a_line_is_bad(line: str, run: Run, answers: Path, tmp_path: Path) -> None:
-    out = tmp_path / "scores.jsonl"
-    out.write_text("as it was")
-    with answers.open("a") as file:
-        file.write(line)
-    code, _, err = run("score", "--input", answers, "--output", out)
-    assert code == 2
-    assert f"{answers}, line 3: " in err
-    assert out.read_text() == "as it was"
-    assert not out.with_name("scores.jsonl.part").exists()
 
 
 @pytest.mark.parametrize(
@@ -311,8 +282,7 @@ def test_output_to_what_is_no_file_or_a_link(run: Run, tmp_path: Path) -> None:
 
 def test_retrieve(run: Run) -> None:
     code, out, _ = run("retrieve", "How is scabies treated?")
-    assert code == 0
-    assert out.startswith("1. Scabies ") and "permethrin" in out and "\nSources:\n[1] " in out
+    assert code == 0 and out.startswith("1. Scabies ") and "permethrin" in out and "\nSources:\n[1] " in out
     code, out, _ = run("retrieve", "How is it treated?", "--condition", "scabies")
     assert code == 0 and "permethrin" in out
 
@@ -321,10 +291,9 @@ def test_retrieve_finds_nothing(run: Run) -> None:
     code, out, err = run("retrieve", "hello")
     assert (code, out) == (1, "")
     assert "name a condition" in err
-    code, _, err = run("retrieve", "How is scabies treated?", "--budget", "3")
-    assert code == 2 and "--budget 3 is too small" in err
-    assert run("retrieve", "How is scabies treated?", "--budget", "0")[0] == 2
-    assert run("retrieve", "hello", "--condition", "scabbies")[0] == 2
+    assert "--budget 3 is too small" in run("retrieve", "How is scabies treated?", "--budget", "3")[2]
+    for arguments in (("scabies", "--budget", "3"), ("scabies", "--budget", "0"), ("hello", "--condition", "scabbies")):
+        assert run("retrieve", *arguments)[0] == 2
 
 
 def test_describe_and_graph(run: Run, tmp_path: Path) -> None:
@@ -338,15 +307,9 @@ def test_describe_and_graph(run: Run, tmp_path: Path) -> None:
     assert ElementTree.parse(path).getroot().tag.endswith("svg")
 
 
-def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "dermiq.kg", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,  # type: ignore[call-overload]
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from dataclasses import replace
 
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from dermiq.kg import Fact, KGScore, KGScorer, KnowledgeGraph
 from dermiq.kg.assertion import CUES
 from dermiq.kg.linking import words
-from dermiq.kg.questions import QUESTION_TYPES
+from dermiq.kg.questions import QUESTION_TYPES, relations_of
 from dermiq.kg.scorer import MAX_WORDS
 from dermiq.kg.verbalising import sentences
 
@@ -27,13 +26,20 @@ EXAMPLES = settings(max_examples=150, deadline=None)
 
 # Kinds whose names are nouns, which can stand for one another in a sentence.
 NOUNS = ("lesion", "surface", "site", "symptom", "dermoscopy", "agent", "test", "treatment")
-HEDGES = ("It may be that {}", "Possibly, {}", "Perhaps {}", "It is possible that {}", "Maybe {}", "It might be that {}")
+HEDGES = (
+    "It may be that {}",
+    "Possibly, {}",
+    "Perhaps {}",
+    "It is possible that {}",
+    "Maybe {}",
+    "It might be that {}",
+)
 DENIALS = ("It is not true that {}", "It is wrong to say that {}", "It is a myth that {}")
 
 
 def gold_facts(condition: str) -> list[Fact]:
-    """What is always or typically so, without notes."""
-    facts = [fact for listed in GRAPH.facts_of(condition).values() for fact in listed]
+    """What is always or typically so and asked for by some question, without notes."""
+    facts = [fact for relation in relations_of(None) for fact in GRAPH.facts_of(condition).get(relation, ())]
     return [replace(fact, note="") for fact in facts if fact.strength in ("always", "typical")]
 
 
@@ -71,7 +77,9 @@ def test_the_empty_answer_scores_nothing(question):
             assert score(answer, condition, question).score == 0
 
 
-@pytest.mark.parametrize("separator", [", ", " ", " and ", " - ", "\n", "\n- ", "\n* ", ". ", "; ", ": ", " | ", "\t", " / "])
+@pytest.mark.parametrize(
+    "separator", [", ", " ", " and ", " - ", "\n", "\n- ", "\n* ", ". ", "; ", ": ", " | ", "\t", " / "]
+)
 def test_a_list_of_terms_scores_next_to_nothing(separator):
     scores = {}
     for condition in CONDITIONS:
@@ -88,7 +96,15 @@ def test_a_shuffled_list_of_terms_scores_next_to_nothing_for_any_question(data):
     labels = data.draw(st.permutations([GRAPH.label(fact.value) for fact in gold_facts(condition)]))
     question = data.draw(st.sampled_from([None, *QUESTION_TYPES]))
     assert score(", ".join(labels), condition, question).score <= NEAR_ZERO
-    assert score(f"{GRAPH.label(condition)}: {', '.join(labels)}", condition, question).score <= NEAR_ZERO
+
+
+def test_a_list_of_all_terms_behind_a_name_and_a_colon_scores_next_to_nothing():
+    scores = {}
+    for condition in CONDITIONS:
+        labels = [GRAPH.label(fact.value) for fact in gold_facts(condition)]
+        scores[condition] = score(f"{GRAPH.label(condition)}: {', '.join(labels)}", condition).score
+    high = {condition: value for condition, value in scores.items() if value > NEAR_ZERO}
+    assert not high, f"{len(high)} of {len(scores)}, mean {sum(scores.values()) / len(scores):.2f}"
 
 
 @given(some_facts(), st.integers(2, 30))
@@ -158,10 +174,12 @@ WRONG = wrong_facts()
 @pytest.mark.parametrize("relation", ["agent", "contagious", "malignancy", "urgency"])
 def test_a_wrong_sentence_is_contradicted(relation):
     wrong = [fact for fact in WRONG if fact.relation == relation]
-    assert len(wrong) > 30
+    assert len(wrong) > 10
     for fact in wrong:
         found = score(said([fact]), fact.subject)
-        assert (fact.subject, fact.value) in {(item.claim.subject, item.claim.value) for item in found.contradicted}, fact
+        assert (fact.subject, fact.value) in {(item.claim.subject, item.claim.value) for item in found.contradicted}, (
+            fact
+        )
         assert found.score == 0
 
 
@@ -261,65 +279,3 @@ def test_any_salad_of_names_and_cues_has_a_score(pieces, condition, question):
 @EXAMPLES
 def test_any_text_has_a_score(text, condition):
     check_bounds(score(text, condition))
-
-
-MEGABYTE = 1_000_000
-LONG = {
-    "prose": "Psoriasis is contagious, but it does not itch (which is rare). ",
-    "one sentence": "psoriasis is contagious and not red, ",
-    "one word": "a",
-    "names": "psoriasis ",
-    "denials": "not ",
-    "contractions": "isn't ",
-    "beginnings of names": "squamous cell ",
-    "full stops": ". ",
-    "questions": "Is psoriasis contagious? ",
-    "names alike": "psoriasis and melanoma are alike and ",
-    "control characters": "\x00\x01\x1b[31m psoriasis\x7f is \x0bred. ",
-    "right to left": "الصدفية \u202epsoriasis is red\u202c مرض. ",
-    "emoji and combining marks": "p\u0301s\u0301 🧑🏽\u200d⚕️ psoriasis is red ",
-    "capitals that grow": "İẞΣ psoriasis ",
-    "which": "which is psoriasis ",
-    "apostrophes": "'" * 7 + "n't ",
-    "hyphens": "flat-",
-    "colons": "psoriasis: ",
-}
-
-
-@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
-def test_a_megabyte_is_read_in_seconds(text):
-    answer = text * (MEGABYTE // len(text))
-    start = time.perf_counter()
-    check_bounds(score(answer, "psoriasis"))
-    assert time.perf_counter() - start < SECONDS
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "Psoriasis " + "(" * 100_000 + " is red " + ")" * 100_000,
-        "Psoriasis (" + "which is red (" * 50_000 + ")" * 50_000,
-        "Psoriasis is red" + "," * 100_000 + " and scaly.",
-        "Psoriasis is " + "red, " * 100_000,
-        "Psoriasis" + " , not" * 100_000 + " red.",
-        "Psoriasis is " + ", ".join(NAMES * 20),
-    ],
-    ids=["parentheses", "relative clauses", "commas", "a list", "denials", "every name"],
-)
-def test_deep_and_long_sentences_are_read_in_seconds(answer):
-    start = time.perf_counter()
-    check_bounds(score(answer, "psoriasis"))
-    assert time.perf_counter() - start < SECONDS
-
-
-def test_time_grows_in_step_with_length():
-    def seconds(times: int) -> float:
-        answer = "psoriasis and melanoma are alike and not red, " * times
-        tries = []
-        for _ in range(3):
-            start = time.perf_counter()
-            score(answer, "psoriasis")
-            tries.append(time.perf_counter() - start)
-        return min(tries)
-
-    assert seconds(8000) < 8 * 4 * seconds(1000)

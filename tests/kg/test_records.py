@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermiq.kg import KGScorer
+from dermiq.kg.__main__ import main
 from dermiq.kg.records import MARKS, NUMBERS, as_record, as_text, read_rows
 from dermiq.kg.relations import REVIEW_STATUS
 from dermiq.schema import KnowledgeError
@@ -178,3 +179,21 @@ def test_no_rows_and_no_file(tmp_path: Path) -> None:
         rows(tmp_path, b"\n \n")
     with pytest.raises(KnowledgeError, match=r"none\.jsonl cannot be read: No such file"):
         read_rows(tmp_path / "none.jsonl", GRAPH)
+
+
+def test_score_writes_a_lone_surrogate_as_json(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.jsonl", tmp_path / "scores.jsonl"
+    row = {"condition": "scabies", "answer": "\ud800 is contagious"}
+    path.write_text(json.dumps(row), encoding="utf-8")
+    assert main(["score", "--input", str(path), "--output", str(out)]) == 0
+    assert json.loads(out.read_text(encoding="utf-8"))["answer"] == row["answer"]
+
+
+def test_a_bad_line_leaves_everything_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "answers.jsonl", tmp_path / "scores.jsonl"
+    path.write_bytes(GOOD + GOOD + b'{"condition": "sca')
+    out.write_text("as it was")
+    assert main(["score", "--input", str(path), "--output", str(out)]) == 2
+    assert f"{path}, line 3: not JSON" in capsys.readouterr().err
+    assert out.read_text() == "as it was"
+    assert not out.with_name("scores.jsonl.part").exists()

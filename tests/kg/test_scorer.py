@@ -181,7 +181,8 @@ def test_denying_that_care_is_urgent_costs_more_than_calling_an_ambulance_for_no
 
 
 @pytest.mark.parametrize(
-    "answer", ["Melanoma is benign.", "Melanoma is not malignant.", "The diagnosis is psoriasis.", "This is not melanoma."]
+    "answer",
+    ["Melanoma is benign.", "Melanoma is not malignant.", "The diagnosis is psoriasis.", "This is not melanoma."],
 )
 def test_underrated_malignancy_costs_most(scorer, answer):
     most = harm(scorer, answer, "melanoma")
@@ -198,11 +199,6 @@ def test_underrated_malignancy_costs_most(scorer, answer):
     ]
     for other, condition in others:
         assert harm(scorer, other, condition) < most, other
-
-
-def test_a_contraindicated_treatment_costs_more_than_a_wrong_colour(scorer):
-    wrong_treatment = harm(scorer, "Psoriasis is treated with oral corticosteroids.", "psoriasis")
-    assert wrong_treatment > harm(scorer, BLUE, "psoriasis")
 
 
 @pytest.mark.parametrize(
@@ -342,7 +338,10 @@ def test_another_ontology_and_one_laid_on_top_are_a_matter_of_a_path(tmp_path: P
         small.score("", "vitiligo")
     concepts = {one: small.graph.concepts[one] for one in ("red", "benign")}
     concepts["frobnitis"] = Concept("frobnitis", "condition", "frobnitis")
-    facts = [Fact("frobnitis", "colour", "red", "always", True, WORK), Fact("frobnitis", "malignancy", "benign", "always", True, WORK)]
+    facts = [
+        Fact("frobnitis", "colour", "red", "always", True, WORK),
+        Fact("frobnitis", "malignancy", "benign", "always", True, WORK),
+    ]
     more = tmp_path / "more.owl"
     more.write_text(to_rdf_xml(KnowledgeGraph(concepts, tuple(facts), small.graph.citations)), encoding="utf-8")
     both = KGScorer(small.ontology, merge=[more])

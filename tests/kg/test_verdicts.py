@@ -107,7 +107,9 @@ def test_values_exclude_each_other(subject, relation, value, positive, judgement
 
 
 @pytest.mark.parametrize("positive", [YES, NO])
-@pytest.mark.parametrize(("subject", "relation", "value"), [("scabies", "malignancy", "benign"), ("tinea", "urgency", "routine")])
+@pytest.mark.parametrize(
+    ("subject", "relation", "value"), [("scabies", "malignancy", "benign"), ("tinea", "urgency", "routine")]
+)
 def test_nothing_is_known_where_the_graph_holds_no_value(subject, relation, value, positive):
     assert decided(subject, relation, value, positive) == ("unknown", set())
 
@@ -139,7 +141,12 @@ def test_an_explicit_negative_decides_even_where_values_exclude_each_other(posit
         ("psoriasis", "colour", "silver", ("colour", "silver")),  # possibly so
         ("psoriasis", "morphology", "silvery scale", ("secondary_morphology", "silvery_scale")),
         ("psoriasis", "secondary_morphology", "plaque", ("morphology", "plaque")),
-        ("psoriasis", "secondary_morphology", "scale", ("secondary_morphology", "silvery_scale")),  # a more general name
+        (
+            "psoriasis",
+            "secondary_morphology",
+            "scale",
+            ("secondary_morphology", "silvery_scale"),
+        ),  # a more general name
         ("psoriasis", "site", "arm", ("site", "elbow")),
         ("scabies", "agent", "mite", ("agent", "sarcoptes_scabiei")),
         ("scabies", "symptom", "itch", ("symptom", "night_itch")),
@@ -154,7 +161,12 @@ def test_an_explicit_negative_decides_even_where_values_exclude_each_other(posit
         ("psoriasis", "cause", "sunlight", ("risk_factor", "sunlight")),
         ("melanoma", "test", "punch biopsy", ("test", "biopsy")),
         ("psoriasis", TREATMENT, "hydrocortisone", ("first_line", "topical_corticosteroid")),
-        ("psoriasis", TREATMENT, "corticosteroid", ("first_line", "topical_corticosteroid")),  # though one is contraindicated
+        (
+            "psoriasis",
+            TREATMENT,
+            "corticosteroid",
+            ("first_line", "topical_corticosteroid"),
+        ),  # though one is contraindicated
         ("melanocytic nevus", "colour", "brown", ("colour", "dark_brown")),
     ],
 )
@@ -182,7 +194,12 @@ def test_affirming_what_a_fact_bears_out(subject, relation, value, evidence):
         # a closed list that it is not on
         ("scabies", "agent", "staphylococcus aureus", {("agent", "sarcoptes_scabiei")}),
         ("scabies", "first_line", "emollient", {("first_line", "permethrin")}),
-        ("scabies", "transmission", "insect bite", {("transmission", "skin_contact"), ("transmission", "shared_objects")}),
+        (
+            "scabies",
+            "transmission",
+            "insect bite",
+            {("transmission", "skin_contact"), ("transmission", "shared_objects")},
+        ),
         ("psoriasis", "colour", "blue", {("colour", "red"), ("colour", "silver")}),
         ("psoriasis", "category", "infection", {("category", "inflammatory_disease")}),
         ("tinea corporis", "agent", "mite", {("agent", "dermatophyte")}),  # closed for what it is a form of

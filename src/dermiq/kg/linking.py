@@ -113,7 +113,6 @@ class Linker:
     def __init__(self, entries: Iterable[tuple[str, Any]]) -> None:
         self._root: dict[str, _Node] = {}
         self._normal: dict[str, str] = {}
-        self._starts: dict[str, _Node | None] = {}
         for form, meaning in entries:
             node: _Node = [None, self._root]
             for word in words(form):
@@ -126,28 +125,22 @@ class Linker:
         if folded is None:
             if len(self._normal) >= _MEMORY:
                 self._normal.clear()
-                self._starts.clear()
             folded = self._normal[word] = normal(word)
         return folded
 
-    def _start(self, word: str) -> _Node | None:
-        """The forms that a word may start."""
-        node = self._starts[word] = self._root.get(self._fold(word))
-        return node
-
     def link(self, tokens: list[str]) -> list[Link]:
         """The longest forms in the words of a text, from left to right, none overlapping another."""
-        starts, fold = self._starts, self._fold
+        memory, root = self._normal, self._root
+        folded = [memory.get(word) or self._fold(word) for word in tokens]
         found: list[Link] = []
-        last, free = len(tokens), 0
-        nodes = [starts[word] if word in starts else self._start(word) for word in tokens]
-        for start, node in enumerate(nodes):
+        last, free = len(folded), 0
+        for start, node in enumerate(map(root.get, folded)):
             if node is None or start < free:
                 continue
             what, children = node
             position = end = start + 1
             while children and position < last:
-                node = children.get(fold(tokens[position]))
+                node = children.get(folded[position])
                 if node is None:
                     break
                 longer, children = node

@@ -37,7 +37,7 @@ _MENTIONS_PER_OTHER_WORD = 4
 _PHRASE = 3  # so many words of a mention are prose
 _ELLIPSIS = 6  # words that may follow a name that stands for a whole statement
 _TRAILING = frozenset("is are was were does do did can has have not them either too neither".split())
-_MEMORY = 20_000
+_MEMORY = 32_768
 
 
 @dataclass(slots=True)
