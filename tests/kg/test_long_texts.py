@@ -71,7 +71,7 @@ def test_a_megabyte_is_read_in_seconds(text):
         "Psoriasis is red" + "," * 100_000 + " and scaly.",
         "Psoriasis is " + "red, " * 100_000,
         "Psoriasis" + " , not" * 100_000 + " red.",
-        "Psoriasis is " + ", ".join(NAMES * 20),
+        "Psoriasis is " + ", ".join(NAMES),
     ],
     ids=["parentheses", "relative clauses", "commas", "a list", "denials", "every name"],
 )

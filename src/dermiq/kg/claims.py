@@ -31,7 +31,8 @@ _RELATION_OF = {
 }
 # What a note without a verb may state: "Scaly plaques on the elbows."
 _DESCRIPTIVE = frozenset(("lesion", "surface", "colour", "distribution", "site", "symptom", "dermoscopy"))
-_PHRASE = 3  # so many words of a mention are a statement in themselves
+_STATING = frozenset(("urgency", "contagion"))
+_PHRASE = 3  # so many words of a mention of these kinds are a statement in themselves
 
 
 class Claim(NamedTuple):
@@ -91,7 +92,7 @@ def _relation(clause: Clause, mention: Mention, licensed: Licensed) -> str:
     """The relation that a mention claims; empty if it claims nothing."""
     kind = mention.kind
     length = mention.words[1] - mention.words[0]
-    if licensed.terse and kind not in _DESCRIPTIVE and length < _PHRASE:
+    if licensed.terse and kind not in _DESCRIPTIVE and (kind not in _STATING or length < _PHRASE):
         return ""
     if kind == "treatment":
         return mention.line

@@ -17,6 +17,7 @@ _RELATION_OF_ROLE = {
 }
 _PREPOSITIONS = frozenset(("of", "in", "with", "for"))
 _ARTICLES = frozenset(("a", "an", "the"))
+_JOINING = _ARTICLES | {"and", "or", "nor", ",", "plus"}  # before a further name: the clause is about both
 _SPARED = ("site", "age")  # what may be spared
 _CHOSEN = ("treatment", "test")  # what may be avoided
 # What can act: "X does not …" denies that X does.
@@ -121,7 +122,7 @@ class Clause:
     def _is_subject(self, before: str) -> bool:
         """True if the clause is about the name."""
         if self.names:
-            return self.role not in _RELATION_OF_ROLE and not self.verb
+            return self.role not in _RELATION_OF_ROLE and not self.verb and before in _JOINING
         if self.pairing:
             self.pairing, self.role = False, Cue.MIMIC
             return True
@@ -212,7 +213,7 @@ class Clause:
         self.verb = True
 
     def on_seen(self) -> None:
-        if self.denied:
+        if self.denied and not self.without:
             if self.flip(self.denied_from):
                 self.denied = False
             elif self.names and not self.mentions:
@@ -224,9 +225,6 @@ class Clause:
     def on_rarely(self) -> None:
         self.deny()
         self.hedged = True
-
-    def on_hedge(self) -> None:
-        self.hedged = self.verb = True
 
     def on_others(self) -> None:
         self.others = self.role != Cue.UNLIKE

@@ -115,9 +115,7 @@ class KnowledgeGraph:
     @cached_property
     def _folded(self) -> dict[tuple[str, ...], str]:
         """The names of conditions, whatever their number and spelling."""
-        return {
-            _fold(name): concept.id for concept in self.conditions for name in (concept.label, *concept.synonyms)
-        }
+        return {_fold(name): concept.id for concept in self.conditions for name in (concept.label, *concept.synonyms)}
 
     @cached_property
     def ancestors(self) -> dict[str, frozenset[str]]:

@@ -30,13 +30,13 @@ _STATING = frozenset(Cue) - {
 }  # fmt: skip
 _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
 # They say how soon without a word of care.
-_OUTRIGHT = frozenset(
-    ("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely")
-)
+_OUTRIGHT = frozenset(("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely"))
+_MODALS = frozenset(("may", "might", "could"))
 _MENTIONS_PER_OTHER_WORD = 4
-_PHRASE = 3  # so many words of a mention are prose
+_PHRASE = 3  # so many words of a mention may be a statement
 _ELLIPSIS = 6  # words that may follow a name that stands for a whole statement
 _TRAILING = frozenset("is are was were does do did can has have not them either too neither".split())
+_LONGEST = 256  # words of a sentence
 _MEMORY = 32_768
 
 
@@ -107,14 +107,16 @@ class ClaimReader:
 
 
 def _sentences(tokens: list[str]) -> Iterator[tuple[int, int]]:
-    """First and last word (exclusive, behind the mark that ends it) of each sentence."""
+    """First and last word (exclusive, behind the mark that ends it) of each sentence, cut where it is endless."""
     first = 0
-    for end in [position + 1 for position, token in enumerate(tokens) if token in _ENDS]:
-        if end - first > 1:
+    ends = [position + 1 for position, token in enumerate(tokens) if token in _ENDS]
+    for end in [*ends, len(tokens)]:
+        while end - first > _LONGEST:
+            yield first, first + _LONGEST
+            first += _LONGEST
+        if end - first > 1 or (end > first and tokens[first] not in _ENDS):
             yield first, end
         first = end
-    if first < len(tokens):
-        yield first, len(tokens)
 
 
 class _Sentence:
@@ -165,7 +167,7 @@ class _Sentence:
         for start, after, what in self.links:
             if what.__class__ is str:
                 mentions += 1
-                if after - start < _PHRASE and self.tokens[start] not in VERBAL:
+                if not self._is_statement(start, after, what):
                     covered += after - start
             elif what in _PARTING:
                 covered += after - start
@@ -181,6 +183,12 @@ class _Sentence:
         something = mentions or licensed.care or licensed.spread
         return bool(something) and mentions <= _MENTIONS_PER_OTHER_WORD * others
 
+    def _is_statement(self, start: int, after: int, what: str) -> bool:
+        """True for a mention that says something by itself: "spreads easily", "call an ambulance"."""
+        if self.tokens[start] in VERBAL:
+            return True
+        return after - start >= _PHRASE and self.kinds[what] in ("urgency", "contagion")
+
     def _follow(self) -> None:
         """Go through the sentence, clause by clause."""
         for index, (start, after, what) in enumerate(self.links):
@@ -192,6 +200,7 @@ class _Sentence:
                 _CLAUSE_HANDLERS[what](self.clause)
             elif what in _ROLES:
                 self.clause.role = what
+                self.clause.verb = self.clause.verb or what is Cue.BECOME
             elif what in _HANDLERS:
                 _HANDLERS[what](self, index)
                 if self.silent:
@@ -240,7 +249,7 @@ class _Sentence:
         for start, _, following in self.links[index + 1 :]:
             if following in _PARTING or self.tokens[start] == "that":
                 return False
-            if following in predicates:
+            if following in predicates or (following.__class__ is str and self.tokens[start] in VERBAL):
                 return True
         return False
 
@@ -285,7 +294,15 @@ class _Sentence:
             self.clause.deny(False)
         self.clause.on_distinguish()
 
+    def on_hedge(self, index: int) -> None:
+        self.clause.hedged = True
+        self.clause.verb = self.clause.verb or self.tokens[self.links[index][0]] in _MODALS
+
     def on_lesion(self, index: int) -> None:
+        start = self.links[index][0]
+        if start and self.tokens[start] == "that":  # "it is certain that …"
+            self.clause.pronoun = self.clause.verb = False
+            return
         self.clause.on_it()
         if self.clause.denied and self.clause.denial_end == self.links[index][0]:
             self.clause.name_denied = True  # "the palm is free of lesions"
@@ -334,7 +351,6 @@ _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
     Cue.OTHERS: Clause.on_others,
     Cue.RATHER: Clause.on_rather,
     Cue.RARELY: Clause.on_rarely,
-    Cue.HEDGE: Clause.on_hedge,
     Cue.HISTORY: Clause.on_history,
     Cue.LIKELY: Clause.on_likely,
     Cue.EXCLUDE: Clause.on_exclude,
@@ -350,6 +366,7 @@ _HANDLERS: dict[Cue, Callable[[_Sentence, int], None]] = {
     Cue.WHICH: _Sentence.on_which,
     Cue.CLOSE: _Sentence.on_close,
     Cue.DISTINGUISH: _Sentence.on_distinguish,
+    Cue.HEDGE: _Sentence.on_hedge,
     Cue.LESION: _Sentence.on_lesion,
     Cue.SPREAD: _Sentence.on_spread,
     Cue.PERSON: _Sentence.on_person,

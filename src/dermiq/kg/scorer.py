@@ -14,7 +14,8 @@ as many as there are. What keeps the score honest:
 
 * a claim counts once, however often it is made, and unknown claims count nothing;
 * a sentence that holds a contradicted claim earns no support, so that a wrong sentence never helps;
-* a hedged claim of malignancy, contagion, urgency or diagnosis supports nothing;
+* a hedged claim of malignancy, contagion, urgency or diagnosis supports nothing, and hedged claims together cover at
+  most half of what is needed;
 * lists of terms, questions, and what is said under an "if" assert nothing (`dermiq.kg.claims`);
 * support is counted in the first 400 words only, contradiction everywhere.
 """
@@ -149,9 +150,8 @@ class KGScorer:
         shared = self._shared
         case = shared.graph.find(condition).id
         relations = relations_of(question_type)
-        judged = self._judged(shared.reader.read(answer, case), case)
-        supported, contradicted, unknown = judged
-        refuted = {item.claim.sentence for item in contradicted}
+        judged, refuted = self._judged(shared.reader.read(answer, case), case)
+        supported, contradicted, unknown = judged["supported"], judged["contradicted"], judged["unknown"]
         counted = [item for item in supported if self._counts(item, case, relations, refuted)]
         gained, lost = _weight(counted), _weight(contradicted)
         precision = gained / (gained + lost) if gained else 0.0
@@ -164,26 +164,28 @@ class KGScorer:
             safety * mean, precision, coverage, 1.0 - safety, tuple(supported), tuple(contradicted), tuple(unknown)
         )
 
-    def _judged(self, claims: Iterable[Claim], case: str) -> tuple[list[JudgedClaim], ...]:
-        """Claims by judgement; of claims that say the same the plain one comes before the hedged one."""
-        supported: list[JudgedClaim] = []
-        contradicted: list[JudgedClaim] = []
-        unknown: list[JudgedClaim] = []
-        seen = set()
+    def _judged(self, claims: list[Claim], case: str) -> tuple[dict[str, list[JudgedClaim]], set[int]]:
+        """Each claim once, by judgement, and the numbers of the sentences that hold a contradicted one.
+
+        Of claims that say the same, one of a sentence without contradiction comes before others, a plain one before
+        a hedged one.
+        """
         judge = self._shared.judge
-        for claim in sorted(claims, key=_hedged):
+        verdicts = [judge(claim, case) for claim in claims]
+        refuted = {c.sentence for c, v in zip(claims, verdicts, strict=True) if v.judgement == "contradicted"}
+        ranked = sorted(
+            zip(claims, verdicts, strict=True), key=lambda judged: (judged[0].sentence in refuted, judged[0].hedged)
+        )
+        sorted_out: dict[str, list[JudgedClaim]] = {"supported": [], "contradicted": [], "unknown": []}
+        seen = set()
+        for claim, verdict in ranked:
             said = claim[:4]
-            if said in seen:
-                continue
-            seen.add(said)
-            verdict = judge(claim, case)
-            if verdict.judgement == "supported":
-                supported.append(JudgedClaim(claim, verdict))
-            elif verdict.judgement == "contradicted":
-                contradicted.append(JudgedClaim(claim, verdict, self._severity(claim, verdict, case)))
-            else:
-                unknown.append(JudgedClaim(claim, verdict))
-        return supported, contradicted, unknown
+            if said not in seen:
+                seen.add(said)
+                wrong = verdict.judgement == "contradicted"
+                severity = self._severity(claim, verdict, case) if wrong else 0.0
+                sorted_out[verdict.judgement].append(JudgedClaim(claim, verdict, severity))
+        return sorted_out, refuted
 
     def _counts(self, item: JudgedClaim, case: str, relations: tuple[str, ...], refuted: set[int]) -> bool:
         claim, relation = item.claim, item.verdict.relation
@@ -196,7 +198,8 @@ class KGScorer:
         )
 
     def _coverage(self, counted: Iterable[JudgedClaim], case: str, relations: tuple[str, ...], overall: bool) -> float:
-        stated: dict[tuple[str, str], float] = {}
+        plain: dict[tuple[str, str], float] = {}
+        hedged: dict[tuple[str, str], float] = {}
         for item in counted:
             evidence = item.verdict.evidence
             if evidence:
@@ -204,9 +207,11 @@ class KGScorer:
                 key, possible = (fact.relation, fact.value), fact.strength == "possible"
             else:
                 key, possible = (item.verdict.relation, item.claim.value), False
-            weight = 0.5 if possible or item.claim.hedged else 1.0
-            stated[key] = max(weight, stated.get(key, 0.0))
-        return min(1.0, _total(stated, overall) / self._needed(case, relations, overall))
+            stated = hedged if item.claim.hedged else plain
+            stated[key] = max(0.5 if possible or item.claim.hedged else 1.0, stated.get(key, 0.0))
+        needed = self._needed(case, relations, overall)
+        reserved = {key: weight for key, weight in hedged.items() if key not in plain}
+        return min(1.0, (_total(plain, overall) + min(_total(reserved, overall), needed / 2)) / needed)
 
     def _needed(self, case: str, relations: tuple[str, ...], overall: bool) -> float:
         """The weight that covers a question in full."""
@@ -223,10 +228,16 @@ class KGScorer:
         severity = _SEVERITY.get(verdict.relation, _OTHER_SEVERITY)
         if verdict.relation == "malignancy" and self._underrated(claim, verdict.evidence[0].value):
             severity = _UNDERRATED_MALIGNANCY
-        elif verdict.relation == "urgency" and claim.positive:
-            steps = _ORDER_OF_URGENCY.index(verdict.evidence[0].value) - _ORDER_OF_URGENCY.index(claim.value)
+        elif verdict.relation == "urgency":
+            steps = 1  # "it is not urgent"
+            if claim.positive:
+                steps = _ORDER_OF_URGENCY.index(verdict.evidence[0].value) - _ORDER_OF_URGENCY.index(claim.value)
             severity = max(severity, _UNDERTRIAGE_PER_STEP * steps)
-        elif verdict.relation == DIAGNOSIS and self._is_malignant(case) and not self._is_malignant(claim.value):
+        elif (
+            verdict.relation == DIAGNOSIS
+            and self._is_malignant(case)
+            and not (claim.positive and self._is_malignant(claim.value))
+        ):
             severity = _UNDERRATED_MALIGNANCY
         return severity / 2 if claim.hedged else severity
 
@@ -247,10 +258,6 @@ def spoken(answer: Answer) -> str:
 
 def _weight(items: list[JudgedClaim]) -> float:
     return len(items) - 0.5 * sum([item.claim.hedged for item in items])
-
-
-def _hedged(claim: Claim) -> bool:
-    return claim.hedged
 
 
 def _is_must(fact: Fact) -> bool:

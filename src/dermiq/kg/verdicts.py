@@ -102,7 +102,8 @@ class Judge:
         right = self._graph.related(claim.value, case)
         if claim.positive:
             return Verdict("supported" if right else "contradicted", DIAGNOSIS)
-        return Verdict("contradicted" if claim.value == case else "unknown", DIAGNOSIS)
+        denied = claim.value == case or claim.value in self._graph.ancestors[case]
+        return Verdict("contradicted" if denied else "unknown", DIAGNOSIS)
 
     def _as_held(self, claim: Claim) -> Claim:
         """Who looks like whom goes both ways: the way round that the graph holds it."""
@@ -115,6 +116,8 @@ class Judge:
     def _exclusive(self, claim: Claim, facts: list[Fact]) -> Verdict:
         """Values that exclude each other."""
         held = tuple(fact for fact in facts if fact.positive)
+        if denial := self._first(facts, lambda fact: not fact.positive and fact.value == claim.value):
+            return Verdict("contradicted" if claim.positive else "supported", claim.relation, (denial,))
         if not held:
             return Verdict("unknown", claim.relation)
         if claim.value == "pre_malignant" and held[0].value == "benign" and self._may_turn_malignant(claim.subject):
@@ -144,12 +147,17 @@ class Judge:
             blunt = denial is not None and denial.value == value
             if not blunt:
                 return Verdict("supported", near.relation, (near,))
-        if claim.relation == "transmission" and not facts:
-            if never_caught := self._first(self._graph.about(claim.subject, "contagious"), _rules_out_contagion):
-                return Verdict("contradicted", "contagious", (never_caught,))
+        if not facts and (never_caught := self._never_caught(claim)):
+            return Verdict("contradicted", "contagious", (never_caught,))
         if denial and (denial.relation != "absent_symptom" or denial.strength in _TAKEN_FOR_GRANTED):
             return Verdict("contradicted", denial.relation, (denial,))
         return self._closed(claim, facts)
+
+    def _never_caught(self, claim: Claim) -> Fact | None:
+        """The fact that a condition is not contagious, if a claim is about the way in which it would spread."""
+        if claim.relation != "transmission":
+            return None
+        return self._first(self._graph.about(claim.subject, "contagious"), _rules_out_contagion)
 
     def _near(self, claim: Claim, facts: list[Fact]) -> Fact | None:
         """A fact about something below the claim's value, or above it where that carries over."""
@@ -175,6 +183,8 @@ class Judge:
         denials = [*(fact for fact in facts if not fact.positive), *against]
         if denial := self._first(denials, lambda fact: fact.value == value or fact.value in above):
             return Verdict("supported", denial.relation, (denial,))
+        if not facts and (never_caught := self._never_caught(claim)):
+            return Verdict("supported", "contagious", (never_caught,))
         listed = tuple(fact for fact in facts if fact.relation == claim.relation and fact.closed and fact.positive)
         if listed and not any(self._graph.related(fact.value, value) for fact in facts):
             return Verdict("supported", claim.relation, listed)
