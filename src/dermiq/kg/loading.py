@@ -41,7 +41,7 @@ def _check(graph: KnowledgeGraph) -> None:
     if errors:
         raise KnowledgeError(
             f"The ontology has {len(errors)} errors, the first of them {errors[0].where}: {errors[0].message}. "
-            "`python -m dermiq.kg validate FILE`, or `validate --merge FILE` for one that is laid on top, lists them all."
+            "All of them: `python -m dermiq.kg validate FILE`, or `validate --merge FILE` for one that is laid on top."
         )
 
 
