@@ -6,6 +6,7 @@ import time
 import pytest
 
 from dermiq.atlas import ATTRIBUTES, CONDITIONS, VOCABULARY, concept_of, read_findings, typical
+from dermiq.kg import load_graph
 from dermiq.prompts import describe, normalise
 from dermiq.schema import DataError
 
@@ -91,3 +92,11 @@ def test_reading_is_linear_in_the_length_of_the_text() -> None:
     start = time.perf_counter()
     read_findings(text)
     assert time.perf_counter() - start < 2.0
+
+
+@pytest.mark.parametrize("condition", CONDITIONS.values(), ids=lambda condition: condition.name)
+def test_the_ontology_knows_every_name(condition) -> None:
+    graph = load_graph()
+    for name in (condition.name, *condition.synonyms):
+        found = graph.find(name)
+        assert graph.related(found.id, graph.find(condition.name).id), f"{name} is {found.label}"
