@@ -270,9 +270,6 @@ class Clause:
     def on_dark(self) -> None:
         self.dark = True
 
-    def on_verb(self) -> None:
-        self.verb = True
-
     def on_it(self) -> None:
         if not self.names:
             self.pronoun = True
