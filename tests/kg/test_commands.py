@@ -290,8 +290,7 @@ def test_retrieve(run: Run) -> None:
 
 def test_retrieve_finds_nothing(run: Run) -> None:
     code, out, err = run("retrieve", "hello")
-    assert (code, out) == (1, "")
-    assert "name a condition" in err
+    assert (code, out) == (1, "") and "name a condition" in err
     assert "--budget 3 is too small" in run("retrieve", "How is scabies treated?", "--budget", "3")[2]
     for arguments in (("scabies", "--budget", "3"), ("scabies", "--budget", "0"), ("hello", "--condition", "scabbies")):
         assert run("retrieve", *arguments)[0] == 2
@@ -323,10 +322,9 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 def test_interrupted_scoring_keeps_what_was_done(answers: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.jsonl"
-    with answers.open("w") as file:
-        for number in range(40_000):
-            row = {"condition": "scabies", "answer": f"In case {number} scabies is contagious. Burrow {number} itches."}
-            file.write(json.dumps(row) + "\n")
+    text = "In case {0} scabies is contagious. Burrow {0} itches."
+    rows = (json.dumps({"condition": "scabies", "answer": text.format(number)}) for number in range(40_000))
+    answers.write_text("\n".join(rows))
     part = out.with_name("scores.jsonl.part")
     process = start("score", "--input", answers, "--output", out)
     deadline = time.monotonic() + 60
