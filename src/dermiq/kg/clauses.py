@@ -90,9 +90,7 @@ class Clause:
                 value = "pre_malignant"  # "It turns into cancer."
         elif value == "dark_skin":
             self.dark = True
-        positive = self.denied == self.wrong
-        if self.denied_once:
-            self.denied_once, positive = False, not positive
+        positive = self._polarity()
         if self.excluding or (self.avoided and kind in _CHOSEN):
             positive = not positive
         words = (start, end)
