@@ -73,7 +73,7 @@ def test_prompt_batches(model_id, root):
     data.setup("test")
     assert set(data.splits) == {"train", "val", "test"}
     batch = next(iter(data.train_dataloader()))
-    assert set(batch) == {"prompt", "samples", "skipped"}
+    assert set(batch) == {"prompt", "messages", "images", "samples", "skipped"}
     ids, mask = batch["prompt"]["input_ids"], batch["prompt"]["attention_mask"]
     assert ids.shape == mask.shape and ids.shape[0] == 4 and ids.dtype == torch.int64
     assert mask[:, -1].all() and "pixel_values" in batch["prompt"]

@@ -17,6 +17,7 @@ from dermiq.prompts import accepted_names, normalise
 from dermiq.schema import Answer, Sample
 
 NO_ANSWER = ""
+CONVERSATION = "conversation/"
 
 
 def named_concept(answer: Answer, sample: Sample) -> str:
@@ -88,19 +89,32 @@ class EvaluationMetrics(torch.nn.Module):
         self.means = torch.nn.ModuleDict()
 
     def update(self, samples: Sequence[Sample], answers: Sequence[Answer], values: dict[str, Tensor]) -> None:
-        """Add greedy answers, and per-sample `values` [B] to be averaged under their names."""
-        named = [named_concept(answer, sample) for answer, sample in zip(answers, samples, strict=True)]
-        self.greedy.update([sample.target for sample in samples], named)
+        """Add greedy answers, and per-sample `values` [B] to be averaged under their names.
+
+        Diagnoses alone count towards accuracy. Values of conversations go under ``conversation/``; a NaN, where a
+        value does not apply to its sample, is left out.
+        """
+        diagnoses = [(s, named_concept(a, s)) for a, s in zip(answers, samples, strict=True) if s.asks_diagnosis]
+        self._add(self.greedy, diagnoses)
+        conversation = torch.tensor([not sample.asks_diagnosis for sample in samples])
         for name, value in values.items():
-            self._mean(name).update(value.to(self.greedy.device))
+            for prefix, rows in (("", ~conversation), (CONVERSATION, conversation)):
+                applies = value[rows & ~value.isnan()]
+                if len(applies):
+                    self._mean(prefix + name).update(applies.to(self.greedy.device))
 
     def update_majority(self, samples: Sequence[Sample], named: Sequence[str]) -> None:
         """Add the concepts that the majority of samples named."""
-        self.majority.update([sample.target for sample in samples], named)
+        self._add(self.majority, [(s, name) for s, name in zip(samples, named, strict=True) if s.asks_diagnosis])
+
+    @property
+    def update_called(self) -> bool:
+        """True once something has been judged."""
+        return self.greedy.update_called or bool(self.means)
 
     def compute(self) -> dict[str, Tensor]:
         """All metrics by name."""
-        result: dict[str, Tensor] = dict(self.greedy.compute())
+        result: dict[str, Tensor] = dict(self.greedy.compute()) if self.greedy.update_called else {}
         if self.majority.update_called:
             result |= {f"majority_{name}": value for name, value in self.majority.compute().items()}
         return result | {name: self._mean(name).compute() for name in self.means}
@@ -110,6 +124,11 @@ class EvaluationMetrics(torch.nn.Module):
         self.greedy.reset()
         self.majority.reset()
         self.means.clear()
+
+    @staticmethod
+    def _add(metric: DiagnosisMetrics, diagnoses: Sequence[tuple[Sample, str]]) -> None:
+        if diagnoses:
+            metric.update([sample.target for sample, _ in diagnoses], [name for _, name in diagnoses])
 
     def _mean(self, name: str) -> Any:
         if name not in self.means:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dermiq.schema import Answer, Sample
+from dermiq.schema import Answer, Message, Sample
 
 SYSTEM_PROMPT = (
     "You are a dermatologist. Look at the image and reason in this order: site and distribution, "
     "morphology, colour, border and surface, differential, diagnosis. Write your reasoning between "
     "<think> and </think>, then the name of exactly one condition between <answer> and </answer>."
 )
+CONVERSATION_PROMPT = "You are a dermatologist. Answer the question about the image truthfully, in plain words."
 QUESTION = "What is the diagnosis?"
+IMAGE = "<image>"
 
 _STRUCTURE = re.compile(
     r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL | re.IGNORECASE
@@ -28,17 +30,53 @@ def question(sample: Sample) -> str:
 
 
 def to_messages(sample: Sample, system_prompt: str = SYSTEM_PROMPT) -> list[dict[str, Any]]:
-    """Chat messages in the format of Hugging Face chat templates.
+    """Chat messages in the format of Hugging Face chat templates, up to the reply.
 
-    The user's turn holds one image placeholder per image and the question. No path, URL, label or
+    One image placeholder per image, where the sample's texts mark it, else before the first user's text. A sample
+    that asks for a diagnosis gets `system_prompt`; a conversation brings its own or none. No path, URL, label or
     identifier of the sample reaches the messages.
     """
-    content: list[dict[str, str]] = [{"type": "image"} for _ in sample.images]
-    content.append({"type": "text", "text": question(sample)})
-    return [
-        {"role": "system", "content": [{"type": "text", "text": system_prompt}]},
-        {"role": "user", "content": content},
-    ]
+    turns = [*sample.history, Message("user", question(sample))]
+    if sample.asks_diagnosis:
+        turns.insert(0, Message("system", system_prompt))
+    if not any(IMAGE in turn.text for turn in turns if not sample.asks_diagnosis):
+        first = next(i for i, turn in enumerate(turns) if turn.role == "user")
+        return [_message(turn, len(sample.images) if i == first else 0) for i, turn in enumerate(turns)]
+    return [_marked_message(turn) for turn in turns]
+
+
+def _message(turn: Message, images: int) -> dict[str, Any]:
+    content: list[dict[str, str]] = [{"type": "image"}] * images
+    return {"role": turn.role, "content": [*content, {"type": "text", "text": turn.text}]}
+
+
+def _marked_message(turn: Message) -> dict[str, Any]:
+    content: list[dict[str, str]] = []
+    for i, text in enumerate(turn.text.split(IMAGE)):
+        if i:
+            content.append({"type": "image"})
+        if text.strip():
+            content.append({"type": "text", "text": text.strip()})
+    return {"role": turn.role, "content": content}
+
+
+def to_conversation(sample: Sample, system_prompt: str = SYSTEM_PROMPT) -> list[dict[str, Any]]:
+    """Chat messages with the reply to learn as the last turn."""
+    return [*to_messages(sample, system_prompt), _message(Message("assistant", gold_completion(sample)), 0)]
+
+
+def with_facts(messages: Sequence[dict[str, Any]], facts: Sequence[str]) -> list[dict[str, Any]]:
+    r"""The same messages with facts (sentences) before the last user's text; unchanged without facts.
+
+    >>> with_facts([{"role": "user", "content": [{"type": "text", "text": "Is it urgent?"}]}], ["It is."])
+    [{'role': 'user', 'content': [{'type': 'text', 'text': 'Facts: It is.\nIs it urgent?'}]}]
+    """
+    if not facts:
+        return list(messages)
+    *before, last = messages
+    *images, text = last["content"]
+    grounded = f"Facts: {' '.join(facts)}\n{text['text']}"
+    return [*before, {"role": last["role"], "content": [*images, {"type": "text", "text": grounded}]}]
 
 
 def describe(findings: Mapping[str, tuple[str, ...]]) -> str:
@@ -47,7 +85,9 @@ def describe(findings: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def gold_completion(sample: Sample) -> str:
-    """The completion that a perfect policy gives: it earns the full reward of every term."""
+    """The completion to learn: the reply, or the diagnosis that earns the full reward of every term."""
+    if sample.reply is not None:
+        return sample.reply
     think = describe(sample.findings) if sample.reasoning is None else sample.reasoning
     return f"<think> {think} </think> <answer> {sample.target} </answer>"
 

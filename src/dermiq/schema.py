@@ -39,16 +39,35 @@ class SkinType:
 
 
 @dataclass(frozen=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        role: ``system``, ``user`` or ``assistant``.
+        text: what is said; ``<image>`` marks the place of an image.
+    """
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Sample:
     """One question about one or more images, with what is known of the answer.
+
+    Without a `reply` it asks for the diagnosis, to be answered in the structure of `dermiq.prompts`. With one it is
+    conversation: plain words, and no system prompt but the one in its `history`.
 
     Attributes:
         id: stable and unique within its source.
         images: references that the sample's source can open; never shown to the model.
-        target: the concept to name, in lower case (``melanoma``).
+        target: the concept to name, in lower case (``melanoma``); empty if a conversation is about none.
         label: the raw label of the data set (``mel``).
         group: what must not be split: patient, else lesion, else duplicate cluster.
         question: the user's question; empty means the default one of `dermiq.prompts`.
+        history: what was said before the question. Its images stand where ``<image>`` marks them in the texts of
+            history and question; without any mark all are shown before the first user's turn.
+        reply: reference reply to a conversational question.
         synonyms: other names that count as `target`.
         findings: attribute -> values that are true of the image (drawn, or typical of the condition).
         findings_drawn: True where `findings` is the truth of this very image.
@@ -64,6 +83,8 @@ class Sample:
     label: str
     group: str
     question: str = ""
+    history: tuple[Message, ...] = ()
+    reply: str | None = None
     synonyms: tuple[str, ...] = ()
     findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     findings_drawn: bool = False
@@ -71,6 +92,31 @@ class Sample:
     skin_type: SkinType | None = None
     licence: str = ""
     attribution: str = ""
+
+    @property
+    def asks_diagnosis(self) -> bool:
+        """True if a diagnosis in the structure of `dermiq.prompts` is asked for, False for conversation."""
+        return self.reply is None
+
+
+@dataclass(frozen=True)
+class PreferencePair(Sample):
+    """A question with a better and a worse reply.
+
+    Attributes:
+        chosen: the better completion.
+        rejected: the worse one.
+        margin: by how much the judge preferred it; None where nobody said.
+    """
+
+    chosen: str = ""
+    rejected: str = ""
+    margin: float | None = None
+
+    @property
+    def asks_diagnosis(self) -> bool:
+        """False: the conversation is taken as it stands, system prompt included."""
+        return False
 
 
 @dataclass(frozen=True)

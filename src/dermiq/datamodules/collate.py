@@ -5,6 +5,8 @@ Every batch is a dict, and every stage may rely on these entries:
     prompt    dict[str, Tensor]: `input_ids` and `attention_mask`, [B, P] int64, padded on the left, and
               whatever else the model takes of the images, opaque to everyone but the backbone
     samples   Samples: the B samples, in the order of the rows
+    messages  list of the B conversations as chat messages, up to the reply (see `dermiq.prompts`)
+    images    list of B lists of opened images, for whoever encodes another prompt about them
     skipped   tuple[str, ...]: ``id: reason`` of each sample that was left out because an image of it
               cannot be read (only where the data module says ``on_bad_image: skip``), so that B may be
               smaller than the batch size
@@ -30,8 +32,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dermiq.datamodules.sources.base import Source
-from dermiq.processing import context_length, encode_completions, encode_prompts, load_processor
-from dermiq.prompts import gold_completion, to_messages
+from dermiq.processing import ProcessorMixin, context_length, encode_prompts, load_processor
+from dermiq.prompts import to_messages
 from dermiq.schema import DataError, Sample
 
 log = logging.getLogger(__name__)
@@ -110,7 +112,7 @@ class PromptCollate:
 
     Args:
         model_id: whose processor encodes the prompts.
-        system_prompt: of every conversation.
+        system_prompt: of every question for a diagnosis.
         max_new_tokens_reserve: tokens of the context to be left for the completion.
     """
 
@@ -118,27 +120,42 @@ class PromptCollate:
         self.model_id, self.system_prompt = model_id, system_prompt
         self.max_new_tokens_reserve = max_new_tokens_reserve
 
+    @property
+    def processor(self) -> ProcessorMixin:
+        """The model's processor, loaded once per process."""
+        return _processor(self.model_id)
+
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
         """Encode the items whose images could be opened.
 
         Raises:
-            DataError: if a prompt and its completion do not fit into the model's context.
+            DataError: if what is encoded does not fit into the model's context.
         """
         skipped = tuple(f"{item.sample.id}: {item.problem}" for item in items if item.problem)
         good = [item for item in items if not item.problem]
+        samples = Samples([item.sample for item in good])
         if not good:
             log.warning("a whole batch is left out, no image of it can be read: %s", "; ".join(skipped))
-            return {"prompt": {}, "samples": Samples([]), "skipped": skipped}
-        samples = Samples([item.sample for item in good])
-        prompt = encode_prompts(
-            _processor(self.model_id),
-            [to_messages(sample, self.system_prompt) for sample in samples],
-            [item.images for item in good],
-        )
-        self._refuse_overlong(samples, prompt["attention_mask"].sum(dim=1), self.max_new_tokens_reserve)
-        return {"prompt": prompt, "samples": samples, "skipped": skipped}
+            return {"prompt": {}, "messages": [], "images": [], "samples": samples, "skipped": skipped}
+        return {"samples": samples, "skipped": skipped} | self.encode(samples, [item.images for item in good])
 
-    def _refuse_overlong(self, samples: Samples, lengths: Tensor, completion: int) -> None:
+    def encode(self, samples: Samples, images: list[list[Image.Image]]) -> dict[str, Any]:
+        """The entries of the batch beside `samples` and `skipped`.
+
+        Raises:
+            DataError: if a prompt and its completion do not fit into the model's context.
+        """
+        messages = [to_messages(sample, self.system_prompt) for sample in samples]
+        prompt = encode_prompts(self.processor, messages, images)
+        self.refuse_overlong(samples, prompt["attention_mask"].sum(dim=1), self.max_new_tokens_reserve)
+        return {"prompt": prompt, "messages": messages, "images": images}
+
+    def refuse_overlong(self, samples: Samples, lengths: Tensor, completion: int) -> None:
+        """Check that prompts of `lengths` [B] tokens and `completion` tokens more fit into the model's context.
+
+        Raises:
+            DataError: naming the sample that does not.
+        """
         context = _context(self.model_id)
         for sample, length in zip(samples, lengths.tolist(), strict=True):
             if context is not None and length + completion > context:
@@ -148,21 +165,3 @@ class PromptCollate:
                     f"{self.model_id}. Use smaller or fewer images, shorten the question, or lower "
                     "data.max_new_tokens_reserve. Nothing is truncated."
                 )
-
-
-class ConversationCollate(PromptCollate):
-    """Items -> a batch of prompts with the completions to learn."""
-
-    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Encode prompts and gold completions.
-
-        Raises:
-            DataError: if a prompt and its completion do not fit into the model's context.
-        """
-        batch = super().__call__(items)
-        samples: Samples = batch["samples"]
-        if not samples:
-            return batch
-        ids, mask = encode_completions(_processor(self.model_id), [gold_completion(sample) for sample in samples])
-        self._refuse_overlong(samples, batch["prompt"]["attention_mask"].sum(dim=1) + mask.sum(dim=1), 0)
-        return batch | {"completion_ids": ids, "completion_mask": mask}

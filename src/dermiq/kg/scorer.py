@@ -127,9 +127,9 @@ class KGScorer:
     def _shared(self) -> _Engine:
         return _engine(self.ontology, self.merge)
 
-    def __call__(self, answer: Answer, sample: Sample) -> float:
-        """The score of a completion: its reasoning, and the diagnosis it names."""
-        return self.judge(answer, sample).score
+    def __call__(self, answer: Answer, sample: Sample) -> float | None:
+        """The score of a completion: its reasoning, and the diagnosis it names; None if its sample has no target."""
+        return self.judge(answer, sample).score if sample.target else None
 
     def judge(self, answer: Answer, sample: Sample) -> KGScore:
         """The whole score of a completion, with its claims."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable
 from typing import Any
@@ -202,9 +203,9 @@ class StageModule(LightningModule):
                 "target": sample.target,
                 "named": named_concept(answer, sample),
                 "reward": float(scores.total[i, 0]),
-                "correct": bool(scores.correct[i, 0]),
+                "correct": bool(scores.correct[i, 0]) if sample.asks_diagnosis else None,
                 "completion_length": int(rollout.lengths[i, 0]),
-                "scores": {name: float(term[i, 0]) for name, term in scores.by_term.items()},
+                "scores": _applying({name: float(term[i, 0]) for name, term in scores.by_term.items()}),
             }
             for i, (sample, answer) in enumerate(zip(samples, answers, strict=True))
         ]
@@ -220,14 +221,16 @@ class StageModule(LightningModule):
         scores = self.rewards(rollout.answers, samples)
         named = [majority(group, sample) for group, sample in zip(rollout.answers, samples, strict=True)]
         self.metrics.update_majority(samples, named)
-        values = _means(rollout, scores) | {"accuracy": scores.correct.float().mean(1)}
+        asks = torch.tensor([sample.asks_diagnosis for sample in samples])
+        accuracy = scores.correct.float().mean(1).where(asks, torch.nan)
+        values = _means(rollout, scores) | {"accuracy": accuracy}
         for i, row in enumerate(rows):
-            row["majority"] = named[i]
-            row["sampled"] = {name: float(value[i]) for name, value in values.items()}
+            row["majority"] = named[i] if samples[i].asks_diagnosis else None
+            row["sampled"] = _applying({name: float(value[i]) for name, value in values.items()})
         return {f"sampled_{name}": value for name, value in values.items()}
 
     def _log_metrics(self, prefix: str) -> None:
-        if not self.metrics.greedy.update_called:
+        if not self.metrics.update_called:
             raise TrainingError(f"No sample of the {prefix} split could be read: nothing to judge. Mend its images.")
         self.log_dict({f"{prefix}/{name}": value for name, value in self.metrics.compute().items()})
         self.metrics.reset()
@@ -242,6 +245,11 @@ def _means(rollout: Rollout, scores: Scores) -> dict[str, Tensor]:
     values = {"reward": scores.total, "completion_length": rollout.lengths, "reasoning_length": words}
     values |= {f"reward/{name}": term for name, term in scores.by_term.items()}
     return {name: value.float().mean(dim=1) for name, value in values.items()}
+
+
+def _applying(values: dict[str, float]) -> dict[str, float]:
+    """Without what does not apply to the sample."""
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _random_state() -> dict[str, Any]:

@@ -12,21 +12,28 @@ _HEDGE = re.compile(
 )
 
 
-def diagnosis(answer: Answer, sample: Sample) -> float:
-    """1 if the answer names the target or one of its synonyms exactly (after normalisation), else 0."""
+def diagnosis(answer: Answer, sample: Sample) -> float | None:
+    """1 if the answer names the target or one of its synonyms exactly (after normalisation), else 0.
+
+    None, as of the gates below, for a sample that asks for no diagnosis.
+    """
+    if not sample.asks_diagnosis:
+        return None
     return float(answer.diagnosis is not None and normalise(answer.diagnosis) in accepted_names(sample))
 
 
-def well_formed(answer: Answer, sample: Sample) -> float:
+def well_formed(answer: Answer, sample: Sample) -> float | None:
     """Format gate: 1 if the completion has the structure asked for, else 0."""
-    return float(answer.well_formed)
+    return float(answer.well_formed) if sample.asks_diagnosis else None
 
 
-def unhedged(answer: Answer, sample: Sample) -> float:
+def unhedged(answer: Answer, sample: Sample) -> float | None:
     """Hedging guard: 0 if the answer leaves a choice ("A or B", "possibly A"), else 1.
 
     A name that is accepted as it stands may contain such words ("warts, molluscum").
     """
+    if not sample.asks_diagnosis:
+        return None
     if answer.diagnosis is None or diagnosis(answer, sample) == 1:
         return 1.0
     return float(_HEDGE.search(answer.diagnosis.lower()) is None)

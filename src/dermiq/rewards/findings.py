@@ -7,27 +7,32 @@ from dermiq.schema import Answer, Sample
 
 
 def _true_and_stated(answer: Answer, sample: Sample) -> tuple[int, int]:
-    stated = read_findings(answer.think)
+    prose = answer.text if answer.diagnosis is None and not sample.asks_diagnosis else answer.think
+    stated = read_findings(prose)
     judged = [name for name in stated if name in sample.findings]
     true = sum(set(stated[name]) <= set(sample.findings[name]) for name in judged)
     return true, len(judged)
 
 
-def findings(answer: Answer, sample: Sample) -> float:
-    """Share of the sample's attributes that ``<think>`` states truly, in [0, 1].
+def findings(answer: Answer, sample: Sample) -> float | None:
+    """Share of the sample's attributes that the reasoning, or a reply in plain words, states truly, in [0, 1].
 
     The truth is what was drawn, or the values typical of the condition. An attribute counts if it is stated and
-    every value stated for it is true, so naming all values earns nothing. A sample without findings earns 1.
+    every value stated for it is true, so naming all values earns nothing. A sample without findings earns 1; to a
+    conversation without findings it does not apply.
     """
     if not sample.findings:
-        return 1.0
+        return 1.0 if sample.asks_diagnosis else None
     true, _ = _true_and_stated(answer, sample)
     return true / len(sample.findings)
 
 
-def truthfulness(answer: Answer, sample: Sample) -> float:
-    """Share of the statements in ``<think>`` that are true, in [0, 1]; 0 if nothing is stated of known attributes."""
+def truthfulness(answer: Answer, sample: Sample) -> float | None:
+    """Share of the findings stated in the reasoning, or in a reply in plain words, that are true, in [0, 1].
+
+    0 if nothing is stated of known attributes; a sample without findings earns 1, or None in a conversation.
+    """
     if not sample.findings:
-        return 1.0
+        return 1.0 if sample.asks_diagnosis else None
     true, stated = _true_and_stated(answer, sample)
     return true / stated if stated else 0.0

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from dermiq.schema import Answer, Sample, TrainingError
 
-RewardFunction = Callable[[Answer, Sample], float]
+RewardFunction = Callable[[Answer, Sample], float | None]
 
 
 @dataclass(frozen=True)
 class RewardTerm:
-    """A function of (answer, sample) and its weight in the total; weight 0 = logged only."""
+    """A function of (answer, sample) and its weight in the total; weight 0 = logged only.
+
+    Where the function gives None, it has nothing to say of this kind of sample.
+    """
 
     fn: RewardFunction
     weight: float = 1.0
@@ -28,7 +31,7 @@ class Scores:
 
     Attributes:
         total: float32, the product of the gates times the weighted sum of the terms.
-        by_term: float32 values of each term and gate before weighting.
+        by_term: float32 values of each term and gate before weighting; NaN where it does not apply.
         correct: bool, the outcome term is 1 and every gate is open.
     """
 
@@ -81,22 +84,25 @@ class RewardMixture:
         }
         gate = torch.ones_like(by_term[self.outcome])
         for name in self.gates:
-            gate = gate * by_term[name]
-        total = sum(term.weight * by_term[name] for name, term in self.terms.items())
+            gate = gate * by_term[name].nan_to_num(1.0)
+        total = sum(term.weight * by_term[name].nan_to_num(0.0) for name, term in self.terms.items())
         return Scores(gate * total, by_term, (by_term[self.outcome] == 1) & (gate == 1))
 
 
 def _call(name: str, function: RewardFunction, answer: Answer, sample: Sample) -> float:
     try:
-        value = float(function(answer, sample))
+        given = function(answer, sample)
+        value = None if given is None else float(given)
     except Exception as error:
         raise TrainingError(
             f"Reward {name!r} failed on sample {sample.id!r} with {type(error).__name__}: {error}. "
             f"The completion was {answer.text!r}. Mend the reward; nothing is learned from a broken one."
         ) from error
+    if value is None:
+        return math.nan
     if not math.isfinite(value):
         raise TrainingError(
             f"Reward {name!r} gave {value} for sample {sample.id!r} and completion {answer.text!r}. "
-            "A reward must be a finite number."
+            "A reward must be a finite number, or None where it does not apply."
         )
     return value
