@@ -75,8 +75,13 @@ def with_facts(messages: Sequence[dict[str, Any]], facts: Sequence[str]) -> list
         return list(messages)
     *before, last = messages
     *images, text = last["content"]
-    grounded = f"Facts: {' '.join(facts)}\n{text['text']}"
-    return [*before, {"role": last["role"], "content": [*images, {"type": "text", "text": grounded}]}]
+    grounded = {"type": "text", "text": grounded_question(text["text"], facts)}
+    return [*before, {"role": last["role"], "content": [*images, grounded]}]
+
+
+def grounded_question(text: str, facts: Sequence[str]) -> str:
+    """A question behind the facts (sentences) that bear on it."""
+    return f"Facts: {' '.join(facts)}\n{text}" if facts else text
 
 
 def describe(findings: Mapping[str, tuple[str, ...]]) -> str:

@@ -14,7 +14,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -78,15 +78,23 @@ class Retriever:
         ontology: an OWL file in place of the one that comes with the package.
         merge: OWL files to lay on top of it.
         budget: how many tokens `as_context` of the passages may take.
+        notes: tell the notes of facts too, in brackets; they qualify, and a model may copy them out of their place.
     """
 
-    def __init__(self, ontology: Path | None = None, merge: list[Path] | None = None, budget: int = 200) -> None:
+    def __init__(
+        self,
+        ontology: Path | None = None,
+        merge: list[Path] | None = None,
+        budget: int = 200,
+        notes: bool = True,
+    ) -> None:
         self.ontology = ontology
         self.merge = merge
         self.budget = budget
+        self.notes = notes
 
     def __getstate__(self) -> dict[str, object]:
-        return {"ontology": self.ontology, "merge": self.merge, "budget": self.budget}
+        return {"ontology": self.ontology, "merge": self.merge, "budget": self.budget, "notes": self.notes}
 
     @cached_property
     def graph(self) -> KnowledgeGraph:
@@ -211,7 +219,8 @@ class Retriever:
             if now > priority:  # discounted since it was put there
                 heapq.heappush(heap, (now, place))
                 continue
-            passage = Passage(fact, sentence(self.graph, fact), self.graph.cite(fact), round(scored[fact], 4))
+            told = sentence(self.graph, fact if self.notes else replace(fact, note=""))
+            passage = Passage(fact, told, self.graph.cite(fact), round(scored[fact], 4))
             if count_tokens(as_context([*picked, passage])) <= budget:  # what does not fit now will not fit later
                 picked.append(passage)
                 before[topic] += 1

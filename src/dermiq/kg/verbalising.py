@@ -153,12 +153,20 @@ def written(label: str) -> str:
 def named(concept: Concept) -> str:
     """A concept as it stands in a sentence: what can be counted takes an article."""
     label = concept.label
-    last = label.split(" ")[-1]
+    last = label.partition(" of ")[0].split(" ")[-1]
     first = concept.kind == "red_flag" and label.startswith(_COUNTABLE_FIRST)
     if not first and last not in _COUNTABLE.get(concept.kind, ()):
         return written(label)
-    article = "the" if last == "sign" else "an" if _AN.match(label) else "a"
-    return f"{article} {written(label)}"
+    return f"the {written(label)}" if last == "sign" else with_article(label)
+
+
+def with_article(label: str) -> str:
+    """A label with its indefinite article.
+
+    >>> with_article("ulcer"), with_article("brown macule")
+    ('an ulcer', 'a brown macule')
+    """
+    return f"{'an' if _AN.match(label) else 'a'} {written(label)}"
 
 
 def sentence(graph: KnowledgeGraph, fact: Fact) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.pre_tokenizers import Split
 from transformers import (
     GenerationConfig,
     Idefics3Config,
@@ -17,9 +18,6 @@ from transformers import (
     Idefics3Processor,
     PreTrainedTokenizerFast,
 )
-
-from dermiq.atlas import ATTRIBUTES, CONDITIONS, VOCABULARY
-from dermiq.prompts import QUESTION
 
 IMAGE_SIZE = 96
 PATCH_SIZE = 12
@@ -31,7 +29,7 @@ NAME_QUESTION = "Describe a diagnosis ."
 PAD, UNKNOWN, BEGIN, END = "<pad>", "<unk>", "<bos>", "<end_of_utterance>"
 _IMAGE_SPECIALS = ("<fake_token_around_image>", "<global-img>", "<image>")
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-_GLUE = "user assistant : . , ; ? ! - ( ) ' a an and are as at by for in is it no not of on or the this to with without"
+WORD = r"\w+(?:-\w+)*|[^\w\s]"
 
 # The vocabulary has no use for the system prompt's words, so the template leaves the system turn out.
 CHAT_TEMPLATE = (
@@ -48,21 +46,23 @@ CHAT_TEMPLATE = (
 )
 
 
-def _words() -> list[str]:
-    """Every word that the atlas and the questions use, in a fixed order."""
-    texts = [_GLUE, QUESTION, CAPTION_QUESTION, NAME_QUESTION, *ATTRIBUTES]
-    texts += [name for condition in CONDITIONS.values() for name in (condition.name, *condition.synonyms)]
-    texts += [value for values in VOCABULARY.values() for value in values]
-    return list(dict.fromkeys(word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())))
+@cache
+def words() -> tuple[str, ...]:
+    """The words of the vocabulary, in the order that the shipped weights were made for.
+
+    They are those of the atlas, and of the phantom's conversations with the facts retrieved for them.
+    """
+    text = (files("dermiq") / "assets" / "tiny_words.txt").read_text(encoding="utf-8")
+    return tuple(text.split())
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over the atlas: lower case, split at white space and punctuation."""
+    """A word-level tokenizer: lower case, split at white space and punctuation, compounds with hyphens kept whole."""
     specials = [PAD, UNKNOWN, BEGIN, END, *_IMAGE_SPECIALS]
-    vocabulary = {token: index for index, token in enumerate([*specials, *_TAGS, *_words()])}
+    vocabulary = {token: index for index, token in enumerate([*specials, *_TAGS, *words()])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.normalizer = Lowercase()
-    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.pre_tokenizer = Split(Regex(WORD), behavior="removed", invert=True)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in specials])
     tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in _TAGS])
     return PreTrainedTokenizerFast(

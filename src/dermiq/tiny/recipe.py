@@ -5,7 +5,8 @@ It never meets a diagnosis, nor the format of an answer: that is left to the sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from math import cos, pi
 from typing import Any
 
@@ -25,12 +26,14 @@ from dermiq.datamodules.phantom.lesion import draw
 from dermiq.prompts import describe
 from dermiq.tiny.architecture import CAPTION_QUESTION, IMAGE_SIZE, NAME_QUESTION
 from dermiq.tiny.muon import Muon
+from dermiq.tiny.reading import readings
 
 BATCH = 32
 WARM_UP = 50
 MUON_RATE, ADAM_RATE = 0.02, 1.5e-3
 PERCEPTION_STEPS, CAPTION_STEPS = 1500, 300
 NAMING_WEIGHT = 0.25
+READINGS = 32  # per step
 _IGNORED = -100
 
 Batch = tuple[Tensor, Tensor]
@@ -163,19 +166,25 @@ def learn_to_speak(
 ) -> None:
     """Train the connector and the language model to caption; the tower stays as it is.
 
-    Beside the captions it learns to spell the names of the conditions, each as likely as the other
-    and with no image before it.
+    Beside the captions it learns, with no image before them, to spell the names of the conditions, each as likely
+    as the other, and to answer from facts that it is shown (see `dermiq.tiny.reading`).
     """
     model.model.vision_model.requires_grad_(False)
     tokenizer = processor.tokenizer
+    lessons = readings(seed)
     blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     show = [{"type": "image"}, {"type": "text", "text": CAPTION_QUESTION}]
     prompt_ids = processor(text=[_prompt(processor, show)], images=[[blank]], return_tensors="pt")["input_ids"][0]
     name_prompt_ids = tokenizer(_prompt(processor, NAME_QUESTION), return_tensors="pt")["input_ids"][0]
 
     def loss_of(pixels: Tensor, labels: Tensor) -> Tensor:
-        captioning = _loss(model, tokenizer, prompt_ids, [_caption(row) for row in labels.tolist()], pixels)
-        return captioning + NAMING_WEIGHT * _loss(model, tokenizer, name_prompt_ids, list(CONDITIONS))
+        captions = [_caption(row) for row in labels.tolist()]
+        captioning = _loss(model, tokenizer, prompt_ids.expand(len(captions), -1), captions, pixels)
+        spelling = _loss(model, tokenizer, name_prompt_ids.expand(len(CONDITIONS), -1), list(CONDITIONS))
+        questions, replies = zip(*islice(lessons, READINGS), strict=True)
+        prompts = [_prompt(processor, question) for question in questions]
+        reading = _loss(model, tokenizer, tokenizer(prompts, padding=True, return_tensors="pt")["input_ids"], replies)
+        return captioning + NAMING_WEIGHT * spelling + reading
 
     model.train()
     speakers: list[nn.Module] = [model.model.connector, model.model.text_model]
@@ -193,20 +202,20 @@ def _prompt(processor: Idefics3Processor, content: str | list[dict[str, str]]) -
 def _loss(
     model: Idefics3ForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
-    prompt_ids: Tensor,
-    replies: list[str],
+    prompts: Tensor,
+    replies: Sequence[str],
     pixels: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of replies to one prompt [P]; `pixels` [B, 3, S, S] shows each its own image."""
+    """Cross-entropy of replies to prompts [B, P], padded on the left; `pixels` [B, 3, S, S] shows each an image."""
     ended = [reply + tokenizer.eos_token for reply in replies]
     reply = tokenizer(ended, add_special_tokens=False, padding=True, padding_side="right", return_tensors="pt")
-    prompts = prompt_ids.expand(len(replies), -1)
+    shown = prompts != tokenizer.pad_token_id
     output = model(
         input_ids=torch.cat((prompts, reply["input_ids"]), dim=1),
-        attention_mask=torch.cat((torch.ones_like(prompts), reply["attention_mask"]), dim=1),
+        attention_mask=torch.cat((shown.long(), reply["attention_mask"]), dim=1),
         pixel_values=None if pixels is None else pixels[:, None],
     )
-    logits = output.logits[:, prompt_ids.shape[0] - 1 : -1]
+    logits = output.logits[:, prompts.shape[1] - 1 : -1]
     targets = reply["input_ids"].masked_fill(reply["attention_mask"] == 0, _IGNORED)
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_IGNORED)
 

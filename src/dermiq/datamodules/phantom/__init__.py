@@ -1,5 +1,6 @@
-"""Drawn skin lesions whose true findings are known."""
+"""Drawn skin lesions whose findings are known, and conversations about them."""
 
+from dermiq.datamodules.phantom.conversations import PhantomConversations
 from dermiq.datamodules.phantom.source import PhantomSource
 
-__all__ = ["PhantomSource"]
+__all__ = ["PhantomConversations", "PhantomSource"]

@@ -3,5 +3,6 @@
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.sources.ham10000 import HAM10000
 from dermiq.datamodules.sources.tabular import TabularSource
+from dermiq.datamodules.sources.together import Together
 
-__all__ = ["HAM10000", "Source", "TabularSource"]
+__all__ = ["HAM10000", "Source", "TabularSource", "Together"]

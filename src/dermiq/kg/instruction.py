@@ -1,0 +1,118 @@
+"""Questions and answers about a condition, told from the graph's facts in varied wording: instruction data.
+
+What is asked and how facts are told stands in `instruction.yaml`. An answer names the condition and tells one fact of
+the relation that the question is about, if there is one a second fact of a related one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from random import Random
+from typing import Any
+
+import yaml
+
+from dermiq.kg.graph import Fact, KnowledgeGraph
+from dermiq.kg.verbalising import capitalised, named, with_article
+from dermiq.schema import KnowledgeError
+
+FINDING = "finding"
+_OPENING = 0.75  # how often an answer opens with the name of the condition
+_SECOND_FACT = 0.5  # how often it tells a second fact
+_PRONOUN = 0.5  # how often a condition that has been named is called "it"
+_WEIGHTS = {"always": 3.0, "typical": 2.0, "possible": 0.5}  # what never is so is not told
+
+
+@cache
+def _tables() -> dict[str, Any]:
+    tables: dict[str, Any] = yaml.safe_load((files("dermiq.kg") / "instruction.yaml").read_text(encoding="utf-8"))
+    return tables
+
+
+def kinds() -> tuple[str, ...]:
+    """The kinds of questions: finding, name, cause, contagion, treatment, urgency."""
+    return tuple(_tables()["questions"])
+
+
+def relations(kind: str) -> tuple[str, ...]:
+    """The relations that a kind of question is answered from, the one that it needs first; none for findings."""
+    return tuple(_tables()["relations"].get(kind, ()))
+
+
+def question(kind: str, rng: Random) -> str:
+    """One wording of a kind of question.
+
+    Raises:
+        KnowledgeError: if there is no such kind.
+    """
+    if kind not in kinds():
+        raise KnowledgeError(f"There is no kind of question {kind!r}. Use some of: {', '.join(kinds())}.")
+    return rng.choice(_tables()["questions"][kind])  # type: ignore[no-any-return]
+
+
+def answerable(graph: KnowledgeGraph, condition: str, kind: str) -> bool:
+    """True if the graph knows what a kind of question asks for of a condition; always so of findings."""
+    if kind == FINDING:
+        return True
+    return bool(_facts(graph, graph.find(condition).id, relations(kind)[0]))
+
+
+def describe_findings(findings: Mapping[str, Sequence[str]], rng: Random) -> str:
+    """What is seen, in prose.
+
+    Args:
+        findings: site, morphology, colour, border, surface and structure, the first value of each being told.
+        rng: chooses the wording.
+    """
+    values = {attribute: told[0] for attribute, told in findings.items()}
+    values["colour"] = with_article(values["colour"])
+    template: str = rng.choice(_tables()["findings"])
+    if "{border} border" in template:
+        values["border"] = with_article(values["border"])
+    return template.format(**values)
+
+
+def answer(graph: KnowledgeGraph, condition: str, kind: str, rng: Random, facts: Sequence[Fact] | None = None) -> str:
+    """A true answer to a kind of question about a condition.
+
+    Args:
+        graph: where the facts come from.
+        condition: its name, a synonym or an xref.
+        kind: of question, other than about findings; must be `answerable`.
+        rng: chooses the facts, the stronger the likelier, and the wording.
+        facts: tell these alone, where there are any that answer; None tells all that the graph knows.
+    """
+    concept = graph.find(condition)
+    first, *others = relations(kind)
+    told = [_choose(_facts(graph, concept.id, first, facts), rng)]
+    related = [fact for relation in others for fact in _facts(graph, concept.id, relation, facts)]
+    if related and rng.random() < _SECOND_FACT:
+        told.append(_choose(related, rng))
+    name = named(concept)
+    sentences = [rng.choice(_tables()["openings"]).format(c=name)] if rng.random() < _OPENING else []
+    for fact in told:
+        subject = "it" if sentences and rng.random() < _PRONOUN else name
+        sentences.append(capitalised(_tell(graph, fact, subject, name, rng)))
+    return " ".join(sentences)
+
+
+def _facts(graph: KnowledgeGraph, condition: str, relation: str, among: Sequence[Fact] | None = None) -> Sequence[Fact]:
+    known = [fact for fact in graph.about(condition, relation) if fact.strength in _WEIGHTS]
+    given = [fact for fact in among or () if fact.relation == relation and fact.strength in _WEIGHTS]
+    return given or known
+
+
+def _choose(facts: Sequence[Fact], rng: Random) -> Fact:
+    return rng.choices(facts, [_WEIGHTS[fact.strength] for fact in facts])[0]
+
+
+def _tell(graph: KnowledgeGraph, fact: Fact, subject: str, name: str, rng: Random) -> str:
+    tables = _tables()
+    templates: list[str] = tables["special"].get(fact.value) or tables["statements"][fact.relation]
+    if fact.strength == "possible":
+        templates = [template for template in templates if "{often}" in template] or templates
+    value = tables["urgency"][fact.value] if fact.relation == "urgency" else named(graph.concepts[fact.value])
+    often = rng.choice(tables["adverbs"][fact.strength])
+    return rng.choice(templates).format(s=subject, c=name, v=value, often=often)
