@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, cast
+from warnings import catch_warnings
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
@@ -193,6 +194,23 @@ class VLMBackbone(nn.Module):
         """Write the policy's adapter in PEFT's format: the input of the next stage, of peft and of vLLM."""
         if isinstance(self.model, PeftModel):
             self.model.save_pretrained(str(directory), selected_adapters=[POLICY])
+
+    def save_merged(self, directory: str | Path) -> None:
+        """Write model and processor with the policy's adapter folded in, in the base's dtype; uses this object up.
+
+        A 4-bit base is dequantised in main memory first, so that the weights keep its rounding. Ask before its first
+        forward pass, in which bitsandbytes rounds biases and, on some CPUs, rearranges weights for good.
+        """
+        assert isinstance(self.model, PeftModel), "nothing to merge: the backbone has no adapter"
+        dtype = self.vlm.config.dtype
+        if self.load_in_4bit:
+            config, weights = self.model.peft_config[POLICY], get_peft_model_state_dict(self.model, adapter_name=POLICY)
+            self.model = get_peft_model(self.model.unload().cpu().dequantize(), config)
+            set_peft_model_state_dict(self.model, weights)
+        with catch_warnings(action="ignore", category=UserWarning):  # an output layer trained as a whole is untied
+            self.model = self.model.merge_and_unload(adapter_names=[POLICY]).to(dtype)
+        self.model.save_pretrained(str(directory))
+        self.processor.save_pretrained(str(directory))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VLMBackbone:
         keys = self.adapter_keys()

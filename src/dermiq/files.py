@@ -1,0 +1,114 @@
+"""Files that a kill cannot leave half-written: replaced as a whole, or grown by whole lines."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from dermiq.schema import DermIQError
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A binary file to write the new content of `path` to, beside it; at the end it takes the old one's place.
+
+    What is written stands on the disk before it gets the name, so that after a power loss, too, `path` is the
+    old file or the new one. Parent directories are made. One process at a time may replace a file: what another
+    was killed over is overwritten.
+
+    Raises:
+        OSError: if it cannot be written; `path` is untouched and nothing is left beside it.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + PARTIAL)
+    try:
+        with partial.open("wb") as file:
+            yield file
+        sync(partial)
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: str | Path) -> None:
+    """Wait until what a file holds stands on the disk.
+
+    Raises:
+        OSError: if it does not get there.
+    """
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Replace the file `path` by `content` (text as UTF-8); see `replacing`.
+
+    Raises:
+        DermIQError: if it cannot be written; the file that was there before is untouched.
+    """
+    with _explained(path), replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def append_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Add lines (without their ends, as UTF-8) to a file, all of them in one write: a kill tears none.
+
+    A torn last line, as a power loss leaves it, is cut off first. The file and its parent directories are made
+    where they are missing. One process at a time may append.
+
+    Raises:
+        DermIQError: if not all could be written; the file holds the lines from before.
+    """
+    content = "".join(f"{line}\n" for line in lines).encode()
+    with _explained(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+", buffering=0) as file:
+            size = _whole_size(file)
+            file.truncate(size)
+            if file.write(content) != len(content):
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def whole_lines(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 file, without their ends and without a torn last one; none where there is no file.
+
+    Raises:
+        UnicodeDecodeError: if a whole line is no UTF-8.
+    """
+    target = Path(path)
+    if not target.exists():
+        return []
+    return [line.decode() for line in target.read_bytes().split(b"\n")[:-1]]
+
+
+@contextmanager
+def _explained(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DermIQError(
+            f"{path} could not be written ({error.strerror}); what it held before is whole. Free space on this disk, "
+            "or name a directory that may be written to, and run the same again."
+        ) from error
+
+
+def _whole_size(file: IO[bytes], block: int = 1 << 16) -> int:
+    """Bytes up to the end of the last whole line."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - block)
+        file.seek(start)
+        last = file.read(end - start).rfind(b"\n")
+        if last >= 0:
+            return start + last + 1
+        end = start
+    return 0
