@@ -1,8 +1,9 @@
-"""The quickstart: a tiny VLM learns to diagnose drawn lesions, by supervision and then by GRPO++, in minutes.
+"""The quickstart: a tiny VLM goes through the whole pipeline on drawn lesions, in minutes.
 
-``python -m dermiq.quickstart`` runs, for each seed: the untouched model, a supervised warm start, GRPO++ from its
-adapter, and as a baseline supervised training continued from the same adapter, on the same images, for the same
-time. Each is tested on the same held-out images; ``results.json`` keeps all figures.
+``python -m dermiq.quickstart`` runs, for each seed: a supervised warm start, GRPO++ (diagnose by reasoning), SFT
+(converse), preference pairs chosen by the knowledge graph, and DPO on them; each stage goes on from the adapter of the
+one before. After each stage one evaluation asks for diagnoses of, and talks about, the same held-out lesions;
+``results.json`` keeps all figures.
 """
 
 from __future__ import annotations
@@ -11,32 +12,65 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from dermiq.cli import exit_codes, run
+from dermiq.files import write_atomically
 from dermiq.tiny import write_tiny_vlm
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "quickstart"
-STAGES = {
-    "untrained": "before",
-    "warmstart": "warm start",
-    "grpo": "GRPO++",
-    "continued": "SFT instead",
-}
+STAGES = {"warmstart": "warm start", "grpo": "GRPO++", "sft": "SFT", "dpo": "DPO"}
+GROUNDED, CONTINUED = "dpo_grounded", "continued"
+TITLES = STAGES | {GROUNDED: "DPO + KG-RAG", CONTINUED: "SFT instead of GRPO++"}
+RETRIEVER = ["--model.init_args.retriever=dermiq.kg.Retriever", "--model.init_args.retriever.init_args.budget=60"]
+RETRIEVER += ["--model.init_args.retriever.init_args.notes=false"]
 METRICS = {
     "sampled_accuracy": "accuracy (sampled)",
     "accuracy": "accuracy (greedy)",
     "majority_accuracy": "accuracy (majority of 8)",
+    "macro_f1": "macro-F1 (greedy)",
     "sampled_reward/format": "format rate",
-    "sampled_reward/truthfulness": "true statements",
+    "sampled_reward/truthfulness": "true findings in the reasoning",
     "sampled_reasoning_length": "reasoning (words)",
+    "conversation/sampled_reward/kg_contradiction": "conversation: contradiction rate",
+    "conversation/reward/kg_contradiction": "conversation: contradiction rate (greedy)",
+    "conversation/sampled_reward/kg_harm": "conversation: harm",
+    "conversation/sampled_reward/kg_precision": "conversation: KG precision",
+    "conversation/sampled_reward/kg_coverage": "conversation: KG coverage",
+    "conversation/sampled_reward/truthfulness": "conversation: true findings (as drawn)",
+    "conversation/sampled_completion_length": "conversation: answer (tokens)",
     "training_seconds": "training (s)",
 }
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one stage changed, paired by held-out question, seeds averaged.
+
+    Attributes:
+        metric: a key of a prediction's ``sampled`` values.
+        before: the stage compared with.
+        after: the stage.
+        conversation: of replies in conversation, else of diagnoses.
+        mean: after - before.
+        standard_error: of the mean, over questions.
+        interval: of 95 %, from the normal distribution.
+    """
+
+    metric: str
+    before: str
+    after: str
+    conversation: bool
+    mean: float
+    standard_error: float
+    interval: tuple[float, float]
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -44,95 +78,144 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m dermiq.quickstart", description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run for each seed (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where all files go")
+    parser.add_argument("--baseline", action="store_true", help="also train by SFT for as long as GRPO++ took")
     parser.add_argument("--overrides", nargs="*", default=[], help="options for every stage, e.g. trainer.max_steps=2")
     options = parser.parse_args(args)
     torch.set_num_threads(1)  # at this size more threads wait for each other longer than they work
     model = options.out / "tiny"
     write_tiny_vlm(model)
     overrides = [f"--{override}" for override in options.overrides]
-    stages = {
-        seed: _run_stages(options.out / f"seed{seed}", [*overrides, *_settings(model, seed)], seed)
-        for seed in options.seeds
-    }
-    results = {"seeds": options.seeds, "stages": stages, "gains": _gains(options.out, options.seeds)}
-    (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    stages = {}
+    for seed in options.seeds:
+        pipeline = Pipeline(options.out / f"seed{seed}", model, seed, overrides)
+        stages[seed] = pipeline.run()
+        if options.baseline:
+            stages[seed][CONTINUED] = pipeline.baseline(stages[seed]["grpo"]["training_seconds"])
+    results = {"seeds": options.seeds, "stages": stages, "changes": [asdict(c) for c in changes(options.out, stages)]}
+    write_atomically(options.out / "results.json", json.dumps(results, indent=2) + "\n")
     report(results)
     print(f"All figures: {options.out / 'results.json'}")
 
 
-def report(results: dict[str, Any]) -> None:
-    """Print the stages' metrics, means over the seeds, and the gains over the warm start."""
-    table = Table(title=f"Held-out drawn lesions, seeds {results['seeds']}", title_justify="left")
-    table.add_column("")
-    for title in STAGES.values():
-        table.add_column(title, justify="right")
-    for name, title in METRICS.items():
-        runs = [[stages[stage][name] for stages in results["stages"].values()] for stage in STAGES]
-        means = [sum(values) / len(values) for values in runs]
-        table.add_row(title, *(f"{mean:.3f}" if mean <= 1 else f"{mean:.1f}" for mean in means))
-    console = Console()
-    console.print(table)
-    for stage, gain in results["gains"].items():
-        console.print(
-            f"{STAGES[stage]}: sampled accuracy {100 * gain['mean']:+.1f} points over the warm start, "
-            f"standard error {100 * gain['standard_error']:.1f}"
-        )
+@dataclass(frozen=True)
+class Pipeline:
+    """All stages under one seed, each in its own directory under `root`."""
+
+    root: Path
+    model: Path
+    seed: int
+    overrides: list[str]
+
+    def run(self) -> dict[str, dict[str, float]]:
+        """Train and test stage after stage; the metrics of each."""
+        metrics = {"warmstart": self._stage("warmstart")}
+        metrics["grpo"] = self._stage("grpo", self._from("warmstart"), f"--model.init_args.seed={self.seed}")
+        metrics["sft"] = self._stage("sft", self._from("grpo"))
+        start = time.perf_counter()
+        run(["predict", *self._arguments("pairs", self._from("sft"))])
+        seconds = time.perf_counter() - start
+        pairs = f"--data.init_args.sources.train.init_args.path={self.root / 'pairs' / 'preferences.jsonl'}"
+        metrics["dpo"] = self._stage("dpo", self._from("sft"), pairs) | {"pairs_seconds": seconds}
+        adapter = self._from("dpo")
+        metrics[GROUNDED] = self._test(GROUNDED, pairs, adapter, *RETRIEVER, config="dpo")
+        return metrics
+
+    def baseline(self, seconds: float) -> dict[str, float]:
+        """Supervised training that goes on from the warm start, for as long as GRPO++ took."""
+        limit = time.strftime("--trainer.max_time=00:00:%M:%S", time.gmtime(seconds))
+        return self._stage(CONTINUED, self._from("warmstart"), limit)
+
+    def _from(self, stage: str) -> str:
+        return f"--model.init_args.backbone.init_args.adapter_path={self.root / stage / 'adapter'}"
+
+    def _stage(self, stage: str, *more: str) -> dict[str, float]:
+        """Train, then test; the metrics of the test and the seconds of the training."""
+        start = time.perf_counter()
+        run(["fit", *self._arguments(stage, *more)])
+        seconds = time.perf_counter() - start
+        return self._test(stage, *more, "--ckpt_path=last") | {"training_seconds": seconds}
+
+    def _test(self, stage: str, *more: str, config: str = "") -> dict[str, float]:
+        run(["test", *self._arguments(stage, *more, config=config)])
+        metrics = json.loads((self.root / stage / "metrics.json").read_text())
+        return {name.removeprefix("test/"): value for name, value in metrics.items()} | {"training_seconds": 0.0}
+
+    def _arguments(self, stage: str, *more: str, config: str = "") -> list[str]:
+        return [
+            f"--config={CONFIGS / (config or stage)}.yaml",
+            f"--trainer.default_root_dir={self.root / stage}",
+            *self.overrides,
+            f"--seed_everything={self.seed}",
+            f"--data.init_args.seed={self.seed}",
+            f"--model.init_args.backbone.init_args.model_id={self.model}",
+            *more,
+        ]
 
 
-def _settings(model: Path, seed: int) -> list[str]:
+def changes(out: Path, stages: dict[int, dict[str, Any]]) -> list[Change]:
+    """What each stage changed against the one before it."""
     return [
-        f"--seed_everything={seed}",
-        f"--data.init_args.seed={seed}",
-        f"--model.init_args.backbone.init_args.model_id={model}",
+        _change(out, list(stages), before, after, metric, conversation)
+        for before, after, metric, conversation in (
+            ("warmstart", "grpo", "accuracy", False),
+            ("grpo", "sft", "accuracy", False),
+            ("grpo", "sft", "reward/kg_contradiction", True),
+            ("sft", "dpo", "accuracy", False),
+            ("sft", "dpo", "reward/kg_contradiction", True),
+            ("sft", "dpo", "reward/kg_harm", True),
+            ("sft", "dpo", "reward/kg_coverage", True),
+            ("sft", "dpo", "reward/truthfulness", True),
+            ("dpo", GROUNDED, "reward/kg_contradiction", True),
+        )
     ]
 
 
-def _run_stages(root: Path, settings: list[str], seed: int) -> dict[str, dict[str, float]]:
-    adapter = f"--model.init_args.backbone.init_args.adapter_path={root / 'warmstart' / 'adapter'}"
-    metrics = {"untrained": _test(root / "untrained", "warmstart", settings)}
-    metrics["warmstart"] = _stage(root / "warmstart", "warmstart", settings)
-    metrics["grpo"] = _stage(root / "grpo", "grpo", [*settings, adapter, f"--model.init_args.seed={seed}"])
-    minutes, seconds = divmod(round(metrics["grpo"]["training_seconds"]), 60)
-    limit = f"--trainer.max_time=00:00:{minutes:02d}:{seconds:02d}"
-    metrics["continued"] = _stage(root / "continued", "continued", [*settings, adapter, limit])
-    return metrics
+def _change(out: Path, seeds: Sequence[int], before: str, after: str, metric: str, conversation: bool) -> Change:
+    differences = [
+        _sampled(out / f"seed{seed}" / after, metric, conversation)
+        - _sampled(out / f"seed{seed}" / before, metric, conversation)
+        for seed in seeds
+    ]
+    per_question = torch.stack(differences).mean(dim=0)
+    mean, error = float(per_question.mean()), float(per_question.std()) / len(per_question) ** 0.5
+    interval = (mean - 1.96 * error, mean + 1.96 * error)
+    return Change(metric, before, after, conversation, mean, error, interval)
 
 
-def _stage(directory: Path, config: str, settings: list[str]) -> dict[str, float]:
-    """Train, then test; the metrics of the test and the seconds of the training."""
-    start = time.perf_counter()
-    run(["fit", *_arguments(directory, config, settings)])
-    seconds = time.perf_counter() - start
-    return _test(directory, config, [*settings, "--ckpt_path=last"]) | {"training_seconds": seconds}
+def _sampled(directory: Path, metric: str, conversation: bool) -> Tensor:
+    """[questions] float64: the mean over the sampled answers to each question that the metric applies to."""
+    rows = map(json.loads, (directory / "test_predictions.jsonl").read_text().splitlines())
+    values = [row["sampled"].get(metric) for row in rows if (row["correct"] is None) == conversation]
+    return torch.tensor([value for value in values if value is not None], dtype=torch.float64)
 
 
-def _test(directory: Path, config: str, settings: list[str]) -> dict[str, float]:
-    run(["test", *_arguments(directory, config, settings)])
-    metrics = json.loads((directory / "metrics.json").read_text())
-    return {name.removeprefix("test/"): value for name, value in metrics.items()} | {"training_seconds": 0.0}
+def report(results: dict[str, Any]) -> None:
+    """Print the stages' metrics, means over the seeds, and what each stage changed."""
+    runs = list(results["stages"].values())
+    table = Table(title=f"Held-out drawn lesions, seeds {results['seeds']}", title_justify="left")
+    table.add_column("")
+    for stage in runs[0]:
+        table.add_column(TITLES[stage], justify="right")
+    for name, title in METRICS.items():
+        values = [[stages[stage].get(name) for stages in runs] for stage in runs[0]]
+        table.add_row(title, *map(_mean, values))
+    console = Console()
+    console.print(table)
+    for change in results["changes"]:
+        low, high = change["interval"]
+        what = "conversation: " if change["conversation"] else ""
+        console.print(
+            f"{TITLES[change['before']]} → {TITLES[change['after']]}: {what}{change['metric']} "
+            f"{100 * change['mean']:+.1f} points, 95 % interval [{100 * low:+.1f}, {100 * high:+.1f}]"
+        )
 
 
-def _arguments(directory: Path, config: str, settings: list[str]) -> list[str]:
-    return [f"--config={CONFIGS / config}.yaml", f"--trainer.default_root_dir={directory}", *settings]
-
-
-def _gains(out: Path, seeds: Sequence[int]) -> dict[str, dict[str, float]]:
-    """Gains of GRPO++ and of continued supervision over the warm start, seeds averaged per image."""
-    gains = {}
-    for stage in ("grpo", "continued"):
-        differences = [_sampled(out / f"seed{s}" / stage) - _sampled(out / f"seed{s}" / "warmstart") for s in seeds]
-        per_image = torch.stack(differences).mean(dim=0)
-        gains[stage] = {
-            "mean": float(per_image.mean()),
-            "standard_error": float(per_image.std()) / len(per_image) ** 0.5,
-        }
-    return gains
-
-
-def _sampled(directory: Path) -> torch.Tensor:
-    """[images] sampled accuracy of each test image."""
-    lines = (directory / "test_predictions.jsonl").read_text().splitlines()
-    return torch.tensor([json.loads(line)["sampled"]["accuracy"] for line in lines], dtype=torch.float64)
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    mean = sum(known) / len(known)
+    return f"{mean:.3f}" if mean <= 1 else f"{mean:.1f}"
 
 
 if __name__ == "__main__":
