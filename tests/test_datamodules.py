@@ -99,14 +99,14 @@ def test_conversation_batches(model_id, root):
     data = ConversationDataModule(model_id, {"all": HAM10000(str(root))}, batch_size=6)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
-    ids, mask = batch["completion_ids"], batch["completion_mask"]
+    assert set(batch) == {"conversation", "loss_mask", "messages", "images", "samples", "skipped"}
+    ids, mask = batch["conversation"]["input_ids"], batch["loss_mask"]
     assert ids.shape == mask.shape and ids.dtype == torch.int64 and mask.dtype == torch.bool
     tokenizer = load_processor(model_id).tokenizer
     for sample, row, counts in zip(batch["samples"], ids, mask, strict=True):
-        assert counts.tolist() == sorted(counts.tolist(), reverse=True)
         assert tokenizer.decode(row[counts][:-1]) == gold_completion(sample)
         assert tokenizer.decode(row[counts][-1:]) == "<|im_end|>"
-    assert "completion_ids" not in next(iter(data.val_dataloader()))
+    assert "loss_mask" not in next(iter(data.val_dataloader()))  # none of them has a reply
 
 
 def test_nothing_of_the_sample_but_the_question_reaches_the_model(model_id):
@@ -135,9 +135,9 @@ def test_workers_make_the_same_batches(workers, model_id, root):
 
     for here, there in zip(batches(0), batches(workers), strict=True):
         assert list(here["samples"]) == list(there["samples"])
-        for name, value in here["prompt"].items():
-            assert torch.equal(value, there["prompt"][name])
-        assert torch.equal(here["completion_ids"], there["completion_ids"])
+        for name, value in here["conversation"].items():
+            assert torch.equal(value, there["conversation"][name])
+        assert torch.equal(here["loss_mask"], there["loss_mask"])
 
 
 def test_collate_pickles(model_id):
@@ -145,7 +145,8 @@ def test_collate_pickles(model_id):
     data.setup("test")
     (item,) = list(data.splits["test"])
     collate = pickle.loads(pickle.dumps(data.train_collate()))
-    assert torch.equal(collate([item])["completion_ids"], data.train_collate()([item])["completion_ids"])
+    first, second = (collate([item])["conversation"]["input_ids"] for collate in (collate, data.train_collate()))
+    assert torch.equal(first, second)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")

@@ -68,6 +68,57 @@ def test_weights_balance_the_classes():
     assert abs(drawn["mel"] - 1000) < 4 * (2000 * 0.25) ** 0.5  # four standard deviations of a fair coin
 
 
+def similar(**options) -> EpochSampler:
+    """480 lengths as conversations have them: most short, a few long."""
+    lengths = [int(10 * 1.02 ** (i * 7919 % 240)) for i in range(480)]
+    return EpochSampler(480, lengths=lengths, **options)
+
+
+def padding(sampler: EpochSampler, lengths: torch.Tensor) -> float:
+    """Share of an epoch's columns that are padding."""
+    batches = lengths[torch.tensor(list(sampler))].view(-1, sampler.batch_size)
+    return 1 - float(batches.sum() / (batches.amax(1) * sampler.batch_size).sum())
+
+
+def test_batches_of_similar_length_hold_little_padding():
+    grouped = similar(batch_size=8)
+    random = EpochSampler(480, 8)
+    assert sorted(grouped) == sorted(random) == list(range(480))
+    assert grouped.lengths[grouped.order()[0]] == grouped.lengths.max()
+    assert padding(random, grouped.lengths) > 0.4 and padding(grouped, grouped.lengths) < 0.15
+    first = list(grouped)
+    grouped.set_epoch(1)
+    assert {*map(tuple, torch.tensor(first).view(-1, 8).tolist())}.isdisjoint(
+        map(tuple, torch.tensor(list(grouped)).view(-1, 8).tolist())
+    )
+
+
+@pytest.mark.parametrize("weights", [None, [1.0 + i % 3 for i in range(480)]])
+def test_processes_share_batches_of_similar_length(weights):
+    whole = torch.tensor(list(similar(batch_size=8, weights=weights, seed=3))).view(-1, 8)
+    shares = [
+        torch.tensor(list(similar(batch_size=4, weights=weights, seed=3, rank=rank, world_size=2))).view(-1, 4)
+        for rank in range(2)
+    ]
+    assert torch.equal(torch.cat(shares, dim=1), whole)
+
+
+def test_an_epoch_of_similar_lengths_is_resumed_and_no_other_order():
+    def loader(lengths) -> ResumableDataLoader:
+        sampler = EpochSampler(LENGTH, BATCH, lengths=lengths)
+        return ResumableDataLoader(list(range(LENGTH)), batch_size=BATCH, sampler=sampler)
+
+    lengths = list(range(LENGTH))
+    expected = served(loader(lengths))
+    stopped, resumed = loader(lengths), loader(lengths)
+    for _ in itertools.islice(stopped, 2):
+        pass
+    resumed.load_state_dict(stopped.state_dict())
+    assert served(resumed) == expected[2:]
+    with pytest.raises(TrainingError, match="group_by_length True -> False"):
+        loader(None).load_state_dict(stopped.state_dict())
+
+
 def test_too_few_samples_for_one_batch_are_refused():
     with pytest.raises(DataError, match=r"the training split has 5 samples, too few for one batch of 4 x 2 process"):
         EpochSampler(5, 4, world_size=2)

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from dermiq.datamodules.sources import HAM10000, TabularSource
-from dermiq.datamodules.sources.base import Source
+from dermiq.datamodules.sources.base import Source, outline_of
 from dermiq.datamodules.splits import split_by_group
 from dermiq.prompts import gold_completion, parse
 from small_data import write_csv, write_ham10000, write_jpeg
@@ -66,7 +66,9 @@ def test_what_every_source_promises(build, tmp_path):
     assert len(samples) == len(source) > 1
     assert len({sample.id for sample in samples}) == len(samples)
     for sample, outline in zip(samples, source.outline(), strict=True):
-        assert outline == (sample.group, sample.target, len(sample.question), len(sample.images))
+        assert outline == outline_of(sample)
+        assert outline[:4] == (sample.group, sample.target, len(sample.question), len(sample.images))
+        assert outline.length == len(sample.question) + len(gold_completion(sample)) + 1000 * len(sample.images)
         assert sample.target == sample.target.lower() and sample.group and not sample.findings_drawn
         assert parse(gold_completion(sample)).diagnosis == sample.target
         assert {source.image(reference).mode for reference in sample.images} == {"RGB"}

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from dermiq.backbone import VLMBackbone
 from dermiq.caches import Cache, KeyValue, fork_cache, recorded_states, recording_cache
@@ -94,16 +95,15 @@ def prefill(backbone: VLMBackbone, prompt: Mapping[str, Tensor]) -> Prefix:
     vlm, mask = backbone.vlm, prompt["attention_mask"]
     cache = recording_cache()
     inputs = dict(prompt)
-    multimodal_rope = hasattr(vlm.model, "rope_deltas")
-    if multimodal_rope:
-        vlm.model.rope_deltas = None
-    else:
+    multimodal_rope = hasattr(vlm.model, "rope_deltas") and "pixel_values" in prompt
+    _forget_rope(vlm)
+    if not multimodal_rope:
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     output = vlm(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
     next_position = mask.sum(-1)
     if multimodal_rope and vlm.model.rope_deltas is not None:
         next_position = next_position + vlm.model.rope_deltas.flatten()
-        vlm.model.rope_deltas = None
+    _forget_rope(vlm)
     return Prefix(
         states=recorded_states(cache),
         last_logits=output.logits[:, -1],
@@ -165,6 +165,37 @@ def score(
     logprobs = distribution.gather(-1, ids[..., None]).squeeze(-1)
     entropy = -(distribution.exp() * distribution.clamp(min=-1e4)).sum(-1)
     return TokenScores(logprobs.masked_fill(~mask, 0.0), entropy.masked_fill(~mask, 0.0))
+
+
+def sequence_logprobs(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+    """Log-probs of some tokens of whole conversations, each given all that stands before it, in one pass.
+
+    Logits are made for the columns alone that some row of `mask` needs, over the whole vocabulary.
+
+    Args:
+        backbone: a loaded backbone.
+        inputs: `input_ids`, `attention_mask` [B, L], padded on the right, and the vision inputs, as
+            `encode_conversations` made them.
+        mask: [B, L] bool, True = a token whose log-prob is wanted; a row's first token has none.
+
+    Returns:
+        [B, L] float32 in nats, 0 where masked.
+    """
+    vlm = backbone.vlm
+    _forget_rope(vlm)
+    columns = mask.any(0).nonzero().flatten()
+    logits = vlm(**inputs, use_cache=False, logits_to_keep=columns - 1).logits
+    _forget_rope(vlm)
+    targets = inputs["input_ids"][:, columns]
+    logprobs = -cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    wanted = logprobs.view_as(targets).masked_fill(~mask[:, columns], 0.0)
+    return wanted.new_zeros(mask.shape).index_copy(1, columns, wanted)
+
+
+def _forget_rope(vlm: Any) -> None:
+    """Multimodal rotary offsets are model state that must not outlive a batch."""
+    if hasattr(vlm.model, "rope_deltas"):
+        vlm.model.rope_deltas = None
 
 
 def log_softmax(logits: Tensor, banned: Tensor | None, temperature: float = 1.0) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
@@ -18,12 +19,15 @@ __all__ = [
     "ProcessorMixin",
     "context_length",
     "encode_completions",
+    "encode_conversations",
     "encode_prompts",
     "end_of_turn",
     "from_hub",
     "load_config",
     "load_processor",
 ]
+
+_MARKER = "x"  # a reply whose surroundings are looked at
 
 
 def from_hub(loader: Callable[..., Any], model_id: str, **options: Any) -> Any:
@@ -85,40 +89,189 @@ def encode_prompts(
     Returns:
         `input_ids` and `attention_mask` [B, P] int64, padded on the left, and whatever else the model takes
         (pixels, grids, token types), opaque to everyone but the model.
+
+    Raises:
+        ModelError: if the model's chat template refuses a conversation.
     """
-    texts = [
-        processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-        for conversation in conversations
-    ]
-    begin = processor.tokenizer.bos_token
-    special = not (begin and texts[0].startswith(begin))
-    encoded = processor(text=texts, images=list(images), padding=True, return_tensors="pt", add_special_tokens=special)
-    return dict(encoded)
+    return _encode(processor, [_render(processor, each, waiting=True) for each in conversations], images, "left")
+
+
+def encode_conversations(
+    processor: ProcessorMixin, conversations: Sequence[list[dict[str, Any]]], images: Sequence[list[Image.Image]]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Tokenise whole conversations, and mark what the assistant writes in them.
+
+    What counts of a turn is what a policy writes when it is asked for it: everything after the header up to and
+    with the token that ends the turn, not the line break that a template may add.
+
+    Args:
+        processor: the model's own.
+        conversations: B lists of messages, the last of each the assistant's.
+        images: B lists of the images that the messages hold, in their order.
+
+    Returns:
+        What the model takes, with `input_ids` and `attention_mask` [B, L] int64, padded on the right, and
+        loss_mask [B, L] bool (True = counts).
+
+    Raises:
+        ModelError: if the model's chat template refuses a conversation, or renders its beginning otherwise than
+            the whole, so that the assistant's tokens cannot be told from the rest.
+    """
+    transcripts = [_transcript(processor, conversation) for conversation in conversations]
+    inputs = _encode(processor, [transcript.text for transcript in transcripts], images, "right")
+    mask = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+    for row, (transcript, shown) in enumerate(zip(transcripts, images, strict=True)):
+        ids = inputs["input_ids"][row][inputs["attention_mask"][row].bool()].tolist()
+        for span in _spans(processor, transcript, shown, ids):
+            mask[row, span] = True
+    return inputs, mask
 
 
 def end_of_turn(processor: ProcessorMixin) -> int:
     """The token id that closes the assistant's turn, read from the model's own chat template."""
-    marker = "x"
-    conversation: list[dict[str, Any]] = [
-        {"role": "user", "content": [{"type": "text", "text": marker}]},
-        {"role": "assistant", "content": [{"type": "text", "text": marker}]},
-    ]
-    text = processor.apply_chat_template(conversation, tokenize=False)
-    tail = text[text.rindex(marker) + len(marker) :].strip()
+    text = _render(processor, [_says("user", _MARKER), _says("assistant", _MARKER)], waiting=False)
+    tail = text[text.rindex(_MARKER) + len(_MARKER) :].strip()
     ids = processor.tokenizer(tail, add_special_tokens=False)["input_ids"]
     return int(ids[0]) if ids else int(processor.tokenizer.eos_token_id)
 
 
 def encode_completions(processor: ProcessorMixin, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Tokenise completions, each closed by the end of the turn.
+    """Tokenise completions as the model's chat template writes them, each closed by the end of the turn.
 
     Returns:
         ids [B, T] int64, padded on the right, and mask [B, T] bool (True = counts).
     """
-    tokenizer = processor.tokenizer
+    header, space = _before_reply(processor)
     end = end_of_turn(processor)
-    rows = [[*tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in texts]
+    opening = _tokens(processor, header)
+    rows = []
+    for text in texts:
+        reply = space + text.removeprefix(space)
+        whole = _tokens(processor, header + reply)
+        follows = whole[: len(opening)] == opening
+        rows.append([*(whole[len(opening) :] if follows else _tokens(processor, reply)), end])
     width = max(map(len, rows))
     ids = torch.tensor([row + [end] * (width - len(row)) for row in rows])
     mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows])
     return ids, mask
+
+
+class _Turn(NamedTuple):
+    """Where an assistant's turn stands in a transcript: [start, stop) in characters, after so many images."""
+
+    start: int
+    stop: int
+    images: int
+
+
+class _Transcript(NamedTuple):
+    """A conversation as its chat template writes it, up to the end of its last turn."""
+
+    text: str
+    turns: list[_Turn]
+
+
+def _says(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _render(processor: ProcessorMixin, conversation: list[dict[str, Any]], waiting: bool) -> str:
+    """The conversation as text; `waiting` adds the header of the assistant's next turn."""
+    try:
+        return str(processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=waiting))
+    except TemplateError as error:
+        raise ModelError(
+            f"The chat template of {processor.tokenizer.name_or_path!r} refuses a conversation of "
+            f"{', '.join(message['role'] for message in conversation)}: {error}. Leave out what it does not know (a "
+            "system prompt?), or use another model."
+        ) from None
+
+
+def _encode(
+    processor: ProcessorMixin, texts: list[str], images: Sequence[list[Image.Image]], padding_side: str
+) -> dict[str, Tensor]:
+    encoded = processor(
+        text=texts,
+        images=list(images) if any(images) else None,
+        padding=True,
+        padding_side=padding_side,
+        return_tensors="pt",
+        add_special_tokens=_adds_begin(processor, texts[0]),
+    )
+    return dict(encoded)
+
+
+def _adds_begin(processor: ProcessorMixin, text: str) -> bool:
+    """False if the chat template has written the token that begins a text already."""
+    begin = processor.tokenizer.bos_token
+    return not (begin and text.startswith(begin))
+
+
+def _tokens(processor: ProcessorMixin, text: str, special: bool = False) -> list[int]:
+    """Token ids of a text, images as their placeholders."""
+    return list(processor.tokenizer(text, add_special_tokens=special)["input_ids"])
+
+
+def _before_reply(processor: ProcessorMixin) -> tuple[str, str]:
+    """The header of the assistant's turn, and the white space that the template puts between it and the reply."""
+    asked = [_says("user", _MARKER)]
+    prompt = _render(processor, asked, waiting=True)
+    whole = _render(processor, [*asked, _says("assistant", _MARKER)], waiting=False)
+    header = prompt.removeprefix(_render(processor, asked, waiting=False))
+    reply = whole[len(prompt) :] if whole.startswith(prompt) else ""
+    return header, reply[: len(reply) - len(reply.lstrip())]
+
+
+def _transcript(processor: ProcessorMixin, conversation: list[dict[str, Any]]) -> _Transcript:
+    """Render a conversation, and find the assistant's turns by rendering its beginnings."""
+    text = _render(processor, conversation, waiting=False)
+    end = str(processor.tokenizer.convert_ids_to_tokens(end_of_turn(processor)))
+    turns, images = [], 0
+    for number, message in enumerate(conversation):
+        images += sum(part["type"] == "image" for part in message["content"])
+        if message["role"] != "assistant":
+            continue
+        before = _render(processor, conversation[:number], waiting=True)
+        after = _render(processor, conversation[: number + 1], waiting=False)
+        if not (after.startswith(before) and text.startswith(after)):
+            raise _uneven(processor, f"renders turn {number + 1} otherwise when it is asked for, or more is said")
+        closed = after.rfind(end, len(before))
+        turns.append(_Turn(len(before), closed + len(end) if closed >= 0 else len(after.rstrip()), images))
+    text = text[: turns[-1].stop]
+    if not text.endswith(end):  # such as LLaVA 1.5, whose template closes no turn
+        text += end
+        turns[-1] = turns[-1]._replace(stop=len(text))
+    return _Transcript(text, turns)
+
+
+def _spans(
+    processor: ProcessorMixin, transcript: _Transcript, images: list[Image.Image], ids: list[int]
+) -> Iterator[slice]:
+    """The assistant's turns in the unpadded `ids` of a transcript.
+
+    Images take more tokens there than their placeholders in the text, but after the last image both agree when
+    counted from the end. What stands before is measured by encoding the conversation up to there.
+    """
+    text = transcript.text
+    special = _adds_begin(processor, text)
+    plain = _tokens(processor, text, special)
+    for turn in transcript.turns:
+        head, tail = (_tokens(processor, text[:place], special) for place in (turn.start, turn.stop))
+        if plain[: len(head)] != head or plain[: len(tail)] != tail:
+            raise _uneven(processor, f"runs a turn into what stands beside it ({text[turn.start : turn.stop][:40]!r})")
+        shift = len(ids) - len(plain)
+        if turn.images < len(images):
+            before = _encode(processor, [text[: turn.start]], [images[: turn.images]], "right")
+            shift = before["input_ids"].shape[1] - len(head)
+        span = slice(len(head) + shift, len(tail) + shift)
+        if ids[span] != plain[len(head) : len(tail)]:
+            raise _uneven(processor, "writes other tokens for a text with images than for the text alone")
+        yield span
+
+
+def _uneven(processor: ProcessorMixin, what: str) -> ModelError:
+    return ModelError(
+        f"The processor of {processor.tokenizer.name_or_path!r} {what}, so that the assistant's tokens cannot be told "
+        "from the rest. Strip white space from the turns and thinking tags from all but the last, split the "
+        "conversation into single turns, or use a model whose chat template renders turn by turn."
+    )

@@ -74,9 +74,11 @@ def with_facts(messages: Sequence[dict[str, Any]], facts: Sequence[str]) -> list
     if not facts:
         return list(messages)
     *before, last = messages
-    *images, text = last["content"]
-    grounded = {"type": "text", "text": grounded_question(text["text"], facts)}
-    return [*before, {"role": last["role"], "content": [*images, grounded]}]
+    content = list(last["content"])
+    place = max((i for i, part in enumerate(content) if part["type"] == "text"), default=len(content))
+    asked = "".join(part["text"] for part in content[place : place + 1])
+    content[place : place + 1] = [{"type": "text", "text": grounded_question(asked, facts)}]
+    return [*before, {"role": last["role"], "content": content}]
 
 
 def grounded_question(text: str, facts: Sequence[str]) -> str:

@@ -110,8 +110,9 @@ class DermDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> ResumableDataLoader:
         """Training batches, in an order set by `seed` and the epoch; the position is saved and resumed."""
         dataset = self._dataset("train")
+        weights = self._weights() if self.balance else None
         sampler = EpochSampler(
-            len(dataset), self.batch_size, self.seed, self._weights() if self.balance else None, *self._process()
+            len(dataset), self.batch_size, self.seed, weights, *self._process(), lengths=self._lengths()
         )
         return ResumableDataLoader(
             dataset,
@@ -221,14 +222,19 @@ class DermDataModule(LightningDataModule, ABC):
         frequency = Counter(targets)
         return [1 / frequency[target] for target in targets]
 
+    def _lengths(self) -> list[int] | None:
+        """Lengths of the training samples, if batches shall be of similar ones; None leaves their order random."""
+        return None
+
     def _check_longest(self, split: str) -> None:
-        """Encode the sample with the longest question and the one with the most images."""
+        """Encode the samples with the longest question, the most images and the longest conversation."""
         outline = self._outline(split)
         rows = range(len(outline))
         collate = self.train_collate() if split == "train" else self.eval_collate()
         for row in {
             max(rows, key=lambda i: outline[i].question_length),
             max(rows, key=lambda i: (outline[i].images, outline[i].question_length)),
+            max(rows, key=lambda i: outline[i].length),
         }:
             item: Item = self.splits[split][row]
             if not item.problem:

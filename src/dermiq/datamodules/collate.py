@@ -11,10 +11,8 @@ Every batch is a dict, and every stage may rely on these entries:
               cannot be read (only where the data module says ``on_bad_image: skip``), so that B may be
               smaller than the batch size
 
-Training batches of the conversation data also hold
-
-    completion_ids   [B, T] int64, padded on the right, each row closed by the end-of-turn token
-    completion_mask  [B, T] bool, True = counts
+What training batches hold besides, or in place of `prompt`, stands in `dermiq.datamodules.conversation` and
+`dermiq.datamodules.preference`.
 
 A batch without a single readable sample has an empty `prompt` and no samples. Nothing is ever truncated:
 what does not fit into the model's context is an error that names the sample.

@@ -13,11 +13,23 @@ from torch.utils.data import DataLoader, Sampler
 
 from dermiq.schema import DataError, DermIQError, TrainingError
 
+_STRETCH = 50
+
 
 def _seed(*parts: int) -> int:
     """One 63-bit seed out of several numbers."""
     digest = hashlib.blake2b(":".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def _grouped(drawn: Tensor, lengths: Tensor, block: int) -> Tensor:
+    """The indices `drawn` with neighbours of similar length, a stretch with the longest of all at the beginning."""
+    batches = len(drawn) // block
+    size = block * max(1, min(batches // 4, _STRETCH))
+    stretches = [part[lengths[part].argsort(descending=True, stable=True)] for part in drawn.split(size)]
+    longest = max(range(len(stretches)), key=lambda i: int(lengths[stretches[i][0]]))
+    stretches[0], stretches[longest] = stretches[longest], stretches[0]
+    return torch.cat(stretches)
 
 
 class EpochSampler(Sampler[int]):
@@ -27,6 +39,10 @@ class EpochSampler(Sampler[int]):
     its contiguous share of each, so that two processes with batches of B see in every step what one
     process with batches of 2B sees. The samples left over at the end of an epoch's order are not served
     in that epoch.
+
+    With `lengths`, the samples of a batch are of similar length, as Hugging Face's ``group_by_length`` makes them: the
+    random order is cut into stretches of 50 global batches (of a quarter of the epoch, if that is less), each sorted
+    with the longest samples first. The stretch with the longest of all comes first, where a lack of memory shows.
 
     Attributes:
         epoch: which order to serve; Lightning sets it through `set_epoch`.
@@ -40,6 +56,7 @@ class EpochSampler(Sampler[int]):
             None serves every sample at most once per epoch.
         rank: of this process.
         world_size: number of processes.
+        lengths: one number per sample, in any unit; None leaves the order random.
 
     Raises:
         DataError: if the samples do not fill one global batch.
@@ -53,6 +70,7 @@ class EpochSampler(Sampler[int]):
         weights: Sequence[float] | None = None,
         rank: int = 0,
         world_size: int = 1,
+        lengths: Sequence[int] | None = None,
     ) -> None:
         if length < batch_size * world_size:
             raise DataError(
@@ -61,6 +79,7 @@ class EpochSampler(Sampler[int]):
             )
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.weights, self.rank, self.world_size = weights, rank, world_size
+        self.lengths = None if lengths is None else torch.tensor(lengths)
         self.epoch = 0
         self.start = 0
 
@@ -76,6 +95,7 @@ class EpochSampler(Sampler[int]):
             "world_size": self.world_size,
             "seed": self.seed,
             "balance": self.weights is not None,
+            "group_by_length": self.lengths is not None,
         }
 
     def order(self) -> Tensor:
@@ -87,7 +107,8 @@ class EpochSampler(Sampler[int]):
             weights = torch.tensor(self.weights, dtype=torch.float64)
             drawn = torch.multinomial(weights, self.length, replacement=True, generator=generator)
         block = self.batch_size * self.world_size
-        return drawn[: self.length // block * block]
+        drawn = drawn[: self.length // block * block]
+        return drawn if self.lengths is None else _grouped(drawn, self.lengths, block)
 
     def __iter__(self) -> Iterator[int]:
         """Serve this process's indices, batch after batch, from batch `start` on."""

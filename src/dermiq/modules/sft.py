@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dermiq.losses import sft_loss
-from dermiq.modules.base import Batch, StageModule
-from dermiq.prefix import prefill, score
+from dermiq.modules.base import Batch, Row, StageModule
+from dermiq.prefix import sequence_logprobs
 
 
 class SFTModule(StageModule):
-    """Cross-entropy on the assistant's tokens, prompts and images giving no loss.
+    """Cross-entropy on the assistant's tokens of every turn; what the user says and shows gives no loss.
 
-    Automatic optimisation: accumulate with ``--trainer.accumulate_grad_batches``.
+    Automatic optimisation: accumulate with ``--trainer.accumulate_grad_batches``. Where validation or test data hold
+    replies, the loss on all their turns is logged as ``val/loss`` or ``test/loss``, a mean over tokens.
     """
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """One forward pass over prompts and target completions; None for a batch without readable images."""
+        """One forward pass over whole conversations; None for a batch without readable images."""
         if not batch["samples"]:
             return None
-        ids, mask = batch["completion_ids"], batch["completion_mask"]
-        prefix = prefill(self.backbone, batch["prompt"])
-        rows = torch.arange(len(ids), device=ids.device)
-        loss, stats = sft_loss(score(self.backbone, prefix, rows, ids, mask, restricted=False).logprobs, mask)
+        mask = batch["loss_mask"]
+        loss, stats = self._loss(batch)
         self.check_finite(loss, batch["samples"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(ids))
-        self.log("train/perplexity", stats["perplexity"], batch_size=len(ids))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(mask))
+        self.log("train/perplexity", stats["perplexity"], batch_size=len(mask))
         return loss * self._share(mask.sum())
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
+        """Judge a batch, and add its replies to the held-out loss."""
+        self._log_held_out("val/loss", batch)
+        return super().validation_step(batch, batch_idx)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
+        """Judge a batch, and add its replies to the held-out loss."""
+        self._log_held_out("test/loss", batch)
+        return super().test_step(batch, batch_idx)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        mask = batch["loss_mask"]
+        return sft_loss(sequence_logprobs(self.backbone, batch["conversation"], mask), mask)
+
+    def _log_held_out(self, name: str, batch: Batch) -> None:
+        if "loss_mask" in batch:
+            loss, _ = self._loss(batch)
+            # Lightning weights a mean by the batch size: every token counts alike.
+            self.log(name, loss, on_epoch=True, sync_dist=True, batch_size=int(batch["loss_mask"].sum()))
 
     def _share(self, tokens: Tensor) -> Tensor:
         """This process's tokens over the mean of all processes, so that every token of a step counts alike."""

@@ -2,7 +2,10 @@
 
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.sources.ham10000 import HAM10000
+from dermiq.datamodules.sources.messages import Conversations
+from dermiq.datamodules.sources.part import Part
+from dermiq.datamodules.sources.preferences import Preferences
 from dermiq.datamodules.sources.tabular import TabularSource
 from dermiq.datamodules.sources.together import Together
 
-__all__ = ["HAM10000", "Source", "TabularSource", "Together"]
+__all__ = ["HAM10000", "Conversations", "Part", "Preferences", "Source", "TabularSource", "Together"]

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from dermiq.prompts import gold_completion
 from dermiq.schema import DataError, Sample
 
 MAX_PIXELS = 50_000_000
+IMAGE_LENGTH = 1_000  # of the characters that an image takes the place of: some 250 tokens
 
 
-def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None) -> Image.Image:
     """Open an image file as RGB; nothing is decoded before its size is known to be sane.
 
     Args:
         path: an image file that Pillow reads.
         max_pixels: the largest width * height accepted, in pixels.
+        content: of the file, where it stands in a table; `path` then only names it.
 
     Raises:
         DataError: if the file is missing, too large, truncated or no image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if content is None else BytesIO(content)) as image:
             if image.width * image.height > max_pixels:
                 raise DataError(
                     f"{path}: {image.width} x {image.height} pixels are more than the limit of {max_pixels:,}. "
@@ -50,12 +54,26 @@ class Outline(NamedTuple):
         target: the concept to name.
         question_length: characters of its question; 0 means the default question.
         images: number of its images.
+        length: characters of the whole conversation with its gold completion, and `IMAGE_LENGTH` for each image.
     """
 
     group: str
     target: str
     question_length: int
     images: int
+    length: int
+
+
+def outline_of(sample: Sample) -> Outline:
+    """What there is to know of a sample."""
+    said = sum(len(turn.text) for turn in sample.history) + len(sample.question) + len(gold_completion(sample))
+    return Outline(
+        group=sample.group,
+        target=sample.target,
+        question_length=len(sample.question),
+        images=len(sample.images),
+        length=said + IMAGE_LENGTH * len(sample.images),
+    )
 
 
 class Source(ABC):
@@ -85,7 +103,7 @@ class Source(ABC):
 
     def outline(self) -> list[Outline]:
         """One entry per sample, in order; a large source answers from its columns, without building samples."""
-        return [Outline(sample.group, sample.target, len(sample.question), len(sample.images)) for sample in self]
+        return [outline_of(sample) for sample in self]
 
     def missing(self) -> list[int]:
         """Indices of the samples whose images are known to be absent; empty where finding out means opening files."""

@@ -15,8 +15,8 @@ import datasets
 from datasets.exceptions import DatasetGenerationError
 
 from dermiq.atlas import CONDITIONS, concept_of, typical
-from dermiq.datamodules.sources.base import MAX_PIXELS, Outline, Source
-from dermiq.prompts import normalise
+from dermiq.datamodules.sources.base import IMAGE_LENGTH, MAX_PIXELS, Outline, Source
+from dermiq.prompts import gold_completion, normalise
 from dermiq.schema import DataError, Sample
 
 _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -122,14 +122,18 @@ class TabularSource(Source):
         columns = self._loaded()[:]
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         images = [_names(row[self.image_column]) for row in rows]
+        targets = [self._concepts[str(row[self.label_column])] for row in rows]
+        first = {target: i for i, target in reversed(list(enumerate(targets)))}
+        completion = {target: len(gold_completion(self[i])) for target, i in first.items()}
         return [
             Outline(
                 group=self._group(row, self._image(names[0])),
-                target=self._concepts[str(row[self.label_column])],
+                target=target,
                 question_length=len(self._question(row)),
                 images=len(names),
+                length=len(self._question(row)) + completion[target] + IMAGE_LENGTH * len(names),
             )
-            for row, names in zip(rows, images, strict=True)
+            for row, names, target in zip(rows, images, targets, strict=True)
         ]
 
     def _loaded(self) -> datasets.Dataset:
