@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from dermiq.checkpointing import LAST
 from dermiq.cli import DermIQCLI, run
+from dermiq.datamodules.sources import HAM10000
 
 REWARDS = {
     "class_path": "dermiq.rewards.RewardMixture",
@@ -27,10 +29,37 @@ REWARDS = {
 }
 OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "SFTModule": {},
+    "DPOModule": {},
     "GRPOModule": {"group_size": 3, "sampling": {"max_new_tokens": 5}, "completions_per_pass": 4},
 }
-DATA = {"SFTModule": "ConversationDataModule", "GRPOModule": "PromptDataModule"}
+DATA = {
+    "SFTModule": "ConversationDataModule",
+    "GRPOModule": "PromptDataModule",
+    "DPOModule": "PreferenceDataModule",
+}
 STAGES = tuple(DATA)
+PAIRS = "preferences.jsonl"
+
+
+def write_pairs(photographs: Path) -> Path:
+    """A preference pair about each photograph, in TRL's columns and ours; the images are named from the file on."""
+    source = HAM10000(str(photographs))
+    source.load()
+    rows = [
+        {
+            "id": sample.id,
+            "group": sample.group,
+            "target": sample.target,
+            "images": [str(Path(sample.images[0]).relative_to(photographs))],
+            "prompt": [{"role": "system", "content": "Look."}, {"role": "user", "content": "What is it?"}],
+            "chosen": [{"role": "assistant", "content": f"A {sample.target} ."}],
+            "rejected": [{"role": "assistant", "content": "A wheal that fades within a day."[number % 9 :]}],
+            "margin": (number % 5) / 4,
+        }
+        for number, sample in enumerate(source)
+    ]
+    (photographs / PAIRS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return photographs / PAIRS
 
 
 class Lab:
@@ -44,6 +73,7 @@ class Lab:
 
     def __init__(self, folder: Path, photographs: Path, family_dir: Callable[..., Path]) -> None:
         self.folder, self.photographs, self.family_dir = folder, photographs, family_dir
+        write_pairs(photographs)
 
     def config(self, stage: str, family: str = "idefics3") -> Path:
         """A whole experiment in one YAML file, smaller than any real one."""
@@ -57,12 +87,7 @@ class Lab:
             "eval_sampling": {"max_new_tokens": 5, "temperature": 0.0},
         }
         data = {
-            "sources": {
-                "all": {
-                    "class_path": "dermiq.datamodules.sources.HAM10000",
-                    "init_args": {"root": str(self.photographs)},
-                }
-            },
+            "sources": {"all": self.source(stage, self.photographs)},
             "fractions": {"train": 0.4, "val": 0.3, "test": 0.3},
             "batch_size": 2,
             "system_prompt": "Look.",
@@ -75,6 +100,13 @@ class Lab:
         }
         path.write_text(yaml.safe_dump(content))
         return path
+
+    def source(self, stage: str, photographs: Path) -> dict[str, Any]:
+        """The samples that a stage trains on: photographs, or pairs about them."""
+        if stage == "DPOModule":
+            path = str(photographs / PAIRS)
+            return {"class_path": "dermiq.datamodules.sources.Preferences", "init_args": {"path": path}}
+        return {"class_path": "dermiq.datamodules.sources.HAM10000", "init_args": {"root": str(photographs)}}
 
     def arguments(self, subcommand: str, stage: str, root: Path, *more: str, family: str = "idefics3") -> list[str]:
         """The command line of a run in the directory `root`."""

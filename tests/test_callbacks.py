@@ -54,8 +54,12 @@ def test_the_progress_bar_shows_what_matters(stage, lab, tmp_path, monkeypatch):
         RunProgressBar, "get_metrics", lambda self, *arguments: shown.append(original(self, *arguments)) or shown[-1]
     )
     lab.run("fit", stage, tmp_path, "--trainer.max_steps=2")
-    expected = {"loss"} if stage == "SFTModule" else {"reward", "accuracy", "tokens_per_second"}
-    assert shown[-1].keys() == expected
+    expected = {
+        "SFTModule": {"loss"},
+        "DPOModule": {"loss", "accuracy"},
+        "GRPOModule": {"reward", "accuracy", "tokens_per_second"},
+    }
+    assert shown[-1].keys() == expected[stage]
 
 
 def test_rows_are_written_as_batches_finish(tmp_path):

@@ -19,6 +19,7 @@ LEASH = ["--model.init_args.kl_coef=0.1", "--model.init_args.reference_sync_ever
 SETTINGS = {
     "sft": ("SFTModule", [*SCHEDULE, *DROPOUT]),
     "sft-accumulated": ("SFTModule", ["--trainer.accumulate_grad_batches=2", *SCHEDULE]),
+    "dpo": ("DPOModule", [*SCHEDULE, *DROPOUT]),
     "grpo": ("GRPOModule", [*SCHEDULE, *DROPOUT, *LEASH]),
     "grpo-accumulated": ("GRPOModule", ["--model.init_args.accumulate_batches=2", *SCHEDULE]),
     "grpo-inner-epochs": ("GRPOModule", ["--model.init_args.inner_epochs=2", *LEASH]),
@@ -69,7 +70,7 @@ def test_resumed_equals_uninterrupted(stage, options, lab, tmp_path):
 @pytest.mark.parametrize("stage", STAGES)
 def test_resumed_within_an_accumulation(stage, lab, tmp_path):
     """Ctrl-C in the third of four batches, two to a step: the open gradient is kept and taken up."""
-    option = "trainer.accumulate_grad_batches" if stage == "SFTModule" else "model.init_args.accumulate_batches"
+    option = "model.init_args.accumulate_batches" if stage == "GRPOModule" else "trainer.accumulate_grad_batches"
     options = [*TWO_EPOCHS, f"--{option}=2"]
     lab.run("fit", stage, tmp_path / "whole", *options)
     interrupted = lab.arguments("fit", stage, tmp_path / "parts", *options)

@@ -18,6 +18,7 @@ ONE = ["--data.init_args.batch_size=4"]
 SGD = ["--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=1.0"]
 SETTINGS = {
     "sft": ("SFTModule", []),
+    "dpo": ("DPOModule", []),
     "grpo": ("GRPOModule", ["--model.init_args.completions_per_pass=2", "--model.init_args.kl_coef=0.1"]),
     "grpo-in-one-pass": ("GRPOModule", ["--model.init_args.completions_per_pass=null"]),
 }

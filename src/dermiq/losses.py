@@ -1,13 +1,15 @@
 """Every objective as a pure function of tensors that returns (scalar, statistics).
 
 Legend: N completions, T tokens of a completion, mask [N, T] bool (True = counts). Log-probs are float32 in nats.
-Token weights [N, T] carry the normalisation, so a loss is a plain weighted sum and micro-batches add up exactly.
+Token weights [N, T] carry the normalisation, so a loss is a plain weighted sum and micro-batches add up exactly;
+the pair weights [B] of the preference losses do the same.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 KL_EXPONENT_LIMIT = 10.0
 
@@ -101,3 +103,72 @@ def sft_loss(logprobs: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]
     """
     loss = -(logprobs * mask).sum() / mask.sum().clamp(min=1)
     return loss, {"perplexity": loss.detach().exp()}
+
+
+def dpo_sigmoid(
+    logprobs: Tensor, ref_logprobs: Tensor, weights: Tensor, *, beta: float = 0.1, label_smoothing: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290, eq. 7).
+
+    With h = (logprobs - ref_logprobs)[0] - (logprobs - ref_logprobs)[1] and e = label_smoothing:
+
+        loss = sum_i w_i * ( -(1 - e) log sigmoid(beta h_i) - e log sigmoid(-beta h_i) )
+
+    Above 0, e makes it conservative DPO (Mitchell 2023): h has an optimum, at sigmoid(beta h) = 1 - e.
+
+    Args:
+        logprobs: [2, B] of whole completions under the policy, chosen then rejected, with gradient.
+        ref_logprobs: [2, B] under the reference.
+        weights: [B] pair weights; 1 / B gives the mean.
+        beta: how strongly the policy is held to the reference; a reward is beta times a log-ratio.
+        label_smoothing: the probability that a pair is the wrong way round, in [0, 0.5).
+
+    Returns:
+        The scalar loss, and detached means over pairs: `chosen_reward`, `rejected_reward`, `reward_margin`
+        (their difference) and `accuracy` (the share of pairs with a positive one).
+    """
+    logits, stats = _reward_margins(logprobs, ref_logprobs, beta)
+    losses = -(1 - label_smoothing) * logsigmoid(logits) - label_smoothing * logsigmoid(-logits)
+    return (weights * losses).sum(), stats
+
+
+def dpo_robust(
+    logprobs: Tensor, ref_logprobs: Tensor, weights: Tensor, *, beta: float = 0.1, label_smoothing: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """DPO debiased for pairs that are the wrong way round (Chowdhury et al. 2024, arXiv:2403.00409).
+
+    With h and e as in `dpo_sigmoid`, whose arguments and statistics these are:
+
+        loss = sum_i w_i * ( -(1 - e) log sigmoid(beta h_i) + e log sigmoid(-beta h_i) ) / (1 - 2 e)
+
+    Its mean over labels that are flipped with probability e is the loss of the true labels.
+    """
+    logits, stats = _reward_margins(logprobs, ref_logprobs, beta)
+    losses = -(1 - label_smoothing) * logsigmoid(logits) + label_smoothing * logsigmoid(-logits)
+    return (weights * losses).sum() / (1 - 2 * label_smoothing), stats
+
+
+def dpo_ipo(
+    logprobs: Tensor, ref_logprobs: Tensor, weights: Tensor, *, beta: float = 0.1, label_smoothing: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Identity preference optimisation (Azar et al. 2023, arXiv:2310.12036, eq. 17; beta is the paper's tau).
+
+    With h and e as in `dpo_sigmoid`, whose arguments and statistics these are:
+
+        loss = sum_i w_i * ( (1 - e) (h_i - 1 / (2 beta))^2 + e (h_i + 1 / (2 beta))^2 )
+
+    h has an optimum, at (1 - 2 e) / (2 beta). Sums over tokens make the loss grow with the completions' lengths:
+    the authors' own results, and TRL's `ipo`, are with log-probs divided by length.
+    """
+    logits, stats = _reward_margins(logprobs, ref_logprobs, beta)
+    margin, target = logits / beta, 1 / (2 * beta)
+    losses = (1 - label_smoothing) * (margin - target) ** 2 + label_smoothing * (margin + target) ** 2
+    return (weights * losses).sum(), stats
+
+
+def _reward_margins(logprobs: Tensor, ref_logprobs: Tensor, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Beta h [B], with gradient, and the statistics of a preference loss."""
+    chosen, rejected = beta * (logprobs - ref_logprobs)
+    margins = chosen - rejected
+    means = {"chosen_reward": chosen, "rejected_reward": rejected, "reward_margin": margins, "accuracy": margins > 0}
+    return margins, {name: value.detach().float().mean() for name, value in means.items()}

@@ -2,6 +2,7 @@
 
 from dermiq.datamodules.base import DermDataModule
 from dermiq.datamodules.conversation import ConversationDataModule
+from dermiq.datamodules.preference import PreferenceDataModule
 from dermiq.datamodules.prompt import PromptDataModule
 
-__all__ = ["ConversationDataModule", "DermDataModule", "PromptDataModule"]
+__all__ = ["ConversationDataModule", "DermDataModule", "PreferenceDataModule", "PromptDataModule"]

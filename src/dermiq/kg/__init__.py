@@ -2,6 +2,7 @@
 
 from dermiq.kg.graph import Citation, Concept, Fact, KnowledgeGraph
 from dermiq.kg.loading import load_graph
+from dermiq.kg.pairs import PairMaker, Pairs
 from dermiq.kg.retrieval import Passage, Retriever
 from dermiq.kg.rewards import KGContradiction, KGCoverage, KGHarm, KGPrecision
 from dermiq.kg.scorer import JudgedClaim, KGScore, KGScorer
@@ -18,6 +19,8 @@ __all__ = [
     "KGScore",
     "KGScorer",
     "KnowledgeGraph",
+    "PairMaker",
+    "Pairs",
     "Passage",
     "Retriever",
     "load_graph",

@@ -15,12 +15,14 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import track
 
+from dermiq.kg.candidates import write_pairs
 from dermiq.kg.card import describe
 from dermiq.kg.drawing import neighbourhood_svg
 from dermiq.kg.graph import KnowledgeGraph, merged
 from dermiq.kg.importing import enrich
 from dermiq.kg.loading import ONTOLOGY, load_graph
 from dermiq.kg.ontology import read_bytes, read_graph
+from dermiq.kg.pairs import PairMaker
 from dermiq.kg.questions import QUESTION_TYPES
 from dermiq.kg.records import NUMBERS, as_record, as_text, read_rows
 from dermiq.kg.retrieval import Retriever, as_context
@@ -150,6 +152,18 @@ def retrieve(options: argparse.Namespace) -> int:
     return WANTING
 
 
+def pairs(options: argparse.Namespace) -> int:
+    """Form preference pairs of sampled answers, without sampling again."""
+    try:
+        scorer = KGScorer(options.ontology, options.merge)
+        maker = PairMaker(scorer, options.margin, options.max_length_ratio, options.pairs_per_question)
+    except ValueError as error:
+        raise KnowledgeError(f"{error}.") from error
+    print(write_pairs(options.candidates, options.out, maker))
+    print(f"Wrote {options.out}.")
+    return WELL
+
+
 def card(options: argparse.Namespace) -> int:
     """Show all that is known of a condition."""
     print(describe(_graph(options), options.condition))
@@ -249,6 +263,7 @@ def parser() -> argparse.ArgumentParser:
     condition.add_argument("condition", help="a name, a synonym or an identifier, such as DOID:8295")
     _add_builders(commands, merge, graph)
     _add_askers(commands, graph)
+    _add_pairs(commands, graph)
     commands.add("describe", card, [graph, condition])
     _file(commands.add("graph", draw, [graph, condition]), "--out", "the SVG file", required=True)
     return top
@@ -289,6 +304,21 @@ def _add_askers(commands: _Commands, graph: argparse.ArgumentParser) -> None:
     one.add_argument("question", help='such as "How is scabies treated?"')
     one.add_argument("--condition", action="append", default=[], help="a condition in view; repeatable")
     one.add_argument("--budget", type=_positive, default=200, help="tokens at most (default: %(default)s)")
+
+
+def _add_pairs(commands: _Commands, graph: argparse.ArgumentParser) -> None:
+    defaults = PairMaker()
+    one = commands.add("pairs", pairs, [graph])
+    one.add_argument("candidates", type=Path, metavar="FILE", help="candidates.jsonl, as `cli.py predict` writes it")
+    _file(one, "--out", "JSONL: the pairs, for DPO", required=True)
+    for name, kind, text in (
+        ("margin", float, "the least difference in score"),
+        ("max_length_ratio", float, "words of the longer answer over those of the shorter, at most"),
+        ("pairs_per_question", int, "the most pairs of one question"),
+    ):
+        option = f"--{name.replace('_', '-')}"
+        shown = f"{text} (default: %(default)s)"
+        one.add_argument(option, type=kind, default=getattr(defaults, name), help=shown)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from dermiq.backbone import VLMBackbone
+from dermiq.grounding import FactRetriever, diagnose, ground
 from dermiq.metrics import EvaluationMetrics, majority, named_concept
 from dermiq.prompts import question
 from dermiq.rewards import RewardMixture, Scores
@@ -44,6 +45,8 @@ class StageModule(LightningModule):
         max_grad_norm: clip the gradient to this norm; None leaves it.
         eval_sampling: how the one judged answer of validation, test and predict is drawn.
         eval_samples: further answers per sample at temperature 1, for sampled accuracy and majority vote.
+        retriever: grounds the answers of test and predict in facts of the condition that the policy itself names
+            for the images, see `dermiq.grounding`; validation is always of the policy alone.
     """
 
     strict_loading = False
@@ -57,6 +60,7 @@ class StageModule(LightningModule):
         max_grad_norm: float | None = 1.0,
         eval_sampling: Sampling = Sampling(temperature=0.0),  # noqa: B008 (frozen)
         eval_samples: int = 0,
+        retriever: FactRetriever | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -66,6 +70,7 @@ class StageModule(LightningModule):
         self.max_grad_norm = max_grad_norm
         self.eval_sampling = eval_sampling
         self.eval_samples = eval_samples
+        self.retriever = retriever
         self.metrics = EvaluationMetrics()
         self._resume: dict[str, Any] | None = None
 
@@ -165,12 +170,12 @@ class StageModule(LightningModule):
         return {"rows": self.evaluate(batch)}
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
-        """Judge a batch; see `evaluate`."""
-        return {"rows": self.evaluate(batch)}
+        """Judge a batch, with facts in its prompts if there is a retriever; see `evaluate`."""
+        return {"rows": self.evaluate(batch) if self.retriever is None else self._evaluate_grounded(batch)}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
-        """Judge a batch; see `evaluate`."""
-        return {"rows": self.evaluate(batch)}
+        """Judge a batch, with facts in its prompts if there is a retriever; see `evaluate`."""
+        return self.test_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics as ``val/…``."""
@@ -212,6 +217,20 @@ class StageModule(LightningModule):
         if self.eval_samples:
             values |= self._evaluate_samples(batch, rows)
         self.metrics.update(samples, answers, values)
+        return rows
+
+    def _evaluate_grounded(self, batch: Batch) -> list[Row]:
+        """Rows with the facts that stood in the prompt, and the condition that they were retrieved for."""
+        assert self.retriever is not None
+        if not batch["samples"]:
+            return []
+        tokens = self.eval_sampling.max_new_tokens
+        named = diagnose(self.backbone, batch, tokens)
+        grounded = ground(self.backbone, batch, self.retriever, named, tokens)
+        rows = self.evaluate(batch | {"prompt": grounded.prompt})
+        for row, facts, condition in zip(rows, grounded.facts, grounded.conditions, strict=True):
+            row["facts"] = [{"sentence": fact.sentence, "citation": fact.citation} for fact in facts]
+            row["grounded_on"] = condition or None
         return rows
 
     def _evaluate_samples(self, batch: Batch, rows: list[Row]) -> dict[str, Tensor]:

@@ -1,0 +1,81 @@
+"""Prompts with a better and a worse reply each, for preference optimisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from dermiq.datamodules.base import DermDataModule
+from dermiq.datamodules.collate import PromptCollate, Samples
+from dermiq.processing import encode_completions
+from dermiq.schema import DataError, PreferencePair
+
+
+class PreferenceCollate(PromptCollate):
+    """Items of preference pairs -> a batch of prompts with both completions of each.
+
+    Beside the entries of `dermiq.datamodules.collate` the batch holds
+
+        completion_ids   [2B, T] int64, padded on the right, each row closed by the end-of-turn token: the chosen
+                         completions of all B prompts, then the rejected ones
+        completion_mask  [2B, T] bool, True = counts
+    """
+
+    def encode(self, samples: Samples, images: list[list[Image.Image]]) -> dict[str, Any]:
+        """Prompts and completions.
+
+        Raises:
+            DataError: if a sample is no pair, a completion holds what the tokenizer cannot write, or a prompt and
+                its longer completion do not fit into the model's context.
+        """
+        pairs = [_pair(sample) for sample in samples]
+        batch = super().encode(samples, images)
+        ids, mask = encode_completions(
+            self.processor, [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
+        )
+        self._refuse_unwritable(pairs, ids, mask)
+        longer = mask.sum(dim=1).view(2, -1).amax(dim=0)
+        self.refuse_overlong(samples, batch["prompt"]["attention_mask"].sum(dim=1) + longer, 0)
+        return batch | {"completion_ids": ids, "completion_mask": mask}
+
+    def _refuse_unwritable(self, pairs: list[PreferencePair], ids: Tensor, mask: Tensor) -> None:
+        """Check that no row holds the unknown token or a special one before the end of the turn, which is its last."""
+        tokenizer = self.processor.tokenizer
+        special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+        special |= set(tokenizer.all_special_ids)
+        for row, (tokens, kept) in enumerate(zip(ids, mask, strict=True)):
+            if special.isdisjoint(tokens[kept][:-1].tolist()):
+                continue
+            pair, name = pairs[row % len(pairs)], "chosen" if row < len(pairs) else "rejected"
+            words = getattr(pair, name).split()
+            found = [
+                word for word in words if not special.isdisjoint(tokenizer(word, add_special_tokens=False)["input_ids"])
+            ]
+            raise DataError(
+                f"pair {pair.id!r}: the {name} reply holds {found[0] if found else words[0]!r}, which the tokenizer of "
+                f"{self.model_id} cannot write as plain text. If the pairs were written by another model, make them "
+                "anew with this one; otherwise correct the row."
+            )
+
+
+class PreferenceDataModule(DermDataModule):
+    """Serves preference pairs for training, and prompt batches of any source for every evaluation.
+
+    ``sources`` usually names `dermiq.datamodules.sources.Preferences` for ``train``, and for ``val`` and ``test``
+    what the other stages are judged on.
+    """
+
+    def train_collate(self) -> PreferenceCollate:
+        """What makes training batches."""
+        return PreferenceCollate(self.model_id, self.system_prompt, self.max_new_tokens_reserve)
+
+
+def _pair(sample: object) -> PreferencePair:
+    if not isinstance(sample, PreferencePair):
+        raise DataError(
+            f"sample {getattr(sample, 'id', sample)!r} is no preference pair. Give the train split a source of pairs: "
+            "class_path: dermiq.datamodules.sources.Preferences."
+        )
+    return sample

@@ -1,0 +1,314 @@
+"""Preference pairs: the knowledge graph chooses between the answers that a policy gave to one question.
+
+A pair is two answers to the same question whose scores (`dermiq.kg.scorer`) differ by at least a margin. The rules,
+in this file and nowhere else:
+
+* **left out**: answers cut off at the length limit, for a pair with one teaches where to stop and not what is true;
+  and answers that repeat an earlier one, case, white space and punctuation aside.
+* **chosen** may be what is contradicted in nothing and, where a diagnosis is asked for, has the structure. The best
+  score comes first; of equals, an answer that was given without facts in the prompt, which is nearer to the policy.
+* **comparable**: the longer one has at most `max_length_ratio` times the words of the shorter, so that length is not
+  what is learned; neither is the beginning of the other; and there is a claim that decides: one of the rejected
+  answer that the graph contradicts, or a true one of the chosen answer that the rejected lacks. A word that carries
+  no claim is therefore never the difference.
+* **rejected** is, of those worse by the margin, first a plausible mistake (it has the structure, speaks of the case,
+  and is contradicted), then one that merely says too little, last what is malformed or beside the point. Within each
+  kind, what the policy said without facts in the prompt comes before what it made of them, the likelier before the
+  rarer, the nearer in score before the farther. The likelier first, not the nearest: a score falls with the severity
+  of a mistake, so that the nearest would always be the most harmless, and pushing down what the policy says most
+  often is what lowers its rate of mistakes. The margin alone guards against noise of the judge.
+* an answer stands in one pair at most.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dermiq.kg.records import as_record
+from dermiq.kg.scorer import JudgedClaim, KGScore, KGScorer, spoken
+from dermiq.prompts import QUESTION, parse
+from dermiq.schema import Answer, KnowledgeError, Sample
+
+Record = dict[str, Any]
+
+CUT_OFF = "cut off at max_new_tokens"
+REPEATED = "repeats another answer"
+NO_TARGET = "no target to judge by"
+NONE_FIT = "no answer fit to be chosen"
+BELOW_MARGIN = "below the margin"
+OTHER_LENGTH = "other length"
+TRIVIAL = "no deciding difference"
+NOT_NEEDED = "not needed"
+_REASONS = ("", NONE_FIT, BELOW_MARGIN, OTHER_LENGTH, TRIVIAL, NOT_NEEDED)  # the later one says more
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """A candidate with its score."""
+
+    candidate: Mapping[str, Any]
+    answer: Answer
+    score: KGScore
+    words: tuple[str, ...]
+    place: int
+    structured: bool
+
+    @property
+    def fit(self) -> bool:
+        """True if it may be chosen."""
+        return self.structured and not self.score.contradicted
+
+    @property
+    def tier(self) -> int:
+        """How it would fail: 0 by a contradicted claim, 1 by saying too little, 2 by its form or subject."""
+        if not self.structured or not (self.score.supported or self.score.contradicted):
+            return 2
+        return 0 if self.score.contradicted else 1
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What became of the candidates.
+
+    Attributes:
+        rows: the pairs, in the order of the questions; see `PairMaker`.
+        questions: number of questions.
+        candidates: number of answers.
+        left_out: reason -> number of answers that stand in no pair.
+        largest_margin: between an answer that might be chosen and another one of its question, whatever its length.
+    """
+
+    rows: list[Record]
+    questions: int
+    candidates: int
+    left_out: Counter[str]
+    largest_margin: float
+
+    def __str__(self) -> str:
+        """A summary of a few lines."""
+        count = len(self.rows)
+        lines = [f"{count:,} pairs from {self.candidates:,} answers to {self.questions:,} questions."]
+        if count:
+            margin = sum(row["margin"] for row in self.rows) / count
+            grounded = sum(row["provenance"]["chosen"]["grounded"] for row in self.rows) / count
+            mistakes = sum(bool(row["evidence"]["contradicted"]) for row in self.rows) / count
+            chosen, rejected = (
+                sum(len(row[name][0]["content"].split()) for row in self.rows) / count
+                for name in ("chosen", "rejected")
+            )
+            lines += [
+                f"Mean margin {margin:.3f}; {mistakes:.0%} of the rejected answers are contradicted; {grounded:.0%} of "
+                f"the chosen ones were given beside facts; words {chosen:.1f} (chosen), {rejected:.1f} (rejected)."
+            ]
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in self.left_out.most_common())
+        return "\n".join([*lines, f"Answers in no pair: {reasons or 'none'}."])
+
+    def _words(self, name: str) -> int:
+        return sum(len(row[name][0]["content"].split()) for row in self.rows)
+
+
+class PairMaker:
+    """Forms preference pairs of candidates.
+
+    A row of its result holds `prompt` (chat messages, without facts even where the chosen answer was given beside
+    some), `images`, `chosen` and `rejected` (one message each), `id` (the sample's; ``id/2`` of its second pair),
+    `group`, `target`, `question`, `chosen_score`, `rejected_score`, `margin`, `evidence` (the claims that decide, each
+    with its words, facts and citations: `contradicted` of the rejected answer, `supported` of the chosen one that the
+    rejected lacks) and `provenance` of both (`grounded`, `facts`, `policy`, `sampling`).
+
+    Args:
+        scorer: judges the answers; None takes the ontology that comes with the package.
+        margin: the least difference in score, in (0, 1].
+        max_length_ratio: words of the longer answer over those of the shorter, at most.
+        pairs_per_question: the most pairs of one question.
+    """
+
+    def __init__(
+        self,
+        scorer: KGScorer | None = None,
+        margin: float = 0.15,
+        max_length_ratio: float = 1.5,
+        pairs_per_question: int = 1,
+    ) -> None:
+        if not 0 < margin <= 1 or max_length_ratio < 1 or pairs_per_question < 1:
+            raise ValueError(
+                "pairs need 0 < margin <= 1, max_length_ratio >= 1 and pairs_per_question >= 1; got "
+                f"{margin}, {max_length_ratio} and {pairs_per_question}"
+            )
+        self.scorer = KGScorer() if scorer is None else scorer
+        self.margin = margin
+        self.max_length_ratio = max_length_ratio
+        self.pairs_per_question = pairs_per_question
+
+    def __call__(self, records: Sequence[Mapping[str, Any]]) -> Pairs:
+        """Form the pairs of all questions; see `dermiq.kg.candidates` for what a record holds.
+
+        Raises:
+            KnowledgeError: if not a single pair comes of them, saying what to change, or the graph does not know a
+                target.
+        """
+        rows: list[Record] = []
+        left_out: Counter[str] = Counter()
+        largest = 0.0
+        for record in records:
+            judged = self._judge(record, left_out)
+            pairs = self._pairs(judged, left_out)
+            rows += [self._row(record, *pair, number) for number, pair in enumerate(pairs, start=1)]
+            largest = max(largest, _largest_margin(judged))
+        answers = sum(len(record["candidates"]) for record in records)
+        pairs_of_all = Pairs(rows, len(records), answers, left_out, largest)
+        if not rows:
+            raise KnowledgeError(self._nothing(pairs_of_all))
+        return pairs_of_all
+
+    def _judge(self, record: Mapping[str, Any], left_out: Counter[str]) -> list[_Judged]:
+        """The candidates that can be compared, with their scores."""
+        candidates = record["candidates"]
+        if not record["target"]:
+            left_out[NO_TARGET] += len(candidates)
+            return []
+        sample = _sample(record)
+        seen: set[tuple[str, ...]] = set()
+        judged = []
+        for place, candidate in enumerate(candidates):
+            said = _normal(candidate["completion"])
+            if not candidate.get("finished", True):
+                left_out[CUT_OFF] += 1
+            elif said in seen:
+                left_out[REPEATED] += 1
+            else:
+                seen.add(said)
+                answer = parse(candidate["completion"])
+                structured = answer.well_formed or not record["asks_diagnosis"]
+                judged.append(_Judged(candidate, answer, self._score(answer, sample), said, place, structured))
+        return judged
+
+    def _score(self, answer: Answer, sample: Sample) -> KGScore:
+        try:
+            return self.scorer.judge(answer, sample)
+        except KnowledgeError as error:
+            raise KnowledgeError(f"sample {sample.id!r}: {error} Or add it with an ontology of your own.") from error
+
+    def _pairs(self, judged: Sequence[_Judged], left_out: Counter[str]) -> list[tuple[_Judged, _Judged]]:
+        """The pairs of one question."""
+        obstacles: dict[int, str] = {item.place: NONE_FIT for item in judged}
+        used: set[int] = set()
+        pairs: list[tuple[_Judged, _Judged]] = []
+        for chosen in sorted((item for item in judged if item.fit), key=_merit):
+            free: list[_Judged] = []
+            for other in judged:
+                obstacle = self._obstacle(chosen, other) if other is not chosen else ""
+                for item in (chosen, other):
+                    obstacles[item.place] = max(obstacles[item.place], obstacle, key=_REASONS.index)
+                if obstacle == NOT_NEEDED and not used & {chosen.place, other.place}:
+                    free.append(other)
+            if free and len(pairs) < self.pairs_per_question:
+                rejected = min(free, key=_implausibility)
+                used |= {chosen.place, rejected.place}
+                pairs.append((chosen, rejected))
+        left_out.update(obstacles[item.place] for item in judged if item.place not in used)
+        return pairs
+
+    def _obstacle(self, chosen: _Judged, other: _Judged) -> str:
+        """Why two answers make no pair; `NOT_NEEDED` if they do."""
+        if chosen.score.score - other.score.score < self.margin:
+            return BELOW_MARGIN
+        shorter, longer = sorted((chosen.words, other.words), key=len)
+        if len(longer) > self.max_length_ratio * len(shorter):
+            return OTHER_LENGTH
+        if longer[: len(shorter)] == shorter or not any(_deciding(chosen, other)):
+            return TRIVIAL
+        return NOT_NEEDED
+
+    def _row(self, record: Mapping[str, Any], chosen: _Judged, rejected: _Judged, number: int) -> Record:
+        contradicted, supported = _deciding(chosen, rejected)
+        scores = round(chosen.score.score, 4), round(rejected.score.score, 4)
+        return {
+            "prompt": record["messages"],
+            "images": record["images"],
+            "chosen": [{"role": "assistant", "content": chosen.answer.text}],
+            "rejected": [{"role": "assistant", "content": rejected.answer.text}],
+            "id": record["id"] if number == 1 else f"{record['id']}/{number}",
+            "group": record["group"],
+            "target": record["target"],
+            "question": record["question"],
+            "chosen_score": scores[0],
+            "rejected_score": scores[1],
+            "margin": round(scores[0] - scores[1], 4),
+            "evidence": {
+                "contradicted": self._evidence(rejected, "contradicted", contradicted),
+                "supported": self._evidence(chosen, "supported", supported),
+            },
+            "provenance": {
+                name: {
+                    "grounded": item.candidate["grounded"],
+                    "facts": item.candidate["facts"],
+                    "policy": record.get("policy"),
+                    "sampling": record.get("sampling"),
+                }
+                for name, item in (("chosen", chosen), ("rejected", rejected))
+            },
+        }
+
+    def _evidence(self, item: _Judged, judgement: str, claims: Sequence[JudgedClaim]) -> list[Record]:
+        """Claims as records, their places in the answer replaced by the words themselves."""
+        text = spoken(item.answer)
+        told = as_record(item.score, self.scorer.graph, text)[judgement]
+        found = []
+        for claim, record in zip(getattr(item.score, judgement), told, strict=True):
+            if claim in claims:
+                span = record.pop("span")
+                found.append(record | {"words": text[slice(*span)] if span else ""})
+        return found
+
+    def _nothing(self, pairs: Pairs) -> str:
+        what = f"{pairs.candidates:,} candidates of {pairs.questions:,} questions were scored and make no pair"
+        if not pairs.candidates:
+            return "There are no candidates, so there are no pairs. Sample some with `predict` first."
+        if pairs.left_out[CUT_OFF] == pairs.candidates:
+            return f"{what}: all are {CUT_OFF}. Raise sampling.max_new_tokens and sample again."
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in pairs.left_out.most_common())
+        return (
+            f"{what}: the largest margin between an answer without contradiction and another is "
+            f"{pairs.largest_margin:.3f}, the margin asked for {self.margin:g} ({reasons}). Lower the margin "
+            "(python -m dermiq.kg pairs --margin forms pairs again without sampling), or sample more different "
+            "answers in a new directory: raise sampling.temperature or candidates."
+        )
+
+
+def _sample(record: Mapping[str, Any]) -> Sample:
+    """What the scorer needs to know, as it knows it in every evaluation."""
+    default = record["asks_diagnosis"] and record["question"] == QUESTION
+    asked = "" if default else record["question"]
+    return Sample(record["id"], tuple(record["images"]), record["target"], "", record["group"], asked)
+
+
+def _normal(text: str) -> tuple[str, ...]:
+    """The words of a text without case, white space and punctuation."""
+    return tuple(re.findall(r"\w+", text.lower()))
+
+
+def _deciding(chosen: _Judged, rejected: _Judged) -> tuple[list[JudgedClaim], list[JudgedClaim]]:
+    """Contradicted claims of the rejected answer, and supported ones of the chosen that the rejected lacks."""
+    also = {item.claim[:4] for item in rejected.score.supported}
+    return list(rejected.score.contradicted), [item for item in chosen.score.supported if item.claim[:4] not in also]
+
+
+def _merit(item: _Judged) -> tuple[float, bool, int]:
+    """Sorts what may be chosen, the best first."""
+    return (-item.score.score, item.candidate["grounded"], item.place)
+
+
+def _implausibility(item: _Judged) -> tuple[int, bool, float, float, int]:
+    """Sorts what may be rejected, the most instructive first."""
+    likely = item.candidate.get("confidence", 0.0)
+    return (item.tier, item.candidate["grounded"], -likely, -item.score.score, item.place)
+
+
+def _largest_margin(judged: Sequence[_Judged]) -> float:
+    scores = [item.score.score for item in judged]
+    return max((item.score.score for item in judged if item.fit), default=0.0) - min(scores, default=0.0)

@@ -1,0 +1,171 @@
+"""Candidates for preference pairs: what the policy answers by itself, and what it answers beside the facts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Sequence
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from dermiq.backbone import REFERENCE, VLMBackbone
+from dermiq.grounding import Passage, ground
+from dermiq.modules.base import Batch, Row, StageModule
+from dermiq.prompts import question
+from dermiq.rollout import Rollout, Sampling, sample_rollout
+from dermiq.schema import Sample, TrainingError
+
+
+class CandidateModule(StageModule):
+    """Samples several answers to each question of ``predict``; `dermiq.preferences` writes them and forms pairs.
+
+    With a `retriever` half of the answers (rounded down) are drawn from the prompt with facts about the sample's own
+    target, which is known of training data; where nothing is known of it, all prompts are the same.
+
+    Args:
+        candidates: answers to each question.
+        sampling: how they are drawn; keep the temperature above 0.
+        rollouts_per_pass: answers that are decoded together; None takes all.
+        seed: of the sampling.
+        stage: arguments of `StageModule`.
+
+    Attributes:
+        done: ids of the samples that need no candidates any more; whoever keeps them says so.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        candidates: int = 8,
+        sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+        rollouts_per_pass: int | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if candidates < 2 or (rollouts_per_pass is not None and rollouts_per_pass < 1):
+            raise ValueError("pairs need candidates >= 2; rollouts_per_pass is at least 1")
+        if sampling.temperature == 0:
+            raise ValueError("candidates have to differ: sampling.temperature must be above 0")
+        self.candidates = candidates
+        self.sampling = sampling
+        self.rollouts_per_pass = rollouts_per_pass
+        self.seed = seed
+        self.done: Container[str] = frozenset()
+
+    def setup(self, stage: str) -> None:
+        """Refuse to train.
+
+        Raises:
+            TrainingError: if the subcommand is fit.
+        """
+        if stage == "fit":
+            self.training_step()
+
+    def training_step(self, *_: Any) -> NoReturn:
+        """There is nothing to learn here.
+
+        Raises:
+            TrainingError: always.
+        """
+        raise TrainingError(
+            "CandidateModule samples candidates for preference pairs and trains nothing: run it with `predict`. "
+            "DPOModule learns from the pairs."
+        )
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        """Which policy answers: model, adapter directory, and a hash of the adapter's weights as they are."""
+        return {
+            "model_id": self.backbone.model_id,
+            "adapter": self.backbone.adapter_path,
+            "weights": _fingerprint(self.backbone),
+        }
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything beside the policy that decides what is drawn for a sample, ready for JSON."""
+        retriever = None
+        if self.retriever is not None:
+            kind, state = type(self.retriever), self.retriever.__getstate__()
+            retriever = {"class": f"{kind.__module__}.{kind.__qualname__}"} | (state if isinstance(state, dict) else {})
+        return {
+            "sampling": asdict(self.sampling),
+            "candidates": self.candidates,
+            "seed": self.seed,
+            "retriever": retriever,
+        }
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
+        """One record per question in `records`; none where the whole batch is done. `rows` of an evaluation: none."""
+        samples = batch["samples"]
+        if all(sample.id in self.done for sample in samples):
+            return {"rows": [], "records": []}
+        nothing: list[list[Passage]] = [[] for _ in samples]
+        with_facts = 0 if self.retriever is None else self.candidates // 2
+        drawn = [self._draw(batch["prompt"], nothing, samples, self.candidates - with_facts, "plain")]
+        if self.retriever is not None and with_facts:
+            targets = [sample.target for sample in samples]
+            grounded = ground(self.backbone, batch, self.retriever, targets, self.sampling.max_new_tokens)
+            drawn.append(self._draw(grounded.prompt, grounded.facts, samples, with_facts, "grounded"))
+        return {"rows": [], "records": [self._record(batch, i, drawn) for i in range(len(samples))]}
+
+    def _draw(
+        self,
+        prompt: dict[str, Tensor],
+        facts: Sequence[Sequence[Passage]],
+        samples: Sequence[Sample],
+        count: int,
+        stream: str,
+    ) -> list[list[Row]]:
+        """`count` candidates of each sample from one kind of prompt."""
+        seed = f"{self.seed}/{stream}"
+        rollout = sample_rollout(
+            self.backbone, prompt, samples, self.sampling, count, seed, rows_per_pass=self.rollouts_per_pass
+        )
+        finished = _finished(rollout, self.backbone.stop_ids)
+        return [
+            [
+                {
+                    "completion": answer.text,
+                    "grounded": bool(facts[i]),
+                    "facts": [fact.sentence for fact in facts[i]],
+                    "length": int(rollout.lengths[i, j]),
+                    "finished": bool(finished[i, j]),
+                    "confidence": round(float(rollout.confidence[i, j]), 6),
+                }
+                for j, answer in enumerate(group)
+            ]
+            for i, group in enumerate(rollout.answers)
+        ]
+
+    def _record(self, batch: Batch, i: int, drawn: Sequence[list[list[Row]]]) -> Row:
+        sample = batch["samples"][i]
+        return {
+            "id": sample.id,
+            "group": sample.group,
+            "target": sample.target,
+            "asks_diagnosis": sample.asks_diagnosis,
+            "question": question(sample),
+            "messages": batch["messages"][i],
+            "images": list(sample.images),
+            "candidates": [candidate for part in drawn for candidate in part[i]],
+        }
+
+
+def _finished(rollout: Rollout, stops: Sequence[int]) -> Tensor:
+    """[B, G] bool, completions that ended by themselves."""
+    last = rollout.ids.gather(1, rollout.mask.sum(-1, keepdim=True) - 1)
+    return torch.isin(last, torch.tensor(stops, device=last.device)).view(len(rollout.samples), -1)
+
+
+def _fingerprint(backbone: VLMBackbone) -> str:
+    """A hash of the policy's adapter weights; of nothing without an adapter."""
+    digest = hashlib.sha256()
+    keys = {key for key in backbone.adapter_keys() if f".{REFERENCE}." not in key}
+    for name, parameter in sorted(backbone.named_parameters()):
+        if name in keys:
+            digest.update(name.encode() + parameter.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
