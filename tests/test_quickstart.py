@@ -1,39 +1,91 @@
-"""The quickstart runs all its stages and reports what it measured."""
+"""The quickstart runs the whole pipeline and reports what it measured."""
 
 import json
 
 import pytest
 
-from dermiq.quickstart import METRICS, STAGES, main
+from dermiq.quickstart import CONTINUED, GROUNDED, METRICS, STAGES, changes, main, report
+
+SMALL = [
+    "trainer.max_steps=2",
+    "trainer.enable_model_summary=false",
+    "data.init_args.limit={train: 32, test: 40}",
+    "data.init_args.batch_size=2",
+    "model.init_args.eval_samples=2",
+]
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("quickstart")
-    small = ["trainer.max_steps=2", "trainer.limit_test_batches=2", "data.init_args.eval_batch_size=4"]
-    main(["--out", str(out), "--seeds", "3", "--overrides", *small])
+    main(["--out", str(out), "--seeds", "3", "--baseline", "--overrides", *SMALL])
     return out, json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_every_stage_is_measured(results):
     _, found = results
     assert found["seeds"] == [3]
-    assert set(found["stages"]["3"]) == set(STAGES)
-    for metrics in found["stages"]["3"].values():
-        assert set(METRICS) <= set(metrics)
+    assert set(found["stages"]["3"]) == {*STAGES, GROUNDED, CONTINUED}
+    for stage, metrics in found["stages"]["3"].items():
+        assert set(METRICS) <= set(metrics), stage
+        assert (metrics["training_seconds"] > 0) == (stage != GROUNDED)
 
 
-def test_the_gain_is_the_mean_difference_over_images(results):
-    out, found = results
-    stages = found["stages"]["3"]
-    difference = stages["grpo"]["sampled_accuracy"] - stages["warmstart"]["sampled_accuracy"]
-    assert found["gains"]["grpo"]["mean"] == pytest.approx(difference, abs=1e-6)
-    rows = (out / "seed3" / "grpo" / "test_predictions.jsonl").read_text().splitlines()
-    assert len(rows) == 8
-
-
-def test_later_stages_start_from_the_warm_start(results):
+@pytest.mark.slow
+def test_each_stage_starts_from_the_one_before(results):
     out, _ = results
-    for stage in ("grpo", "continued"):
+    before = {"grpo": "warmstart", "sft": "grpo", "dpo": "sft", CONTINUED: "warmstart"}
+    for stage, start in before.items():
         config = (out / "seed3" / stage / "config.yaml").read_text()
-        assert f"adapter_path: {out / 'seed3' / 'warmstart' / 'adapter'}" in config
+        assert f"adapter_path: {out / 'seed3' / start / 'adapter'}" in config
+    assert f"path: {out / 'seed3' / 'pairs' / 'preferences.jsonl'}" in (out / "seed3/dpo/config.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_the_grounded_test_tells_its_facts(results):
+    out, _ = results
+    rows = [json.loads(line) for line in (out / f"seed3/{GROUNDED}/test_predictions.jsonl").read_text().splitlines()]
+    assert all({"facts", "grounded_on"} <= set(row) for row in rows)
+
+
+def predictions(directory, values):
+    """A run's test predictions: (id, correct, sampled values) each."""
+    directory.mkdir(parents=True)
+    rows = [{"id": name, "correct": correct, "sampled": sampled} for name, correct, sampled in values]
+    (directory / "test_predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two seeds; from SFT to DPO two diagnoses gain 0.1 and 0.3, three contradiction rates fall by 0.1, 0.2 and 0.3."""
+    talk = {"reward/kg_harm": 0.0, "reward/kg_coverage": 0.0, "reward/truthfulness": 1.0}
+    for seed in (0, 1):
+        for stage in (*STAGES, GROUNDED):
+            gain = 1 if stage == "dpo" else 0
+            rows = [(f"d{i}", True, {"accuracy": 0.5 + gain * 0.1 * (1 + 2 * i)}) for i in range(2)]
+            rows += [(f"c{i}", None, talk | {"reward/kg_contradiction": 0.4 - gain * 0.1 * (1 + i)}) for i in range(3)]
+            predictions(tmp_path / f"seed{seed}" / stage, rows)
+    return tmp_path, {seed: {stage: {} for stage in (*STAGES, GROUNDED)} for seed in (0, 1)}
+
+
+def test_changes_by_hand(runs):
+    found = {(c.before, c.after, c.metric): c for c in changes(*runs)}
+    accuracy = found["sft", "dpo", "accuracy"]
+    assert accuracy.mean == pytest.approx(0.2) and not accuracy.conversation
+    assert accuracy.standard_error == pytest.approx(0.1)  # two values, 0.2 apart
+    contradiction = found["sft", "dpo", "reward/kg_contradiction"]
+    assert contradiction.mean == pytest.approx(-0.2) and contradiction.conversation
+    error = 0.1 / 3**0.5
+    assert contradiction.interval == pytest.approx((-0.2 - 1.96 * error, -0.2 + 1.96 * error))
+    assert found["grpo", "sft", "reward/kg_contradiction"].mean == 0
+
+
+def test_the_table_says_what_was_measured(capsys):
+    metrics = dict.fromkeys(METRICS, 0.25) | {"training_seconds": 12.0}
+    change = {"metric": "accuracy", "before": "sft", "after": "dpo", "conversation": False}
+    change |= {"mean": -0.01, "standard_error": 0.02, "interval": [-0.05, 0.03]}
+    report({"seeds": [0], "stages": {"0": {"sft": metrics, "dpo": metrics}}, "changes": [change]})
+    shown = capsys.readouterr().out
+    assert "0.250" in shown and "12.0" in shown
+    assert "SFT → DPO: accuracy -1.0 points, 95 % interval [-5.0, +3.0]" in " ".join(shown.split())
