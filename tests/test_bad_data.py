@@ -224,7 +224,7 @@ def test_missing_photographs_are_counted_at_setup(model_id, root):
     gone, _ = spoil(root)
     message = refusal(PromptDataModule(model_id, {"all": HAM10000(str(root))}).setup, "fit")
     assert message == (
-        f"1 of 42 images of the source 'all' are missing: {gone}. Complete the image folders, or pass "
+        f"1 of 42 images of the source 'all' are missing: {gone} (sample {gone.stem!r}). Complete the image folders, or pass "
         "--data.on_bad_image=skip."
     )
 
@@ -243,7 +243,7 @@ def test_skipping_counts_and_lists(model_id, root, caplog):
     data = PromptDataModule(model_id, {"test": HAM10000(str(root))}, on_bad_image="skip", eval_batch_size=4)
     with caplog.at_level(logging.WARNING):
         data.setup("test")
-    assert f"1 of 42 images of the source 'test' are missing: {gone}. Their samples are left out." in caplog.text
+    assert f"1 of 42 images of the source 'test' are missing: {gone} (sample {gone.stem!r}). " in caplog.text
     batches = list(data.test_dataloader())
     skipped = [entry for batch in batches for entry in batch["skipped"]]
     assert len(skipped) == 1 and skipped[0].startswith(f"{cut.stem}: {cut}: the image cannot be read")

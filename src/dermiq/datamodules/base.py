@@ -6,6 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch import LightningDataModule
@@ -15,7 +16,7 @@ from dermiq.datamodules.loading import EpochEndResume, EpochSampler, IsolatedDat
 from dermiq.datamodules.sources.base import Outline, Source
 from dermiq.datamodules.splits import limit_by_group, split_by_group
 from dermiq.prompts import SYSTEM_PROMPT
-from dermiq.schema import DataError
+from dermiq.schema import DataError, Sample
 
 log = logging.getLogger(__name__)
 
@@ -184,13 +185,13 @@ class DermDataModule(LightningDataModule, ABC):
         if missing:
             report = (
                 f"{len(missing)} of {length} images of the source {name!r} are missing: "
-                + ", ".join(source[i].images[0] for i in missing[:_SHOWN])
+                + ", ".join(f"{_absent(source[i])} (sample {source[i].id!r})" for i in missing[:_SHOWN])
                 + (", ..." if len(missing) > _SHOWN else "")
             )
             if self.on_bad_image == "error":
                 raise DataError(f"{report}. Complete the image folders, or pass --data.on_bad_image=skip.")
             log.warning("%s. Their samples are left out.", report)
-            self.left_out += [f"{source[i].id}: {source[i].images[0]}: the image is missing" for i in missing]
+            self.left_out += [f"{source[i].id}: {_absent(source[i])}: the image is missing" for i in missing]
         absent = set(missing)
         return [i for i in range(length) if i not in absent]
 
@@ -239,6 +240,11 @@ class DermDataModule(LightningDataModule, ABC):
             item: Item = self.splits[split][row]
             if not item.problem:
                 collate([item])
+
+
+def _absent(sample: Sample) -> str:
+    """The first image of a sample that is no file; the first of all where they are no paths."""
+    return next((path for path in sample.images if not Path(path).is_file()), sample.images[0])
 
 
 def _check_names(argument: str, given: Mapping[str, object], allowed: Sequence[str]) -> None:
