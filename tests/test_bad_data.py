@@ -224,8 +224,8 @@ def test_missing_photographs_are_counted_at_setup(model_id, root):
     gone, _ = spoil(root)
     message = refusal(PromptDataModule(model_id, {"all": HAM10000(str(root))}).setup, "fit")
     assert message == (
-        f"1 of 42 images of the source 'all' are missing: {gone} (sample {gone.stem!r}). Complete the image folders, or pass "
-        "--data.on_bad_image=skip."
+        f"1 of 42 images of the source 'all' are missing: {gone} (sample {gone.stem!r}). Complete the image "
+        "folders, or pass --data.on_bad_image=skip."
     )
 
 

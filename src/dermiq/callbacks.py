@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dermiq.files import append_lines, write_atomically
 from dermiq.rewards import Scores
 from dermiq.rollout import Rollout
 
@@ -26,6 +32,30 @@ class RunProgressBar(RichProgressBar):
         """The metrics to show."""
         metrics = super().get_metrics(trainer, pl_module)
         return {name.removeprefix("train/"): value for name, value in metrics.items() if name != "v_num"}
+
+
+class MetricsTable(CSVLogger):
+    """Lightning's ``metrics.csv``, which a kill finds whole also where a new metric makes a new column."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """What writes the file."""
+        if self._experiment is None:
+            self._experiment = _WholeTables(log_dir=self.log_dir)
+        return self._experiment
+
+
+class _WholeTables(ExperimentWriter):
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        """Lightning empties the file before it writes the rows again."""
+        with open(self.metrics_file_path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, fieldnames)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.metrics_file_path, table.getvalue())
 
 
 class LogCompletions(Callback):
@@ -41,6 +71,10 @@ class LogCompletions(Callback):
         self.shown = shown
         self._logged_step = -1
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A resumed run has the table of the step that it begins with."""
+        self._logged_step = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -51,9 +85,10 @@ class LogCompletions(Callback):
             return
         self._logged_step = step
         rows = completion_rows(outputs["rollout"], outputs["scores"], outputs["advantages"].tolist())
+        table = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), table)
         path = Path(trainer.default_root_dir) / "completions" / f"step-{step:07d}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows), path)
+        write_atomically(path, table.getvalue())
         Console().print(_table(rows[: self.shown], f"step {step}: {rows[0]['id']}, target {rows[0]['target']}"))
 
 
@@ -112,12 +147,10 @@ class WritePredictions(Callback):
     def _begin(self, trainer: Trainer, name: str) -> None:
         suffix = "" if trainer.world_size == 1 else f".rank{trainer.global_rank}"
         self.path = Path(trainer.default_root_dir) / f"{name}{suffix}.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("")
+        write_atomically(self.path, "")
 
     def _append(self, outputs: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in outputs["rows"])
+        append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in outputs["rows"]))
 
 
 class SaveMetrics(Callback):
@@ -134,10 +167,9 @@ class SaveMetrics(Callback):
 
     def _write(self, trainer: Trainer, name: str) -> None:
         if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
             metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-            path.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+            content = json.dumps(metrics, indent=2, sort_keys=True) + "\n"
+            write_atomically(Path(trainer.default_root_dir) / name, content)
 
 
 class ReportSkipped(Callback):
@@ -179,9 +211,17 @@ class ReportSkipped(Callback):
         """Report."""
         if self.skipped and trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "skipped.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(self.skipped) + "\n")
+            write_atomically(path, "".join(f"{line}\n" for line in self.skipped))
             rank_zero_warn(f"Skipped {len(self.skipped)} samples with unreadable images; they are listed in {path}.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was skipped so far, for the run that goes on from this checkpoint."""
+        return {"skipped": list(self.skipped)} if self.skipped else {}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take up what the run had skipped before, where it is this run that goes on."""
+        if trainer.state.fn == "fit":
+            self.skipped |= dict.fromkeys(checkpoint["callbacks"].get(self.state_key, {}).get("skipped", []))
 
     def _remember(self, batch: Any) -> None:
         self.skipped |= dict.fromkeys(batch["skipped"])

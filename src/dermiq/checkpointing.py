@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 import signal
@@ -17,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from safetensors import SafetensorError
 
+from dermiq.files import PARTIAL, replacing, sync
 from dermiq.modules import StageModule
 from dermiq.schema import TrainingError
 
@@ -32,20 +32,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             TrainingError: if it cannot be written; the checkpoint that was there before is untouched.
         """
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with replacing(path) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
-            kept = "The previous checkpoint is whole." if target.exists() else "There is no earlier checkpoint."
+            kept = "The previous checkpoint is whole." if Path(path).exists() else "There is no earlier checkpoint."
             raise TrainingError(
-                f"The checkpoint {target} could not be written ({error}). {kept} "
+                f"The checkpoint {path} could not be written ({error}). {kept} "
                 "Free space on this disk, then resume with --ckpt_path last."
             ) from error
 
@@ -68,6 +61,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class RunCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/last.ckpt`` (to resume) and ``adapter/`` (for the next stage) of a run up to date.
 
+    The checkpoint of a step is taken at its end and written last of all: after the step's metrics, the validation
+    that is due then, and the adapter. So a run that is killed repeats a little and misses nothing.
+
     Args:
         every_n_train_steps: optimiser steps between two savings; the end of training is always saved.
     """
@@ -75,55 +71,87 @@ class RunCheckpoint(ModelCheckpoint):
     def __init__(self, every_n_train_steps: int = 100) -> None:
         super().__init__(save_last=True, save_top_k=0)
         self.interval = every_n_train_steps
+        self._taken: dict[str, Any] | None = None
 
-    def save(self, trainer: Trainer, module: LightningModule) -> None:
-        """Save checkpoint and adapter now."""
-        assert isinstance(module, StageModule)
-        root = Path(trainer.default_root_dir)
-        trainer.save_checkpoint(root / LAST)
+    def take(self, trainer: Trainer) -> None:
+        """Take the checkpoint of a step that ends now; `write` must follow before the next one changes the model."""
+        self._taken = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         self._last_global_step_saved = trainer.global_step
-        if trainer.is_global_zero:
-            self._save_adapter(module, root / ADAPTER)
 
-    def _save_adapter(self, module: StageModule, target: Path) -> None:
-        fresh = target.with_name(f"{target.name}.partial")
-        shutil.rmtree(fresh, ignore_errors=True)
-        try:
-            module.backbone.save_adapter(fresh)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise TrainingError(
-                f"The adapter {target} could not be written ({error}). The checkpoint beside it is whole. "
-                "Free space on this disk, then resume with --ckpt_path last."
-            ) from error
-        if fresh.exists():
-            shutil.rmtree(target, ignore_errors=True)
-            fresh.replace(target)
+    def write(self, trainer: Trainer, module: LightningModule) -> None:
+        """Write what `take` has taken, if it is not written yet."""
+        assert isinstance(module, StageModule)
+        taken, self._taken = self._taken, None
+        if taken is not None:
+            root = Path(trainer.default_root_dir)
+            if trainer.is_global_zero:
+                _save_adapter(module, root / ADAPTER)
+            trainer.strategy.save_checkpoint(taken, root / LAST)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where the interval has passed, and at the last step while its epoch is still open."""
+        """Take a checkpoint where the interval has passed, and at the last step while its epoch is still open."""
         step = trainer.global_step
         due = step % self.interval == 0 or step == trainer.max_steps
         if due and not self._should_skip_saving_checkpoint(trainer):
-            self.save(trainer, pl_module)
+            self.take(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Write the checkpoint of the step before."""
+        self.write(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the checkpoint of the epoch's last step."""
+        self.write(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end of training."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            self.take(trainer)
+        self.write(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keep the last step even if the validation after it fails; a resumed run leaves that validation out."""
+        self.write(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: there is one checkpoint, and a copied run directory is as good as the first."""
         return {}
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end of training."""
-        if not self._should_skip_saving_checkpoint(trainer):
-            self.save(trainer, pl_module)
+
+def _save_adapter(module: StageModule, target: Path) -> None:
+    """Replace the adapter file by file, each as a whole: the directory can be read at every moment."""
+    fresh = target.with_name(target.name + PARTIAL)
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        module.backbone.save_adapter(fresh)
+        files = sorted(fresh.glob("*"))
+        for file in files:
+            sync(file)
+        if files and not target.exists():
+            fresh.replace(target)
+        else:
+            for file in files:
+                file.replace(target / file.name)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"The adapter {target} could not be written ({error}). What was saved before is whole. "
+            "Free space on this disk, then resume with --ckpt_path last."
+        ) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 class GracefulInterrupt(Callback):
-    """The first Ctrl-C finishes the step, saves and stops (exit code 130); the second stops at once."""
+    """The first Ctrl-C finishes the step, saves and stops (exit code 130); the second stops at once.
+
+    A validation that is due at the step is a part of it.
+    """
 
     def __init__(self) -> None:
         self.requested = False
+        self._stops = False
         self._former: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -133,16 +161,19 @@ class GracefulInterrupt(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop if asked to, in all processes at the same step."""
-        if trainer.strategy.reduce_boolean_decision(self.requested, all=False):
-            for callback in trainer.checkpoint_callbacks:
-                if isinstance(callback, RunCheckpoint):
-                    callback.save(trainer, pl_module)
-                    rank_zero_info(
-                        f"Saved step {trainer.global_step}; go on with the same command and --ckpt_path last."
-                    )
-            trainer._logger_connector.update_train_step_metrics()  # Lightning would log this step only after us
-            raise KeyboardInterrupt
+        """Take a checkpoint if asked to stop, in all processes at the same step."""
+        self._stops = trainer.strategy.reduce_boolean_decision(self.requested, all=False)
+        if self._stops:
+            for callback in _run_checkpoints(trainer):
+                callback.take(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Stop after the step before."""
+        self._stop(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop after the epoch's last step."""
+        self._stop(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give Ctrl-C back."""
@@ -150,7 +181,18 @@ class GracefulInterrupt(Callback):
             signal.signal(signal.SIGINT, self._former)
             self._former = None
 
+    def _stop(self, trainer: Trainer, module: LightningModule) -> None:
+        if self._stops:
+            for callback in _run_checkpoints(trainer):
+                callback.write(trainer, module)
+                rank_zero_info(f"Saved step {trainer.global_step}; go on with the same command and --ckpt_path last.")
+            raise KeyboardInterrupt
+
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         rank_zero_info("Ctrl-C: finishing this step, then saving. Press again to stop at once.")
+
+
+def _run_checkpoints(trainer: Trainer) -> list[RunCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]

@@ -11,14 +11,16 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 import dermiq.callbacks
 import dermiq.datamodules
 import dermiq.modules  # noqa: F401 (lets YAML name classes without their path)
+from dermiq.callbacks import MetricsTable
 from dermiq.checkpointing import LAST, AtomicCheckpointIO, RunCheckpoint
 from dermiq.datamodules import DermDataModule
+from dermiq.files import write_atomically
 from dermiq.modules import StageModule
 from dermiq.schema import DermIQError, TrainingError
 
@@ -39,8 +41,7 @@ class SaveFitConfig(SaveConfigCallback):
         """Write it into the run directory, for fit alone."""
         if stage == "fit":
             path = Path(trainer.default_root_dir) / "config.yaml"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
+            write_atomically(path, self.parser.dump(self.config, skip_none=False))
 
 
 class DermIQCLI(LightningCLI):
@@ -89,7 +90,9 @@ class DermIQCLI(LightningCLI):
         root = config.default_root_dir or "."
         if config.logger is None:
             fits = self.subcommand == "fit"
-            kwargs["logger"] = [CSVLogger(root, "metrics"), TensorBoardLogger(root, "tensorboard")] if fits else False
+            kwargs["logger"] = (
+                [MetricsTable(root, "metrics"), TensorBoardLogger(root, "tensorboard")] if fits else False
+            )
         kwargs["plugins"] = [*(self.config_init[self.subcommand].trainer.plugins or []), AtomicCheckpointIO()]
         trainer = super().instantiate_trainer(**kwargs)
         for callback in trainer.checkpoint_callbacks:

@@ -1,4 +1,4 @@
-"""Files that a kill cannot leave half-written: replaced as a whole, or grown by whole lines."""
+"""Files that outlive a kill: replaced as a whole, or grown by lines of which the last one alone may be torn."""
 
 from __future__ import annotations
 
@@ -59,10 +59,11 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
 
 
 def append_lines(path: str | Path, lines: Iterable[str]) -> None:
-    """Add lines (without their ends, as UTF-8) to a file, all of them in one write: a kill tears none.
+    """Add lines (without their ends, as UTF-8) to a file, in one write.
 
-    A torn last line, as a power loss leaves it, is cut off first. The file and its parent directories are made
-    where they are missing. One process at a time may append.
+    A kill or a power loss may tear the last line and no other: Linux breaks off even a single write, between two
+    pages. `whole_lines` leaves a torn line out, and the next call cuts it off first. The file and its parent
+    directories are made where they are missing. One process at a time may append.
 
     Raises:
         DermIQError: if not all could be written; the file holds the lines from before.

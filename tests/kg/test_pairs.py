@@ -92,12 +92,20 @@ def test_nothing_contradicted_is_ever_chosen() -> None:
 
 def test_plausible_mistakes_come_before_absurd_ones() -> None:
     """The empty and the irrelevant answer are farther away, and are not taken."""
-    (row,) = PairMaker(max_length_ratio=100)([record(NOTHING, "Yes.", "", LITTLE, FALSE, TRUE)]).rows
+    (row,) = PairMaker(max_length_ratio=100, omissions=True)([record(NOTHING, "Yes.", "", LITTLE, FALSE, TRUE)]).rows
     assert said(row) == (TRUE, FALSE)
-    (row,) = PairMaker()([record(NOTHING, LITTLE, TRUE)]).rows
+    (row,) = PairMaker(omissions=True)([record(NOTHING, LITTLE, TRUE)]).rows
     assert said(row) == (TRUE, LITTLE)
-    (row,) = PairMaker()([record(NOTHING, TRUE)]).rows
+    (row,) = PairMaker(omissions=True)([record(NOTHING, TRUE)]).rows
     assert said(row) == (TRUE, NOTHING)
+
+
+def test_omissions_make_no_pair_unless_asked_for() -> None:
+    answers = [record(TRUE, LITTLE, id="s1"), record(TRUE, FALSE, id="s2")]
+    pairs = PairMaker()(answers)
+    assert [row["id"] for row in pairs.rows] == ["s2"]
+    assert pairs.left_out == {"below the margin without a mistake": 2}
+    assert [row["id"] for row in PairMaker(omissions=True)(answers).rows] == ["s1", "s2"]
 
 
 def test_likely_mistakes_without_facts_come_first() -> None:
@@ -232,7 +240,7 @@ def bare(row: dict[str, Any]) -> dict[str, Any]:
 def test_the_command_forms_pairs_again(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     path = write(HEADER, bare(record(candidate(TRUE, grounded=True), FALSE)), bare(record(TRUE, LITTLE, id="s2")))
     out = path.parent.parent / "preferences.jsonl"
-    assert main(["pairs", str(path), "--out", str(out), "--margin", "0.2"]) == 0
+    assert main(["pairs", str(path), "--out", str(out), "--margin", "0.2", "--omissions"]) == 0
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [said(row) for row in rows] == [(TRUE, FALSE), (TRUE, LITTLE)]
     assert rows[0]["images"] == ["run/images/a.png"]  # relative to the new file

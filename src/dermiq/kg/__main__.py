@@ -156,7 +156,8 @@ def pairs(options: argparse.Namespace) -> int:
     """Form preference pairs of sampled answers, without sampling again."""
     try:
         scorer = KGScorer(options.ontology, options.merge)
-        maker = PairMaker(scorer, options.margin, options.max_length_ratio, options.pairs_per_question)
+        rules = (options.margin, options.max_length_ratio, options.pairs_per_question, options.omissions)
+        maker = PairMaker(scorer, *rules)
     except ValueError as error:
         raise KnowledgeError(f"{error}.") from error
     print(write_pairs(options.candidates, options.out, maker))
@@ -319,6 +320,7 @@ def _add_pairs(commands: _Commands, graph: argparse.ArgumentParser) -> None:
         option = f"--{name.replace('_', '-')}"
         shown = f"{text} (default: %(default)s)"
         one.add_argument(option, type=kind, default=getattr(defaults, name), help=shown)
+    one.add_argument("--omissions", action="store_true", help="reject answers too that merely say too little")
 
 
 def main(arguments: list[str] | None = None) -> int:

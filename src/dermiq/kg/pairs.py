@@ -41,9 +41,10 @@ NO_TARGET = "no target to judge by"
 NONE_FIT = "no answer fit to be chosen"
 BELOW_MARGIN = "below the margin"
 OTHER_LENGTH = "other length"
+NO_MISTAKE = "below the margin without a mistake"
 TRIVIAL = "no deciding difference"
 NOT_NEEDED = "not needed"
-_REASONS = ("", NONE_FIT, BELOW_MARGIN, OTHER_LENGTH, TRIVIAL, NOT_NEEDED)  # the later one says more
+_REASONS = ("", NONE_FIT, BELOW_MARGIN, OTHER_LENGTH, NO_MISTAKE, TRIVIAL, NOT_NEEDED)  # the later one says more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,9 +108,6 @@ class Pairs:
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in self.left_out.most_common())
         return "\n".join([*lines, f"Answers in no pair: {reasons or 'none'}."])
 
-    def _words(self, name: str) -> int:
-        return sum(len(row[name][0]["content"].split()) for row in self.rows)
-
 
 class PairMaker:
     """Forms preference pairs of candidates.
@@ -125,6 +123,8 @@ class PairMaker:
         margin: the least difference in score, in (0, 1].
         max_length_ratio: words of the longer answer over those of the shorter, at most.
         pairs_per_question: the most pairs of one question.
+        omissions: let an answer that is contradicted in nothing be rejected too, because it says too little. It
+            teaches to say more, mistakes included.
     """
 
     def __init__(
@@ -133,6 +133,7 @@ class PairMaker:
         margin: float = 0.15,
         max_length_ratio: float = 1.5,
         pairs_per_question: int = 1,
+        omissions: bool = False,
     ) -> None:
         if not 0 < margin <= 1 or max_length_ratio < 1 or pairs_per_question < 1:
             raise ValueError(
@@ -143,6 +144,7 @@ class PairMaker:
         self.margin = margin
         self.max_length_ratio = max_length_ratio
         self.pairs_per_question = pairs_per_question
+        self.omissions = omissions
 
     def __call__(self, records: Sequence[Mapping[str, Any]]) -> Pairs:
         """Form the pairs of all questions; see `dermiq.kg.candidates` for what a record holds.
@@ -220,6 +222,8 @@ class PairMaker:
         shorter, longer = sorted((chosen.words, other.words), key=len)
         if len(longer) > self.max_length_ratio * len(shorter):
             return OTHER_LENGTH
+        if not (self.omissions or other.score.contradicted):
+            return NO_MISTAKE
         if longer[: len(shorter)] == shorter or not any(_deciding(chosen, other)):
             return TRIVIAL
         return NOT_NEEDED
