@@ -10,7 +10,7 @@ from typing import Any
 from dermiq.datamodules.sources.base import Outline, outline_of
 from dermiq.datamodules.sources.messages import Conversations
 from dermiq.datamodules.sources.records import Row, Rows
-from dermiq.datamodules.sources.turns import Turns, read_turns
+from dermiq.datamodules.sources.turns import Turns, read_turns, said
 from dermiq.schema import DataError, PreferencePair
 
 
@@ -58,12 +58,8 @@ def _with_reply(row: Mapping[str, Any], column: str, place: str) -> Turns:
             f"{place}: {'`prompt`' if reply is not None else f'`{column}`'} is missing. A preference pair needs "
             f"`prompt`, `chosen` and `rejected`; this row has {', '.join(row) or 'nothing'}."
         )
-    messages = reply if whole else [*_said("user", prompt), *_said("assistant", reply)]
+    messages = reply if whole else [*said("user", prompt), *said("assistant", reply)]
     return read_turns({**row, "messages": messages}, f"{place}, {column}")
-
-
-def _said(role: str, value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [{"role": role, "content": value}]
 
 
 def _margin(value: Any, place: str) -> float | None:

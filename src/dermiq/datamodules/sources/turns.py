@@ -63,7 +63,7 @@ def _entries(row: Mapping[str, Any], place: str) -> list[Any]:
     elif row.get("conversations"):
         entries = row["conversations"]
     elif row.get("prompt") and row.get("completion"):
-        entries = [*_said("user", row["prompt"]), *_said("assistant", row["completion"])]
+        entries = [*said("user", row["prompt"]), *said("assistant", row["completion"])]
     else:
         raise DataError(
             f"{place}: there are no messages. A row needs `messages`, `prompt` with `completion`, or `conversations`; "
@@ -74,7 +74,8 @@ def _entries(row: Mapping[str, Any], place: str) -> list[Any]:
     return entries
 
 
-def _said(role: str, value: Any) -> list[Any]:
+def said(role: str, value: Any) -> list[Any]:
+    """Messages as they are, a text as one message of the role."""
     return value if isinstance(value, list) else [{"role": role, "content": value}]
 
 
