@@ -220,3 +220,13 @@ def test_ctrl_c_saves_and_exits_with_130(stage, lab, tmp_path):
     assert step >= 3 and adapter(tmp_path)
     lab.run("fit", stage, tmp_path, "--ckpt_path=last", f"--trainer.max_steps={step + 1}")
     assert checkpoint(tmp_path)["global_step"] == step + 1
+
+
+def test_grpo_refuses_conversation(lab, tmp_path, capsys):
+    content = yaml.safe_load(lab.config("GRPOModule").read_text())
+    talk = {"class_path": "dermiq.datamodules.phantom.PhantomConversations", "init_args": {"count": 2}}
+    content["data"]["init_args"] |= {"sources": {"train": talk}, "fractions": None}
+    config = tmp_path / "talk.yaml"
+    config.write_text(yaml.safe_dump(content))
+    message = failure(capsys, ["fit", f"--config={config}", f"--trainer.default_root_dir={tmp_path}"])
+    assert "Samples phantom-0-" in message and "ask for no diagnosis" in message and "SFTModule" in message

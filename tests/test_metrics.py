@@ -1,5 +1,8 @@
 """Metrics against counts by hand."""
 
+from dataclasses import replace
+from math import nan
+
 import pytest
 import torch
 
@@ -95,3 +98,26 @@ def test_reset_forgets_everything():
     found = metrics.compute()
     assert found["accuracy"].item() == 1 and found["reward"].item() == 0.25
     assert "majority_accuracy" not in found
+
+
+def test_conversation_has_metrics_of_its_own():
+    """Two diagnoses, one right, and two replies; a value that does not apply (NaN) is left out of its mean."""
+    metrics = EvaluationMetrics()
+    talk = replace(SAMPLE, reply="A mole.")
+    answers = [answer("mole"), answer("melanoma"), parse("A mole."), parse("It is brown.")]
+    values = {"length": torch.tensor([1.0, 2.0, 3.0, 5.0]), "format": torch.tensor([1.0, 0.0, nan, nan])}
+    metrics.update([SAMPLE, SAMPLE, talk, talk], answers, values)
+    metrics.update_majority([SAMPLE, talk], ["melanocytic nevus", "melanoma"])
+    found = {name: value.item() for name, value in metrics.compute().items()}
+    assert found["accuracy"] == 0.5 and found["majority_accuracy"] == 1.0
+    assert (found["length"], found["conversation/length"], found["format"]) == (1.5, 4.0, 0.5)
+    assert "conversation/format" not in found
+
+
+def test_conversation_alone_can_be_judged():
+    metrics = EvaluationMetrics()
+    assert not metrics.update_called
+    metrics.update([replace(SAMPLE, reply="A mole.")], [parse("A mole.")], {"length": torch.tensor([3.0])})
+    assert metrics.update_called and {name: float(v) for name, v in metrics.compute().items()} == {
+        "conversation/length": 3.0
+    }

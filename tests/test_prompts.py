@@ -1,9 +1,20 @@
 """The one template and the one parser."""
 
+from dataclasses import replace
+
 import pytest
 
-from dermiq.prompts import describe, gold_completion, normalise, parse, question, to_messages
-from dermiq.schema import Sample
+from dermiq.prompts import (
+    describe,
+    gold_completion,
+    normalise,
+    parse,
+    question,
+    to_conversation,
+    to_messages,
+    with_facts,
+)
+from dermiq.schema import Message, PreferencePair, Sample
 
 WELL_FORMED = [
     "<think> brown </think> <answer> melanoma </answer>",
@@ -88,3 +99,54 @@ def test_gold_completions_parse():
     assert parse(written).diagnosis == "melanoma"
     assert parse(gold_completion(sample(reasoning="It is dark."))).think == "It is dark."
     assert describe({}) == ""
+
+
+# Conversation
+
+TURNS = (Message("system", "Be brief."), Message("user", "First? <image>"), Message("assistant", "Yes."))
+TALK = Sample("t", ("a.jpg", "b.jpg"), "", "", "g", "<image> Second?", TURNS, "No.")
+TEXT = {"type": "text", "text": "Second?"}
+
+
+def test_images_stand_where_they_are_marked():
+    first, second = {"type": "text", "text": "First?"}, {"type": "image"}
+    assert [message["content"] for message in to_messages(TALK)[1:]] == [
+        [first, {"type": "image"}],
+        [{"type": "text", "text": "Yes."}],
+        [second, TEXT],
+    ]
+
+
+def test_without_marks_images_come_first():
+    plain = replace(TALK, history=(Message("user", "First?"), Message("assistant", "Yes.")), question="Second?")
+    kinds = [[part["type"] for part in message["content"]] for message in to_messages(plain)]
+    assert kinds == [["image", "image", "text"], ["text"], ["text"]]
+
+
+def test_a_conversation_brings_its_own_system_prompt_or_none():
+    assert to_messages(TALK, "Reason.")[0]["content"][0]["text"] == "Be brief."
+    assert to_messages(replace(TALK, history=()), "Reason.")[0]["role"] == "user"
+    pair = PreferencePair("p", (), "", "", "g", "Why?", chosen="Sun.", rejected="Rain.")
+    assert [message["role"] for message in to_messages(pair, "Reason.")] == ["user"]
+
+
+def test_a_mark_in_a_question_for_the_diagnosis_is_text():
+    sample = Sample("d", ("a.jpg",), "melanoma", "mel", "g", "What is <image>?")
+    content = to_messages(sample)[1]["content"]
+    assert content == [{"type": "image"}, {"type": "text", "text": "What is <image>?"}]
+
+
+def test_the_reply_is_the_last_turn_of_the_whole_conversation():
+    assert to_conversation(TALK)[-1] == {"role": "assistant", "content": [{"type": "text", "text": "No."}]}
+    assert to_conversation(TALK)[:-1] == to_messages(TALK)
+
+
+def test_facts_stand_before_the_last_question():
+    messages = to_messages(TALK)
+    *before, last = with_facts(messages, ["A.", "B."])
+    assert before == messages[:-1] and last["content"][-1]["text"] == "Facts: A. B.\nSecond?"
+    assert messages[-1]["content"][-1] == TEXT  # the plain prompt is as it was
+    pictured = [{"role": "user", "content": [TEXT, {"type": "image"}]}]
+    assert [part["type"] for part in with_facts(pictured, ["A."])[0]["content"]] == ["text", "image"]
+    bare = with_facts([{"role": "user", "content": [{"type": "image"}]}], ["A."])
+    assert bare[0]["content"][1]["text"] == "Facts: A.\n"

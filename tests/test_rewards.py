@@ -1,5 +1,6 @@
 """Rewards: what earns what, for every source, and what a broken reward does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,32 @@ def test_a_mixture_that_makes_no_sense_is_refused():
         RewardMixture({"findings": RewardTerm(findings)})
     with pytest.raises(ValueError, match="both terms and gates"):
         RewardMixture({"diagnosis": RewardTerm(diagnosis)}, {"diagnosis": well_formed})
+
+
+# Conversation
+
+
+TALK = replace(SAMPLE, question="What do you see?", reply="A black macule with an irregular border.")
+
+
+def test_rewards_of_diagnoses_do_not_apply_to_conversation():
+    answer = parse("A black macule.")
+    assert [term(answer, TALK) for term in (diagnosis, well_formed, unhedged)] == [None, None, None]
+    assert findings(answer, replace(TALK, findings={})) is None
+    assert truthfulness(answer, replace(TALK, findings={})) is None
+
+
+def test_findings_are_read_from_a_reply_in_plain_words():
+    """Of colour and border one is stated, and truly."""
+    assert findings(parse("A black macule."), TALK) == 0.5
+    assert truthfulness(parse("A brown macule with an irregular border."), TALK) == 0.5
+    structured = parse("<think> colour : black . </think> <answer> melanoma </answer> and more")
+    assert findings(structured, SAMPLE) == 0  # a broken diagnosis still earns nothing
+
+
+def test_what_does_not_apply_counts_nothing_and_closes_no_gate():
+    mixture = replace(DEFAULT, gates={"format": well_formed})
+    scores = mixture([[parse("A black macule.")]], [TALK])
+    assert scores.by_term["diagnosis"].isnan().all() and scores.by_term["format"].isnan().all()
+    assert scores.total.tolist() == [[0.25]]  # half of the findings, which weigh a half
+    assert scores.correct.tolist() == [[False]]

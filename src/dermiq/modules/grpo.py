@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ from dermiq.modules.base import Batch, StageModule
 from dermiq.prefix import Prefix, TokenScores, prefill, score
 from dermiq.rewards import Scores
 from dermiq.rollout import Rollout, Sampling, sample_rollout
+from dermiq.schema import Sample, TrainingError
 
 
 class GRPOModule(StageModule):
@@ -66,7 +67,8 @@ class GRPOModule(StageModule):
     ) -> None:
         super().__init__(*args, **kwargs)
         optional = (completions_per_pass, rollouts_per_pass, reference_sync_every)
-        if min(group_size, inner_epochs, accumulate_batches, *(value or 1 for value in optional)) < 1:
+        given = (value for value in optional if value is not None)
+        if min(group_size, inner_epochs, accumulate_batches, *given) < 1:
             raise ValueError("group_size, inner_epochs, accumulate_batches and the like are at least 1")
         if inner_epochs > 1 and accumulate_batches > 1:
             raise ValueError(
@@ -106,6 +108,7 @@ class GRPOModule(StageModule):
             if closes:
                 self._step()
             return None
+        _refuse_conversation(batch["samples"])
         start = time.perf_counter()
         rollout = sample_rollout(
             self.backbone,
@@ -201,3 +204,12 @@ class GRPOModule(StageModule):
         }
         self.log_dict(values, batch_size=len(rollout.samples))
         self.log_dict(shown, prog_bar=True, batch_size=len(rollout.samples))
+
+
+def _refuse_conversation(samples: Iterable[Sample]) -> None:
+    """The advantage is anchored to whether the diagnosis is right."""
+    if talk := [sample.id for sample in samples if not sample.asks_diagnosis]:
+        raise TrainingError(
+            f"Samples {', '.join(talk)} are conversation and ask for no diagnosis, which GRPO++ learns from. Train on "
+            "them with SFTModule, or give GRPOModule a source of diagnoses."
+        )
