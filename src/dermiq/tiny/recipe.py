@@ -127,7 +127,7 @@ def _optimise(
 
 
 def pretrain(model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, seed: int) -> None:
-    """Run the whole recipe in place: about seven minutes of one core, while another draws.
+    """Run the whole recipe in place: about nine minutes of one core, while another draws.
 
     One core trains and the other draws; more threads would wait for each other at this size.
     """
