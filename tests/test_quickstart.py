@@ -28,8 +28,8 @@ def test_every_stage_is_measured(results):
     assert found["seeds"] == [3]
     assert set(found["stages"]["3"]) == {*STAGES, GROUNDED, CONTINUED}
     for stage, metrics in found["stages"]["3"].items():
-        assert set(METRICS) <= set(metrics), stage
-        assert (metrics["training_seconds"] > 0) == (stage != GROUNDED)
+        wanted = {name for name in METRICS if stage != GROUNDED or name.startswith("conversation/")}
+        assert wanted <= set(metrics), stage
 
 
 @pytest.mark.slow
