@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -37,7 +38,7 @@ DATA = {
     "GRPOModule": "PromptDataModule",
     "DPOModule": "PreferenceDataModule",
 }
-STAGES = tuple(DATA)
+STAGES = ("SFTModule", "GRPOModule", pytest.param("DPOModule", marks=pytest.mark.slow))  # has fast tests of its own
 PAIRS = "preferences.jsonl"
 
 

@@ -8,7 +8,7 @@ import torch
 
 from dermiq.cli import main
 from dermiq.schema import TrainingError
-from lab import STAGES, adapter, checkpoint, different, logged
+from lab import DATA, STAGES, adapter, checkpoint, different, logged
 
 SCHEDULE = [
     "--model.init_args.scheduler=torch.optim.lr_scheduler.ExponentialLR",
@@ -48,7 +48,9 @@ def assert_same_end(whole, parts, options):
 @pytest.mark.parametrize(
     ("stage", "options"),
     [
-        pytest.param(*setting, id=name, marks=[pytest.mark.slow] * (name in ("grpo-accumulated", "grpo-inner-epochs")))
+        pytest.param(
+            *setting, id=name, marks=[pytest.mark.slow] * (name in ("dpo", "grpo-accumulated", "grpo-inner-epochs"))
+        )
         for name, setting in SETTINGS.items()
     ],
 )
@@ -116,7 +118,7 @@ def test_a_checkpoint_holds_the_adapter_and_nothing_else_of_the_model(lab, tmp_p
 def trained(lab, tmp_path_factory):
     """One step of each stage."""
     root = tmp_path_factory.mktemp("trained")
-    for stage in STAGES:
+    for stage in DATA:
         lab.run("fit", stage, root / stage, "--trainer.max_steps=1")
     return root
 

@@ -15,7 +15,7 @@ as many as there are. What keeps the score honest:
 * a claim counts once, however often it is made, and unknown claims count nothing;
 * a sentence that holds a contradicted claim earns no support, so that a wrong sentence never helps;
 * a hedged claim of malignancy, contagion, urgency or diagnosis supports nothing, and hedged claims together cover at
-  most half of what is needed;
+  most half of what is needed, and of what a relation may count;
 * lists of terms, questions, and what is said under an "if" assert nothing (`dermiq.kg.claims`);
 * support is counted in the first 400 words only, contradiction everywhere.
 """
@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -211,7 +212,8 @@ class KGScorer:
             stated[key] = max(0.5 if possible or item.claim.hedged else 1.0, stated.get(key, 0.0))
         needed = self._needed(case, relations, overall)
         reserved = {key: weight for key, weight in hedged.items() if key not in plain}
-        return min(1.0, (_total(plain, overall) + min(_total(reserved, overall), needed / 2)) / needed)
+        cap = PER_RELATION if overall else inf
+        return min(1.0, (_total(plain, cap) + min(_total(reserved, cap / 2), needed / 2)) / needed)
 
     def _needed(self, case: str, relations: tuple[str, ...], overall: bool) -> float:
         """The weight that covers a question in full."""
@@ -219,7 +221,7 @@ class KGScorer:
         needed = known.get((case, relations))
         if needed is None:
             must_have = [fact for name in relations for fact in self.graph.about(case, name) if _is_must(fact)]
-            there = _total({(fact.relation, fact.value): 1.0 for fact in must_have}, overall)
+            there = _total({(fact.relation, fact.value): 1.0 for fact in must_have}, PER_RELATION if overall else inf)
             needed = max(1.0, min(there, NEEDED_OVERALL if overall else NEEDED))
             known[case, relations] = needed
         return needed
@@ -264,11 +266,9 @@ def _is_must(fact: Fact) -> bool:
     return fact.strength in ("always", "typical") and fact.positive
 
 
-def _total(weights: Mapping[tuple[str, str], float], capped: bool) -> float:
-    """The sum of the weights of (relation, value), if capped each relation's up to `PER_RELATION`."""
-    if not capped:
-        return sum(weights.values())
+def _total(weights: Mapping[tuple[str, str], float], cap: float) -> float:
+    """The sum of the weights of (relation, value), each relation's up to a cap."""
     sums: dict[str, float] = {}
     for (relation, _), weight in weights.items():
         sums[relation] = sums.get(relation, 0.0) + weight
-    return sum(min(total, PER_RELATION) for total in sums.values())
+    return sum(min(total, cap) for total in sums.values())
