@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 help:  ## list the targets
 	@grep -hE '^[.a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
-quickstart: $(STAMP)  ## the whole pipeline on a tiny model: warm start, GRPO++, SFT, pairs, DPO (about 20 minutes)
+quickstart: $(STAMP)  ## the whole pipeline on a tiny model: warm start, GRPO++, SFT, pairs, DPO (about 25 minutes)
 	$(BIN)/python -m dermiq.quickstart
 
 test: $(STAMP)  ## run the fast tests
