@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dermiq.backbone import LoRA, VLMBackbone
 from families import build_model_dir
 from lab import Lab
 from small_data import write_ham10000
@@ -57,3 +58,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory, family_dir: Callable[..., Path
     """Small runs through the command line."""
     folder = tmp_path_factory.mktemp("lab")
     return Lab(folder, write_ham10000(folder / "photographs"), family_dir)
+
+
+@pytest.fixture(scope="module")
+def backbone(family_dir: Callable[..., Path]) -> VLMBackbone:
+    """A small loaded policy with an adapter, of one test file."""
+    torch.manual_seed(0)
+    made = VLMBackbone(str(family_dir("idefics3")), LoRA(rank=2))
+    made.load()
+    return made

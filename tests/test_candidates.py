@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from dermiq.backbone import LoRA, VLMBackbone
 from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.kg import Retriever
 from dermiq.modules import CandidateModule
@@ -12,14 +11,6 @@ from dermiq.rewards import RewardMixture, RewardTerm, diagnosis
 from dermiq.rollout import Sampling
 from dermiq.schema import Sample, TrainingError
 from pictures import picture
-
-
-@pytest.fixture(scope="module")
-def backbone(family_dir):
-    torch.manual_seed(0)
-    made = VLMBackbone(str(family_dir("idefics3")), LoRA(rank=2))
-    made.load()
-    return made
 
 
 def module_of(backbone, **options):

@@ -4,10 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
 
 import dermiq.grounding
-from dermiq.backbone import LoRA, VLMBackbone
+from dermiq.backbone import VLMBackbone
 from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.grounding import diagnose, ground
 from dermiq.kg import Retriever
@@ -20,14 +19,6 @@ from pictures import picture
 
 TOKENS = 6
 RETRIEVER = Retriever(budget=60)
-
-
-@pytest.fixture(scope="module")
-def backbone(family_dir):
-    torch.manual_seed(0)
-    made = VLMBackbone(str(family_dir("idefics3")), LoRA(rank=2))
-    made.load()
-    return made
 
 
 @pytest.fixture

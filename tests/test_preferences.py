@@ -9,13 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 import dermiq.cli
-from dermiq.backbone import LoRA, VLMBackbone
 from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.datamodules.phantom import PhantomConversations
 from dermiq.datamodules.preference import PreferenceCollate
@@ -59,14 +57,6 @@ class KillAt(Callback):
     def on_predict_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
         if batch_idx == self.batch:
             os.kill(os.getpid(), 9)
-
-
-@pytest.fixture(scope="module")
-def backbone(family_dir):
-    torch.manual_seed(0)
-    made = VLMBackbone(str(family_dir("idefics3")), LoRA(rank=2))
-    made.load()
-    return made
 
 
 class Run:

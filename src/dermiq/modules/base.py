@@ -128,6 +128,11 @@ class StageModule(LightningModule):
                 "lower the learning rate or max_grad_norm, or look at these samples, then resume with --ckpt_path last."
             )
 
+    def share(self, count: Tensor) -> Tensor:
+        """This process's count (of tokens, of pairs) over the mean of all processes, so that each counts alike."""
+        mean = self.trainer.strategy.reduce(count.float(), reduce_op="mean")
+        return count / mean
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the adapter alone of the model, and add what Lightning leaves out."""
         keys = self._adapter_keys()

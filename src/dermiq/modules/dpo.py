@@ -89,7 +89,7 @@ class DPOModule(StageModule):
         shown = {"train/loss": loss, "train/accuracy": stats.pop("accuracy")}
         self.log_dict(shown, prog_bar=True, batch_size=pairs)
         self.log_dict({f"train/{name}": value for name, value in stats.items()}, batch_size=pairs)
-        return loss * self._share(pairs)
+        return loss * self.share(torch.tensor(pairs, device=self.device))
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, its statistics, and the mean log-probs per token.
@@ -148,8 +148,3 @@ class DPOModule(StageModule):
                     )
                 weights[i] = min(1.0, pair.margin / self.full_margin)
         return torch.tensor(weights, device=self.device) / len(samples)
-
-    def _share(self, pairs: int) -> Tensor:
-        """This process's pairs over the mean of all processes, so that every pair of a step counts alike."""
-        count = torch.tensor(float(pairs), device=self.device)
-        return count / self.trainer.strategy.reduce(count, reduce_op="mean")

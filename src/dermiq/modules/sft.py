@@ -25,7 +25,7 @@ class SFTModule(StageModule):
         self.check_finite(loss, batch["samples"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(mask))
         self.log("train/perplexity", stats["perplexity"], batch_size=len(mask))
-        return loss * self._share(mask.sum())
+        return loss * self.share(mask.sum())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
         """Judge a batch, and add its replies to the held-out loss."""
@@ -46,8 +46,3 @@ class SFTModule(StageModule):
             loss, _ = self._loss(batch)
             # Lightning weights a mean by the batch size: every token counts alike.
             self.log(name, loss, on_epoch=True, sync_dist=True, batch_size=int(batch["loss_mask"].sum()))
-
-    def _share(self, tokens: Tensor) -> Tensor:
-        """This process's tokens over the mean of all processes, so that every token of a step counts alike."""
-        mean = self.trainer.strategy.reduce(tokens.float(), reduce_op="mean")
-        return tokens / mean

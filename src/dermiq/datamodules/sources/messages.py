@@ -70,7 +70,7 @@ class Conversations(Source):
                     f"{rows.place(index)}: the id {sample.id!r} stands already in {rows.unit} {first + 1}. Give every "
                     "row an id of its own, or none."
                 )
-            outline.append(outline_of(sample))
+            outline.append(self._outlined(sample))
             for reference in sample.images:
                 if reference not in known:
                     known[reference] = self._embedded(reference) is not None or os.path.isfile(reference)
@@ -113,6 +113,9 @@ class Conversations(Source):
         if self._rows is None:
             raise RuntimeError("call load() first")
         return self._rows
+
+    def _outlined(self, sample: Sample) -> Outline:
+        return outline_of(sample)
 
     def _turns(self, row: Row, place: str) -> Turns:
         """The conversation of a row, the reply to learn at its end."""

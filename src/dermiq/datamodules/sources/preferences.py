@@ -11,7 +11,7 @@ from dermiq.datamodules.sources.base import Outline, outline_of
 from dermiq.datamodules.sources.messages import Conversations
 from dermiq.datamodules.sources.records import Row, Rows
 from dermiq.datamodules.sources.turns import Turns, read_turns, said
-from dermiq.schema import DataError, PreferencePair
+from dermiq.schema import DataError, PreferencePair, Sample
 
 
 class Preferences(Conversations):
@@ -24,11 +24,10 @@ class Preferences(Conversations):
     `Conversations`.
     """
 
-    def outline(self) -> list[Outline]:
-        """One entry per row, its length that of the conversation with the longer reply."""
-        rows = self._loaded()
-        pairs = (self._sample(rows, index, row) for index, row in enumerate(rows))
-        return [outline_of(replace(pair, reply=max(pair.chosen, pair.rejected, key=len))) for pair in pairs]
+    def _outlined(self, sample: Sample) -> Outline:
+        """Its length is that of the conversation with the longer reply."""
+        assert isinstance(sample, PreferencePair)
+        return outline_of(replace(sample, reply=max(sample.chosen, sample.rejected, key=len)))
 
     def _turns(self, row: Row, place: str) -> Turns:
         return _with_reply(row, "chosen", place)
