@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 
+import datasets
 import numpy as np
 from PIL import Image
 
@@ -19,6 +21,27 @@ def write_jpeg(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(120, 220, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(path, quality=90)
+
+
+def jpeg(seed: int = 0, size: tuple[int, int] = (40, 30)) -> bytes:
+    """The content of such a file."""
+    content = BytesIO()
+    noise = np.random.default_rng(seed).integers(120, 220, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(content, "JPEG", quality=90)
+    return content.getvalue()
+
+
+def write_questions(path: Path, rows: Iterable[tuple[int, str, str]]) -> None:
+    """A Parquet file as the Hugging Face Hub has it, of (seed of the image, question, answer)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seeds, questions, answers = zip(*rows, strict=True)
+    columns = {
+        "image": [{"bytes": jpeg(seed), "path": None} for seed in seeds],
+        "question": questions,
+        "answer": answers,
+    }
+    features = {"image": datasets.Image(), "question": datasets.Value("string"), "answer": datasets.Value("string")}
+    datasets.Dataset.from_dict(columns, datasets.Features(features)).to_parquet(path)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:

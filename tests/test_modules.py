@@ -8,14 +8,19 @@ import torch
 
 from lab import STAGES, adapter, checkpoint, different, logged
 
-EVALUATION = {
-    "accuracy", "balanced_accuracy", "macro_f1", "reward", "completion_length", "reasoning_length",
-    "reward/diagnosis", "reward/letters", "reward/hedging",
-}  # fmt: skip
+# fmt: off
+MEANS = {
+    "reward", "completion_length", "reasoning_length", "reward/diagnosis", "reward/letters", "reward/hedging",
+}
+JUDGED = {"accuracy", "balanced_accuracy", "macro_f1"}
 ROW = {
-    "id", "images", "question", "completion", "answer", "target", "named", "reward", "correct", "completion_length",
-    "scores", "group",
-}  # fmt: skip
+    "id", "dataset", "group", "kind", "images", "question", "options", "label", "target", "skin_type", "site",
+    "completion", "answer", "reward", "completion_length", "reasoning_length", "scores", "named", "named_lineage",
+    "concepts", "correct",
+}
+VOTE = {"sampled", "majority", "majority_lineage", "confidence", "ranking", "votes", "target_rank"}
+MEANING = {"malignant", "named_malignant", "hierarchical_f1"}
+# fmt: on
 
 
 def files(root):
@@ -44,27 +49,44 @@ def test_all_subcommands_from_the_saved_config(stage, family, lab, tmp_path, mon
     run(["validate", *saved])
     run(["test", *saved])
     run(["predict", *saved])
-    added = {"val_metrics.json", "metrics.json", "test_predictions.jsonl", "predictions.jsonl"}
+    added = {"val_metrics.json", "metrics.json", "predictions.parquet", "confusion.csv", "predictions.jsonl"}
     assert files(tmp_path) == written | added
 
-    assert json.loads((tmp_path / "val_metrics.json").read_text()).keys() == {f"val/{name}" for name in EVALUATION}
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics.keys() == {f"test/{name}" for name in EVALUATION}
+    assert json.loads((tmp_path / "val_metrics.json").read_text()).keys() == {f"val/{name}" for name in JUDGED | MEANS}
+    metrics = {
+        name.removeprefix("test/"): value
+        for name, value in json.loads((tmp_path / "metrics.json").read_text()).items()
+        if not name.startswith("test/accuracy/site/")
+    }
+    ends = {f"{name}/{end}" for name in JUDGED for end in ("low", "high")}
+    assert metrics.keys() == JUDGED | MEANS | ends | {"accuracy/n"}
     predictions = rows(tmp_path / "predictions.jsonl")
-    assert predictions == rows(tmp_path / "test_predictions.jsonl")
-    assert len(predictions) == len({row["id"] for row in predictions}) == 14
+    assert len(predictions) == len({row["id"] for row in predictions}) == metrics["accuracy/n"] == 14
     assert all(row.keys() == ROW for row in predictions)
-    assert metrics["test/reward"] == pytest.approx(sum(row["reward"] for row in predictions) / 14)
-    assert metrics["test/accuracy"] == sum(row["named"] == row["target"] for row in predictions) / 14
+    assert {row["kind"] for row in predictions} == {"diagnosis"}
+    assert metrics["reward"] == pytest.approx(sum(row["reward"] for row in predictions) / 14)
+    assert metrics["accuracy"] == sum(row["correct"] for row in predictions) / 14
+    tested = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+    assert [(row["id"], row["completion"]) for row in tested] == [(row["id"], row["completion"]) for row in predictions]
 
 
 def test_sampled_answers_are_judged_beside_the_greedy_one(lab, tmp_path):
-    lab.run("test", "GRPOModule", tmp_path, "--model.init_args.eval_samples=3")
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["test/sampled_accuracy"] == 0 and "test/majority_accuracy" in metrics
-    row = rows(tmp_path / "test_predictions.jsonl")[0]
-    assert row.keys() == ROW | {"majority", "sampled"}
-    assert {"accuracy", "reward", "reward/letters"} <= row["sampled"].keys()
+    """With a terminology: the untrained model never names a condition, and so misses every cancer."""
+    options = ["--model.init_args.eval_samples=3", "--model.init_args.terminology=dermiq.kg.Terminology"]
+    lab.run("predict", "GRPOModule", tmp_path, *options)
+    for row in rows(tmp_path / "predictions.jsonl"):
+        assert row.keys() == ROW | VOTE | MEANING
+        assert {"accuracy", "reward", "reward/letters"} <= row["sampled"].keys()
+        assert row["malignant"] == (row["label"] in ("mel", "bcc")) and row["named_malignant"] is None
+    lab.run("validate", "GRPOModule", tmp_path, *options, "--trainer.limit_val_batches=null")
+    metrics = json.loads((tmp_path / "val_metrics.json").read_text())
+    of_samples = {
+        "majority_accuracy", "majority_balanced_accuracy", "majority_macro_f1", "top_3_accuracy", "top_5_accuracy",
+        "majority_ece", "sampled_accuracy", *(f"sampled_{name}" for name in MEANS),
+    }  # fmt: skip
+    meaning = {"sensitivity", "specificity", "hierarchical_f1"}
+    assert metrics.keys() == {f"val/{name}" for name in JUDGED | MEANS | of_samples | meaning}
+    assert metrics["val/sampled_accuracy"] == metrics["val/sensitivity"] == metrics["val/specificity"] == 0
 
 
 def test_supervised_training_learns(lab, tmp_path):

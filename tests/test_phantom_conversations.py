@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from dermiq.atlas import CONDITIONS, read_findings
-from dermiq.datamodules.phantom import PhantomConversations, PhantomSource
+from dermiq.datamodules.phantom import CONDITIONS, PhantomConversations, PhantomSource
 from dermiq.datamodules.sources import Together
+from dermiq.findings import read_findings
 from dermiq.kg import KGScorer, Retriever
 from dermiq.kg.instruction import FINDING, answer, answerable, describe_findings, kinds, question, relations
 from dermiq.kg.questions import question_types

@@ -5,6 +5,9 @@ from dataclasses import replace
 import pytest
 
 from dermiq.prompts import (
+    SYSTEM_PROMPTS,
+    choice_question,
+    chosen_option,
     describe,
     gold_completion,
     normalise,
@@ -14,7 +17,7 @@ from dermiq.prompts import (
     to_messages,
     with_facts,
 )
-from dermiq.schema import Message, PreferencePair, Sample
+from dermiq.schema import Answer, Message, PreferencePair, Sample
 
 WELL_FORMED = [
     "<think> brown </think> <answer> melanoma </answer>",
@@ -150,3 +153,23 @@ def test_facts_stand_before_the_last_question():
     assert [part["type"] for part in with_facts(pictured, ["A."])[0]["content"]] == ["text", "image"]
     bare = with_facts([{"role": "user", "content": [{"type": "image"}]}], ["A."])
     assert bare[0]["content"][1]["text"] == "Facts: A.\n"
+
+
+@pytest.mark.parametrize("kind", SYSTEM_PROMPTS)
+def test_each_kind_of_question_has_its_own_system_prompt(kind):
+    sample = Sample("s", ("a.jpg",), "melanoma", "mel", "g", kind=kind)
+    (system, _), (given, _) = to_messages(sample), to_messages(sample, "Look.")
+    assert system["content"][0]["text"] == SYSTEM_PROMPTS[kind] and "<answer>" in SYSTEM_PROMPTS[kind]
+    assert given["content"][0]["text"] == "Look."
+    assert len(set(SYSTEM_PROMPTS.values())) == len(SYSTEM_PROMPTS)
+
+
+def test_a_choice_is_asked_line_by_line():
+    assert choice_question(["melanoma", "nevus"]) == "What is the diagnosis?\nA. melanoma\nB. nevus"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"), [("A", 0), ("b.", 1), ("B) nevus", 1), ("Melanoma", 0), ("C", None), ("", None)]
+)
+def test_the_chosen_option_is_found_by_letter_or_text(text, place):
+    assert chosen_option(Answer(text, "", text or None), ["melanoma", "nevus"]) == place

@@ -10,9 +10,10 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, Idefics3ForConditionalGeneration, Idefics3Processor
 
 from dermiq import tiny
-from dermiq.atlas import ATTRIBUTES, CONDITIONS, read_findings
-from dermiq.datamodules.phantom import PhantomSource
-from dermiq.prompts import gold_completion, parse, to_messages
+from dermiq.datamodules.phantom import CONDITIONS, PhantomSource
+from dermiq.findings import ATTRIBUTES, VOCABULARY, read_findings
+from dermiq.kg import load_graph
+from dermiq.prompts import FINDING_QUESTION, QUESTION, gold_completion, parse, to_messages
 from dermiq.tiny import recipe
 from dermiq.tiny.__main__ import main
 from dermiq.tiny.architecture import CAPTION_QUESTION, END, IMAGE_TOKENS
@@ -67,10 +68,14 @@ def test_gold_completions_survive_the_tokenizer(processor: Idefics3Processor) ->
     assert seen == set(CONDITIONS)
 
 
-def test_all_names_are_in_the_vocabulary(processor: Idefics3Processor) -> None:
-    for condition in CONDITIONS.values():
-        for name in (condition.name, *condition.synonyms):
-            assert processor.tokenizer.unk_token_id not in processor.tokenizer(name)["input_ids"]
+def test_all_names_and_findings_are_in_the_vocabulary(processor: Idefics3Processor) -> None:
+    concepts = [load_graph().find(name) for name in CONDITIONS]
+    names = [name for concept in concepts for name in (concept.label, *concept.synonyms)]
+    for text in (*names, *ATTRIBUTES, QUESTION, FINDING_QUESTION):
+        assert processor.tokenizer.unk_token_id not in processor.tokenizer(text.format(attribute=""))["input_ids"]
+    for values in VOCABULARY.values():
+        for value in values:
+            assert len(processor.tokenizer(value, add_special_tokens=False)["input_ids"]) == 1
 
 
 def test_the_template_marks_the_turns(processor: Idefics3Processor) -> None:

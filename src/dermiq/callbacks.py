@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dermiq.files import append_lines, write_atomically
+from dermiq.files import append_lines, whole_lines, write_atomically
+from dermiq.metrics import NO_ANSWER, named_classes
+from dermiq.metrics.summary import DIAGNOSIS
 from dermiq.rewards import Scores
 from dermiq.rollout import Rollout
+
+METRICS, PREDICTIONS, CONFUSION = "metrics.json", "predictions.parquet", "confusion.csv"
 
 
 class RunProgressBar(RichProgressBar):
@@ -118,19 +125,20 @@ def _table(rows: list[dict[str, Any]], title: str) -> Table:
 
 
 class WritePredictions(Callback):
-    """One JSON line per evaluated sample: ``predictions.jsonl`` of predict, ``test_predictions.jsonl`` of test.
+    """The rows of test as ``predictions.parquet`` and ``confusion.csv``, those of predict as ``predictions.jsonl``.
 
-    Rows appear as batches finish, so that an interrupted run keeps what it has. With several processes each
-    writes its own file.
+    Rows are appended as batches finish, so that an interrupted run keeps what it has; those of test to
+    ``test_predictions.jsonl``, which gives way to the tables at the end. With several processes each appends to a file
+    of its own, and the tables are of all rows, in the order of the data.
     """
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new file."""
-        self._begin(trainer, "predictions")
+        self._begin(_rows_path(trainer, "predictions", trainer.global_rank))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new file."""
-        self._begin(trainer, "test_predictions")
+        self._begin(_rows_path(trainer, "test_predictions", trainer.global_rank))
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -144,21 +152,89 @@ class WritePredictions(Callback):
         """Append the batch's rows."""
         self._append(outputs)
 
-    def _begin(self, trainer: Trainer, name: str) -> None:
-        suffix = "" if trainer.world_size == 1 else f".rank{trainer.global_rank}"
-        self.path = Path(trainer.default_root_dir) / f"{name}{suffix}.jsonl"
-        write_atomically(self.path, "")
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the tables of all processes' rows."""
+        trainer.strategy.barrier("predictions")
+        if not trainer.is_global_zero:
+            return
+        paths = [_rows_path(trainer, "test_predictions", rank) for rank in range(trainer.world_size)]
+        rows = [json.loads(line) for path in paths for line in whole_lines(path)]
+        if len(paths) > 1:
+            data: Any = trainer.test_dataloaders.dataset  # type: ignore[union-attr]  # set by now
+            places = {data.source[index].id: place for place, index in enumerate(data.indices)}
+            rows.sort(key=lambda row: places[row["id"]])
+        root = Path(trainer.default_root_dir)
+        write_atomically(root / PREDICTIONS, predictions_table(rows))
+        write_atomically(root / CONFUSION, confusion_table(rows))
+        for path in paths:
+            path.unlink()
+
+    def _begin(self, path: Path) -> None:
+        self.path = path
+        write_atomically(path, "")
 
     def _append(self, outputs: dict[str, Any]) -> None:
         append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in outputs["rows"]))
 
 
+def _rows_path(trainer: Trainer, name: str, rank: int) -> Path:
+    suffix = "" if trainer.world_size == 1 else f".rank{rank}"
+    return Path(trainer.default_root_dir) / f"{name}{suffix}.jsonl"
+
+
+def predictions_table(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Rows of predictions as Parquet, with flat columns.
+
+    What a row holds in a mapping gets a column for each name, called as in the metrics: ``reward/NAME`` for the
+    ``scores``, ``sampled_NAME`` for ``sampled``, ``skin_type_NAME`` and so on for others. A row without a value
+    has a null.
+    """
+    flat = [dict(_flat(row)) for row in rows]
+    names = dict.fromkeys(name for row in flat for name in row)
+    file = io.BytesIO()
+    table = pa.table({name: [row.get(name) for row in flat] for name in names})
+    pq.write_table(table, file, compression="zstd")
+    return file.getvalue()
+
+
+def _flat(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in row.items():
+        if isinstance(value, dict):
+            prefix = "reward/" if key == "scores" else f"{key}_"
+            yield from ((prefix + name, each) for name, each in value.items())
+        else:
+            yield key, value
+
+
+def confusion_table(rows: Sequence[dict[str, Any]]) -> str:
+    """CSV of how often each condition (line) was named as each (column) by the judged answer to a diagnosis.
+
+    The columns are the conditions that occur as targets, ``other`` for names of none of them, and ``none`` for
+    answers without the structure asked for.
+    """
+    diagnoses = [row for row in rows if row["kind"] == DIAGNOSIS]
+    pairs = Counter(zip((row["target"] for row in diagnoses), named_classes(diagnoses), strict=True))
+    conditions = sorted({target for target, _ in pairs})
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["target", *conditions, "other", "none"])
+    for target in conditions:
+        counts = [pairs[target, named] for named in conditions]
+        none = pairs[target, NO_ANSWER]
+        total = sum(count for (true, _), count in pairs.items() if true == target)
+        writer.writerow([target, *counts, total - sum(counts) - none, none])
+    return file.getvalue()
+
+
 class SaveMetrics(Callback):
-    """The metrics of test as ``metrics.json`` in the run's directory, those of validate as ``val_metrics.json``."""
+    """The metrics of test as ``metrics.json`` in the run's directory, those of validate as ``val_metrics.json``.
+
+    One that is not a number on these data (a rate of no cases) is left out, since JSON has no word for it.
+    """
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
-        self._write(trainer, "metrics.json")
+        self._write(trainer, METRICS)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file, unless this validation is a part of training."""
@@ -168,7 +244,8 @@ class SaveMetrics(Callback):
     def _write(self, trainer: Trainer, name: str) -> None:
         if trainer.is_global_zero:
             metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-            content = json.dumps(metrics, indent=2, sort_keys=True) + "\n"
+            known = {key: value for key, value in metrics.items() if math.isfinite(value)}
+            content = json.dumps(known, indent=2, sort_keys=True, allow_nan=False) + "\n"
             write_atomically(Path(trainer.default_root_dir) / name, content)
 
 

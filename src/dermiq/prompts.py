@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from dermiq.schema import Answer, Message, Sample
+from dermiq.schema import Answer, Kind, Message, Sample
 
-SYSTEM_PROMPT = (
+_REASONING = (
     "You are a dermatologist. Look at the image and reason in this order: site and distribution, "
     "morphology, colour, border and surface, differential, diagnosis. Write your reasoning between "
-    "<think> and </think>, then the name of exactly one condition between <answer> and </answer>."
+    "<think> and </think>, then "
+)
+SYSTEM_PROMPT = _REASONING + "the name of exactly one condition between <answer> and </answer>."
+SYSTEM_PROMPTS: Mapping[Kind, str] = MappingProxyType(
+    {
+        "diagnosis": SYSTEM_PROMPT,
+        "choice": _REASONING + "the letter of exactly one option between <answer> and </answer>.",
+        "finding": (
+            "You are a dermatologist. Look at the image and describe what you see between <think> and </think>, then "
+            "write the finding asked for, in one word, between <answer> and </answer>."
+        ),
+        "management": _REASONING + "exactly one of the courses of action offered between <answer> and </answer>.",
+        "vqa": (
+            "You are a physician. Look at the image and reason between <think> and </think>, then write the answer to "
+            "the question, in as few words as it takes, between <answer> and </answer>."
+        ),
+    }
 )
 CONVERSATION_PROMPT = "You are a dermatologist. Answer the question about the image truthfully, in plain words."
 QUESTION = "What is the diagnosis?"
+FINDING_QUESTION = "What is the {attribute} of the lesion?"
+MANAGEMENT_QUESTION = "What does this call for: {options}?"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IMAGE = "<image>"
 
 _STRUCTURE = re.compile(
@@ -29,17 +49,42 @@ def question(sample: Sample) -> str:
     return sample.question or QUESTION
 
 
-def to_messages(sample: Sample, system_prompt: str = SYSTEM_PROMPT) -> list[dict[str, Any]]:
+def choice_question(options: Sequence[str], asked: str = QUESTION) -> str:
+    r"""A multiple-choice question, one lettered option a line.
+
+    >>> choice_question(["melanoma", "nevus"])
+    'What is the diagnosis?\nA. melanoma\nB. nevus'
+    """
+    lines = (f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+    return "\n".join((asked, *lines))
+
+
+def ways_to_choose(options: Sequence[str], place: int) -> tuple[str, ...]:
+    """What counts as choosing the option at a place: its letter, its text, or both."""
+    letter, option = LETTERS[place], options[place]
+    return letter, f"{letter}. {option}", f"{letter}) {option}", f"{letter}: {option}", option
+
+
+def chosen_option(answer: Answer, options: Sequence[str]) -> int | None:
+    """The place of the option that an answer chooses; None if it chooses none."""
+    name = normalise(answer.diagnosis or "")
+    for place in range(len(options)):
+        if name in map(normalise, ways_to_choose(options, place)):
+            return place
+    return None
+
+
+def to_messages(sample: Sample, system_prompt: str | None = None) -> list[dict[str, Any]]:
     """Chat messages in the format of Hugging Face chat templates, up to the reply.
 
     One image placeholder per image, where the sample's texts mark it, else before the first user's text. A sample
-    that asks for a diagnosis gets `system_prompt`; a conversation brings its own or none. No path, URL, label or
-    identifier of the sample reaches the messages.
+    to be answered in structure gets `system_prompt`, by default that of its kind; a conversation brings its own or
+    none. No path, URL, label or identifier of the sample reaches the messages.
     """
     turns = [*sample.history, Message("user", question(sample))]
-    if sample.asks_diagnosis:
-        turns.insert(0, Message("system", system_prompt))
-    if not any(IMAGE in turn.text for turn in turns if not sample.asks_diagnosis):
+    if sample.structured:
+        turns.insert(0, Message("system", SYSTEM_PROMPTS[sample.kind] if system_prompt is None else system_prompt))
+    if not any(IMAGE in turn.text for turn in turns if not sample.structured):
         first = next(i for i, turn in enumerate(turns) if turn.role == "user")
         return [_message(turn, len(sample.images) if i == first else 0) for i, turn in enumerate(turns)]
     return [_marked_message(turn) for turn in turns]
@@ -60,7 +105,7 @@ def _marked_message(turn: Message) -> dict[str, Any]:
     return {"role": turn.role, "content": content}
 
 
-def to_conversation(sample: Sample, system_prompt: str = SYSTEM_PROMPT) -> list[dict[str, Any]]:
+def to_conversation(sample: Sample, system_prompt: str | None = None) -> list[dict[str, Any]]:
     """Chat messages with the reply to learn as the last turn."""
     return [*to_messages(sample, system_prompt), _message(Message("assistant", gold_completion(sample)), 0)]
 
@@ -92,7 +137,7 @@ def describe(findings: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def gold_completion(sample: Sample) -> str:
-    """The completion to learn: the reply, or the diagnosis that earns the full reward of every term."""
+    """The completion to learn: the reply, or the answer in structure that earns the full reward of every term."""
     if sample.reply is not None:
         return sample.reply
     think = describe(sample.findings) if sample.reasoning is None else sample.reasoning

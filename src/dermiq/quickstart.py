@@ -16,13 +16,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from dermiq.callbacks import METRICS as METRICS_FILE
+from dermiq.callbacks import PREDICTIONS
 from dermiq.cli import exit_codes, run
 from dermiq.files import write_atomically
+from dermiq.metrics import CONVERSATION
+from dermiq.metrics.bootstrap import interval, resampled_means
 from dermiq.tiny import write_tiny_vlm
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "quickstart"
@@ -58,8 +63,8 @@ class Change:
         after: the stage.
         conversation: of replies in conversation, else of diagnoses.
         mean: after - before.
-        standard_error: of the mean, over questions.
-        interval: of 95 %, from the normal distribution.
+        standard_error: of the mean, by resampling groups of questions (lesions).
+        interval: of 95 %, by the same.
     """
 
     metric: str
@@ -134,7 +139,7 @@ class Pipeline:
 
     def _test(self, stage: str, *more: str) -> dict[str, float]:
         run(["test", *self._arguments(stage, *more)])
-        metrics = json.loads((self.root / stage / "metrics.json").read_text())
+        metrics = json.loads((self.root / stage / METRICS_FILE).read_text())
         return {name.removeprefix("test/"): value for name, value in metrics.items()}
 
     def _arguments(self, stage: str, *more: str) -> list[str]:
@@ -168,22 +173,26 @@ def changes(out: Path, stages: dict[int, dict[str, Any]]) -> list[Change]:
 
 
 def _change(out: Path, seeds: Sequence[int], before: str, after: str, metric: str, conversation: bool) -> Change:
-    differences = [
-        _sampled(out / f"seed{seed}" / after, metric, conversation)
-        - _sampled(out / f"seed{seed}" / before, metric, conversation)
-        for seed in seeds
-    ]
-    per_question = torch.stack(differences).mean(dim=0)
-    mean, error = float(per_question.mean()), float(per_question.std()) / len(per_question) ** 0.5
-    interval = (mean - 1.96 * error, mean + 1.96 * error)
-    return Change(metric, before, after, conversation, mean, error, interval)
+    differences: dict[tuple[str, str], list[float]] = {}
+    for seed in seeds:
+        one, other = (_sampled(out / f"seed{seed}" / stage, metric, conversation) for stage in (before, after))
+        for question in one.keys() & other.keys():
+            differences.setdefault(question, []).append(other[question] - one[question])
+    questions = sorted(differences)
+    means = np.array([np.mean(differences[question]) for question in questions])
+    draws = resampled_means(means[:, None], [group for group, _ in questions])[:, 0]
+    return Change(metric, before, after, conversation, float(means.mean()), float(draws.std(ddof=1)), interval(draws))
 
 
-def _sampled(directory: Path, metric: str, conversation: bool) -> Tensor:
-    """[questions] float64: the mean over the sampled answers to each question that the metric applies to."""
-    rows = map(json.loads, (directory / "test_predictions.jsonl").read_text().splitlines())
-    values = [row["sampled"].get(metric) for row in rows if (row["correct"] is None) == conversation]
-    return torch.tensor([value for value in values if value is not None], dtype=torch.float64)
+def _sampled(directory: Path, metric: str, conversation: bool) -> dict[tuple[str, str], float]:
+    """Group and id of a question -> the mean over the answers sampled to it, where the metric applies."""
+    column = f"sampled_{metric}"
+    rows = pq.read_table(directory / PREDICTIONS, columns=["group", "id", "kind", column]).to_pylist()
+    return {
+        (row["group"], row["id"]): row[column]
+        for row in rows
+        if (row["kind"] == CONVERSATION) == conversation and row[column] is not None
+    }
 
 
 def report(results: dict[str, Any]) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["diagnosis", "choice", "finding", "management", "vqa"]
 
 
 class DermIQError(Exception):
@@ -55,26 +58,35 @@ class Message:
 class Sample:
     """One question about one or more images, with what is known of the answer.
 
-    Without a `reply` it asks for the diagnosis, to be answered in the structure of `dermiq.prompts`. With one it is
-    conversation: plain words, and no system prompt but the one in its `history`.
+    Without a `reply` it is to be answered in the structure of `dermiq.prompts`. With one it is conversation: plain
+    words, and no system prompt but the one in its `history`.
 
     Attributes:
         id: stable and unique within its source.
         images: references that the sample's source can open; never shown to the model.
-        target: the concept to name, in lower case (``melanoma``); empty if a conversation is about none.
+        target: what to answer: the concept to name, in lower case (``melanoma``), a letter, a finding, a few words;
+            empty if a conversation is about no condition.
         label: the raw label of the data set (``mel``).
         group: what must not be split: patient, else lesion, else duplicate cluster.
         question: the user's question; empty means the default one of `dermiq.prompts`.
         history: what was said before the question. Its images stand where ``<image>`` marks them in the texts of
             history and question; without any mark all are shown before the first user's turn.
         reply: reference reply to a conversational question.
+        kind: what the question asks for; see `dermiq.prompts.SYSTEM_PROMPTS`.
+        options: of a multiple-choice question, in the order shown.
         synonyms: other names that count as `target`.
+        concepts: identifiers in the ontology that the label can mean, the first being the target's.
+        differential: diagnosis -> weight, adding up to 1, where several raters disagreed.
         findings: attribute -> values that are true of the image (drawn, or typical of the condition).
         findings_drawn: True where `findings` is the truth of this very image.
         reasoning: reference text for ``<think>``; None lets the prompt module write it from `findings`.
         skin_type: None where unknown.
+        site: of the body, as the data set words it; empty where unknown.
         licence: of the image.
         attribution: of the image.
+        dataset: name of the data set (``ham10000``); empty where it has none.
+        links: what else ties samples together, across data sets too: those that share one are never split
+            (``isic:ISIC_0024306``, ``md5:...``).
     """
 
     id: str
@@ -85,18 +97,30 @@ class Sample:
     question: str = ""
     history: tuple[Message, ...] = ()
     reply: str | None = None
+    kind: Kind = "diagnosis"
+    options: tuple[str, ...] = ()
     synonyms: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()
+    differential: Mapping[str, float] = field(default_factory=dict)
     findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     findings_drawn: bool = False
     reasoning: str | None = None
     skin_type: SkinType | None = None
+    site: str = ""
     licence: str = ""
     attribution: str = ""
+    dataset: str = ""
+    links: tuple[str, ...] = ()
+
+    @property
+    def structured(self) -> bool:
+        """True if the answer has the structure of `dermiq.prompts`, False for conversation."""
+        return self.reply is None
 
     @property
     def asks_diagnosis(self) -> bool:
-        """True if a diagnosis in the structure of `dermiq.prompts` is asked for, False for conversation."""
-        return self.reply is None
+        """True if the answer to give, in structure, is the name of a condition."""
+        return self.structured and self.kind == "diagnosis"
 
 
 @dataclass(frozen=True)
@@ -114,7 +138,7 @@ class PreferencePair(Sample):
     margin: float | None = None
 
     @property
-    def asks_diagnosis(self) -> bool:
+    def structured(self) -> bool:
         """False: the conversation is taken as it stands, system prompt included."""
         return False
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections import Counter
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 
 from dermiq.datamodules.collate import Item, PromptCollate, SampleDataset
-from dermiq.datamodules.loading import EpochEndResume, EpochSampler, IsolatedDataLoader, ResumableDataLoader
-from dermiq.datamodules.sources.base import Outline, Source
-from dermiq.datamodules.splits import limit_by_group, split_by_group
-from dermiq.prompts import SYSTEM_PROMPT
+from dermiq.datamodules.loading import (
+    EpochEndResume,
+    EpochSampler,
+    IsolatedDataLoader,
+    ResumableDataLoader,
+    equalising_weights,
+)
+from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sources.base import Source
+from dermiq.datamodules.splits import Numbers, cluster_names, limit_by_group, parts_of, split_outlines, straddling
 from dermiq.schema import DataError, Sample
 
 log = logging.getLogger(__name__)
@@ -23,6 +30,7 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 ALL = "all"
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
+BALANCED = {"label": "target", "skin_type": "skin_type", "dataset": "dataset"}
 _NEEDS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
 _SHOWN = 5
 
@@ -38,20 +46,24 @@ class DermDataModule(LightningDataModule, ABC):
         model_id: id or directory of the model whose processor encodes the prompts.
         sources: either ``all``, a source to be split, or a source for each of ``train``, ``val``, ``test``.
         fractions: share of each split of the source ``all``; by default 0.8, 0.1 and 0.1.
+        split_file: in place of `fractions`: which sample of the source ``all`` is in which split, as
+            ``python -m dermiq.datamodules.splits`` writes it.
         split_seed: another seed gives another split.
         batch_size: samples per training batch of one process.
         eval_batch_size: samples per evaluation batch of one process.
         num_workers: processes that load batches ahead; 0 loads in the main process.
         seed: of the order of the training samples.
-        balance: draw training samples so that every target is equally frequent, with replacement.
+        balance: draw training samples, with replacement, so that every combination that occurs of these is
+            equally frequent: some of ``label`` (the target), ``skin_type``, ``dataset``; true stands for ``[label]``.
         limit: split -> the most samples to keep of it, whole groups, targets in proportion.
         on_bad_image: ``error`` stops at an image that is missing or cannot be read; ``skip`` leaves its
             sample out and reports it.
         max_new_tokens_reserve: tokens of the model's context that the completion may need.
-        system_prompt: of every conversation.
+        system_prompt: of every question to be answered in structure; None takes that of its kind, see
+            `dermiq.prompts`.
 
     Raises:
-        DataError: if the names of splits do not fit together.
+        DataError: if the names of splits do not fit together, or of what to balance is unknown.
     """
 
     def __init__(
@@ -60,30 +72,35 @@ class DermDataModule(LightningDataModule, ABC):
         sources: dict[str, Source],
         fractions: dict[str, float] | None = None,
         split_seed: int = 0,
+        split_file: str | None = None,
         batch_size: int = 1,
         eval_batch_size: int = 8,
         num_workers: int = 0,
         seed: int = 0,
-        balance: bool = False,
+        balance: bool | list[str] = False,
         limit: dict[str, int] | None = None,
         on_bad_image: Literal["error", "skip"] = "error",
         max_new_tokens_reserve: int = 256,
-        system_prompt: str = SYSTEM_PROMPT,
+        system_prompt: str | None = None,
     ) -> None:
         super().__init__()
         self.model_id, self.sources = model_id, sources
         self.fractions = FRACTIONS if fractions is None else fractions
-        self.split_seed, self.seed, self.balance = split_seed, seed, balance
+        self.split_seed, self.split_file, self.seed = split_seed, split_file, seed
+        self.balance = {True: ["label"], False: []}[balance] if isinstance(balance, bool) else balance
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.limit = {} if limit is None else limit
         self.on_bad_image, self.max_new_tokens_reserve = on_bad_image, max_new_tokens_reserve
         self.system_prompt = system_prompt
         self.splits: dict[str, SampleDataset] = {}
         self.left_out: list[str] = []
-        self._outlines: dict[str, list[Outline]] = {}
+        self._outlines: dict[str, Outlines] = {}
         _check_names("sources", sources, (ALL,) if ALL in sources else SPLITS)
         _check_names("fractions", self.fractions, SPLITS)
-        _check_names("limit", self.limit, SPLITS)
+        _check_names("limit", self.limit, SPLITS, may_be_empty=True)
+        _check_names("balance", dict.fromkeys(self.balance), tuple(BALANCED), may_be_empty=True)
+        if split_file is not None and (fractions is not None or ALL not in sources):
+            raise DataError("`split_file` says how the source `all` is split: give it alone, without `fractions`.")
 
     @abstractmethod
     def train_collate(self) -> PromptCollate:
@@ -111,7 +128,8 @@ class DermDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> ResumableDataLoader:
         """Training batches, in an order set by `seed` and the epoch; the position is saved and resumed."""
         dataset = self._dataset("train")
-        weights = self._weights() if self.balance else None
+        balanced = [BALANCED[name] for name in self.balance]
+        weights = equalising_weights(self._outlines["train"], balanced) if balanced else None
         sampler = EpochSampler(
             len(dataset), self.batch_size, self.seed, weights, *self._process(), lengths=self._lengths()
         )
@@ -160,27 +178,39 @@ class DermDataModule(LightningDataModule, ABC):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _split(self) -> None:
-        splits: dict[str, tuple[Source, list[int]]] = {}
+        whole: dict[str, Outlines] = {}
+        parts: dict[str, tuple[str, Numbers]] = {}
         for name, source in self.sources.items():
             source.load()
-            outline = self._outlines[name] = source.outline()
-            kept = self._without_missing(name, source, len(outline))
+            whole[name] = source.outline()
+            kept = self._without_missing(name, source, len(whole[name]))
             if name == ALL:
-                parts = split_by_group(
-                    [outline[i].group for i in kept], [outline[i].target for i in kept], self.fractions, self.split_seed
-                )
-                splits = {split: (source, [kept[i] for i in part]) for split, part in parts.items()}
-            elif kept:
-                splits[name] = (source, kept)
+                shares = self._shares(whole[name].take(kept))
+                parts = {split: (name, kept[share]) for split, share in shares.items()}
             else:
-                raise DataError(f"the {name} split is empty: its source has no samples.")
-        self._refuse_shared_groups()
-        self.splits = {
-            split: SampleDataset(source, self._limited(split, indices), self.on_bad_image == "skip")
-            for split, (source, indices) in splits.items()
-        }
+                parts[name] = (name, kept)
+        if len(whole) > 1:
+            _refuse_shared(whole)
+        for split, (name, indices) in parts.items():
+            if not len(indices):
+                why = f"{self.split_file} gives it no sample" if self.split_file else "its source has no samples"
+                raise DataError(f"the {split} split is empty: {why}.")
+            chosen = self._limited(split, whole[name], indices)
+            self._outlines[split] = whole[name].take(chosen)
+            # No list: the processes that load batches would copy its pages, as they count references to its numbers.
+            self.splits[split] = SampleDataset(
+                self.sources[name], array("q", chosen.tobytes()), self.on_bad_image == "skip"
+            )
 
-    def _without_missing(self, name: str, source: Source, length: int) -> list[int]:
+    def _shares(self, outlines: Outlines) -> dict[str, Numbers]:
+        """What is in which split of the source `all`."""
+        if self.split_file is None:
+            return split_outlines(outlines, self.fractions, self.split_seed)
+        shares = parts_of(self.split_file, outlines)
+        _check_names(self.split_file, shares, SPLITS)
+        return {split: shares[split] for split in SPLITS if split in shares}
+
+    def _without_missing(self, name: str, source: Source, length: int) -> Numbers:
         missing = source.missing()
         if missing:
             report = (
@@ -192,54 +222,40 @@ class DermDataModule(LightningDataModule, ABC):
                 raise DataError(f"{report}. Complete the image folders, or pass --data.on_bad_image=skip.")
             log.warning("%s. Their samples are left out.", report)
             self.left_out += [f"{source[i].id}: {_absent(source[i])}: the image is missing" for i in missing]
-        absent = set(missing)
-        return [i for i in range(length) if i not in absent]
+        return np.delete(np.arange(length), missing)
 
-    def _refuse_shared_groups(self) -> None:
-        seen: dict[str, str] = {}
-        for name, outline in self._outlines.items():
-            for group in {entry.group for entry in outline}:
-                if seen.setdefault(group, name) != name:
-                    raise DataError(
-                        f"the group {group!r} stands in the sources of {seen[group]} and {name}: what is trained on "
-                        "would be tested. Take it out of one, or give one source `all` to be split by group."
-                    )
-
-    def _outline(self, split: str) -> list[Outline]:
-        whole = self._outlines.get(ALL) or self._outlines[split]
-        return [whole[i] for i in self.splits[split].indices]
-
-    def _limited(self, split: str, indices: list[int]) -> list[int]:
+    def _limited(self, split: str, whole: Outlines, indices: Numbers) -> Numbers:
         if split not in self.limit:
             return indices
-        whole = self._outlines.get(ALL) or self._outlines[split]
-        chosen = limit_by_group(
-            [whole[i].group for i in indices], [whole[i].target for i in indices], self.limit[split], self.split_seed
-        )
-        return [indices[i] for i in chosen]
+        part = whole.take(indices)
+        return indices[limit_by_group(cluster_names(part), part.texts("target"), self.limit[split], self.split_seed)]
 
-    def _weights(self) -> list[float]:
-        targets = [entry.target for entry in self._outline("train")]
-        frequency = Counter(targets)
-        return [1 / frequency[target] for target in targets]
-
-    def _lengths(self) -> list[int] | None:
+    def _lengths(self) -> Numbers | None:
         """Lengths of the training samples, if batches shall be of similar ones; None leaves their order random."""
         return None
 
     def _check_longest(self, split: str) -> None:
         """Encode the samples with the longest question, the most images and the longest conversation."""
-        outline = self._outline(split)
-        rows = range(len(outline))
+        outlines = self._outlines[split]
+        questions, images = outlines.numbers("question_length"), outlines.numbers("images")
         collate = self.train_collate() if split == "train" else self.eval_collate()
-        for row in {
-            max(rows, key=lambda i: outline[i].question_length),
-            max(rows, key=lambda i: (outline[i].images, outline[i].question_length)),
-            max(rows, key=lambda i: outline[i].length),
-        }:
+        longest = (questions, images * (questions.max() + 1) + questions, outlines.numbers("length"))
+        for row in {int(numbers.argmax()) for numbers in longest}:
             item: Item = self.splits[split][row]
             if not item.problem:
                 collate([item])
+
+
+def _refuse_shared(outlines: Mapping[str, Outlines]) -> None:
+    """Check that no group and no link stands in two sources."""
+    sides = np.repeat(np.arange(len(outlines)), [len(part) for part in outlines.values()])
+    if tied := straddling(Outlines.together(list(outlines.values())), sides):
+        kind, text, *pair = tied
+        first, second = (list(outlines)[side] for side in pair)
+        raise DataError(
+            f"the {kind} {text!r} stands in the sources of {first} and {second}: what is trained on would be tested. "
+            "Take it out of one, or give one source `all` to be split by group."
+        )
 
 
 def _absent(sample: Sample) -> str:
@@ -247,9 +263,11 @@ def _absent(sample: Sample) -> str:
     return next((path for path in sample.images if not Path(path).is_file()), sample.images[0])
 
 
-def _check_names(argument: str, given: Mapping[str, object], allowed: Sequence[str]) -> None:
+def _check_names(
+    argument: str, given: Mapping[str, object], allowed: Sequence[str], may_be_empty: bool = False
+) -> None:
     unknown = sorted(set(given) - set(allowed))
-    if unknown or (argument != "limit" and not given):
+    if unknown or (not given and not may_be_empty):
         raise DataError(
             f"`{argument}` has {', '.join(map(repr, unknown)) or 'no entries'}; it may have {', '.join(allowed)}"
             + (f", or {ALL!r} alone." if argument == "sources" else ".")

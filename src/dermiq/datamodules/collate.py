@@ -110,11 +110,11 @@ class PromptCollate:
 
     Args:
         model_id: whose processor encodes the prompts.
-        system_prompt: of every question for a diagnosis.
+        system_prompt: of every question to be answered in structure; None takes that of its kind.
         max_new_tokens_reserve: tokens of the context to be left for the completion.
     """
 
-    def __init__(self, model_id: str, system_prompt: str, max_new_tokens_reserve: int) -> None:
+    def __init__(self, model_id: str, system_prompt: str | None, max_new_tokens_reserve: int) -> None:
         self.model_id, self.system_prompt = model_id, system_prompt
         self.max_new_tokens_reserve = max_new_tokens_reserve
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dermiq.datamodules.base import DermDataModule
 from dermiq.datamodules.collate import PromptCollate, Samples
+from dermiq.datamodules.splits import Numbers
 from dermiq.processing import encode_conversations
 from dermiq.prompts import to_conversation, to_messages
 from dermiq.schema import ModelError, Sample
@@ -84,5 +85,5 @@ class ConversationDataModule(DermDataModule):
         """What makes evaluation batches."""
         return HeldOutCollate(self.model_id, self.system_prompt, self.max_new_tokens_reserve)
 
-    def _lengths(self) -> list[int] | None:
-        return [entry.length for entry in self._outline("train")] if self.group_by_length else None
+    def _lengths(self) -> Numbers | None:
+        return self._outlines["train"].numbers("length") if self.group_by_length else None

@@ -6,11 +6,15 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.splits import encoded, joined
 from dermiq.schema import DataError, DermIQError, TrainingError
 
 _STRETCH = 50
@@ -22,6 +26,17 @@ def _seed(*parts: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def equalising_weights(outlines: Outlines, columns: Sequence[str]) -> NDArray[np.float64]:
+    """Weights that make every combination of some columns' values that occurs equally frequent, [samples] float64.
+
+    Args:
+        outlines: of the samples.
+        columns: names of columns of texts; see `dermiq.datamodules.outline.Outline`.
+    """
+    kinds, names = encoded(joined(outlines, columns))
+    return (1 / np.bincount(kinds, minlength=len(names)))[kinds]
+
+
 def _grouped(drawn: Tensor, lengths: Tensor, block: int) -> Tensor:
     """The indices `drawn` with neighbours of similar length, a stretch with the longest of all at the beginning."""
     batches = len(drawn) // block
@@ -30,6 +45,10 @@ def _grouped(drawn: Tensor, lengths: Tensor, block: int) -> Tensor:
     longest = max(range(len(stretches)), key=lambda i: int(lengths[stretches[i][0]]))
     stretches[0], stretches[longest] = stretches[longest], stretches[0]
     return torch.cat(stretches)
+
+
+def _digest(weights: Tensor) -> str:
+    return hashlib.blake2b(weights.numpy().tobytes(), digest_size=8).hexdigest()
 
 
 class EpochSampler(Sampler[int]):
@@ -67,10 +86,10 @@ class EpochSampler(Sampler[int]):
         length: int,
         batch_size: int,
         seed: int = 0,
-        weights: Sequence[float] | None = None,
+        weights: Sequence[float] | NDArray[np.float64] | None = None,
         rank: int = 0,
         world_size: int = 1,
-        lengths: Sequence[int] | None = None,
+        lengths: Sequence[int] | NDArray[np.int64] | None = None,
     ) -> None:
         if length < batch_size * world_size:
             raise DataError(
@@ -78,7 +97,8 @@ class EpochSampler(Sampler[int]):
                 "process(es). Lower batch_size, or add samples."
             )
         self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.weights, self.rank, self.world_size = weights, rank, world_size
+        self.rank, self.world_size = rank, world_size
+        self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
         self.lengths = None if lengths is None else torch.tensor(lengths)
         self.epoch = 0
         self.start = 0
@@ -87,14 +107,14 @@ class EpochSampler(Sampler[int]):
         """Choose the order of the next iteration."""
         self.epoch = epoch
 
-    def identity(self) -> dict[str, int | bool]:
+    def identity(self) -> dict[str, int | bool | str]:
         """What must be equal for a position within an epoch to mean the same samples."""
         return {
             "samples": self.length,
             "batch_size": self.batch_size,
             "world_size": self.world_size,
             "seed": self.seed,
-            "balance": self.weights is not None,
+            "balance": self.weights is not None and _digest(self.weights),
             "group_by_length": self.lengths is not None,
         }
 
@@ -104,8 +124,7 @@ class EpochSampler(Sampler[int]):
         if self.weights is None:
             drawn = torch.randperm(self.length, generator=generator)
         else:
-            weights = torch.tensor(self.weights, dtype=torch.float64)
-            drawn = torch.multinomial(weights, self.length, replacement=True, generator=generator)
+            drawn = torch.multinomial(self.weights, self.length, replacement=True, generator=generator)
         block = self.batch_size * self.world_size
         drawn = drawn[: self.length // block * block]
         return drawn if self.lengths is None else _grouped(drawn, self.lengths, block)

@@ -61,7 +61,7 @@ class Stage:
     @property
     def system_prompt(self) -> str:
         """What the system says before a question for the diagnosis."""
-        return str(self.data.get("system_prompt", SYSTEM_PROMPT))
+        return str(self.data.get("system_prompt") or SYSTEM_PROMPT)
 
     @property
     def sources(self) -> dict[str, Config]:

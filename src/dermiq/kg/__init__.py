@@ -6,6 +6,7 @@ from dermiq.kg.pairs import PairMaker, Pairs
 from dermiq.kg.retrieval import Passage, Retriever
 from dermiq.kg.rewards import KGContradiction, KGCoverage, KGHarm, KGPrecision
 from dermiq.kg.scorer import JudgedClaim, KGScore, KGScorer
+from dermiq.kg.terminology import Terminology
 
 __all__ = [
     "Citation",
@@ -23,5 +24,6 @@ __all__ = [
     "Pairs",
     "Passage",
     "Retriever",
+    "Terminology",
     "load_graph",
 ]

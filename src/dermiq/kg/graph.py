@@ -168,19 +168,20 @@ class KnowledgeGraph:
         """The name of a concept given by identifier."""
         return self.concepts[concept].label
 
+    def lookup(self, name: str) -> Concept | None:
+        """The condition of that name, synonym (in any number and spelling), identifier or xref; None if none is."""
+        found = self.concepts.get(self.by_name.get(name.strip().lower(), "") or identifier(name))
+        found = found if found and found.kind == CONDITION else self.concepts.get(self._folded.get(_fold(name), ""))
+        return found or next((concept for concept in self.conditions if name in concept.xrefs), None)
+
     def find(self, name: str) -> Concept:
-        """The condition of that name, synonym (in any number and spelling), identifier or xref.
+        """The condition that `lookup` finds.
 
         Raises:
             KnowledgeError: if there is none, naming the closest.
         """
-        found = self.concepts.get(self.by_name.get(name.strip().lower(), "") or identifier(name))
-        found = found if found and found.kind == CONDITION else self.concepts.get(self._folded.get(_fold(name), ""))
-        if found:
+        if found := self.lookup(name):
             return found
-        for concept in self.conditions:
-            if name in concept.xrefs:
-                return concept
         labels = [concept.label for concept in self.conditions]
         close = difflib.get_close_matches(name[:100].lower(), labels, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(close)}?" if close else "`python -m dermiq.kg list` names them all."

@@ -63,7 +63,7 @@ def describe_findings(findings: Mapping[str, Sequence[str]], rng: Random) -> str
     """What is seen, in prose.
 
     Args:
-        findings: site, morphology, colour, border, surface and structure, the first value of each being told.
+        findings: the attributes of `dermiq.findings`, the first value of each being told.
         rng: chooses the wording.
     """
     values = {attribute: told[0] for attribute, told in findings.items()}

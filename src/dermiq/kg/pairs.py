@@ -191,9 +191,12 @@ class PairMaker:
 
     def _score(self, answer: Answer, sample: Sample) -> KGScore:
         try:
-            return self.scorer.judge(answer, sample)
+            self.scorer.graph.find(sample.target)
         except KnowledgeError as error:
             raise KnowledgeError(f"sample {sample.id!r}: {error} Or add it with an ontology of your own.") from error
+        judged = self.scorer.judge(answer, sample)
+        assert judged is not None
+        return judged
 
     def _pairs(self, judged: Sequence[_Judged], left_out: Counter[str]) -> list[tuple[_Judged, _Judged]]:
         """The pairs of one question."""

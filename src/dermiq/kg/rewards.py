@@ -1,6 +1,6 @@
 """The parts of a score as functions of (answer, sample): reward terms, or with weight 0 metrics of every evaluation.
 
-They do not apply (None) to a conversation about no known condition.
+They do not apply (None) to a sample about no condition of the graph.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ class KGPrecision(KGScorer):
 
     def __call__(self, answer: Answer, sample: Sample) -> float | None:
         """Its precision."""
-        return self.judge(answer, sample).precision if sample.target else None
+        judged = self.judge(answer, sample)
+        return judged.precision if judged else None
 
 
 class KGCoverage(KGScorer):
@@ -22,7 +23,8 @@ class KGCoverage(KGScorer):
 
     def __call__(self, answer: Answer, sample: Sample) -> float | None:
         """Its coverage."""
-        return self.judge(answer, sample).coverage if sample.target else None
+        judged = self.judge(answer, sample)
+        return judged.coverage if judged else None
 
 
 class KGContradiction(KGScorer):
@@ -30,7 +32,8 @@ class KGContradiction(KGScorer):
 
     def __call__(self, answer: Answer, sample: Sample) -> float | None:
         """Its contradiction rate."""
-        return self.judge(answer, sample).contradiction_rate if sample.target else None
+        judged = self.judge(answer, sample)
+        return judged.contradiction_rate if judged else None
 
 
 class KGHarm(KGScorer):
@@ -38,4 +41,5 @@ class KGHarm(KGScorer):
 
     def __call__(self, answer: Answer, sample: Sample) -> float | None:
         """Its harm."""
-        return self.judge(answer, sample).harm if sample.target else None
+        judged = self.judge(answer, sample)
+        return judged.harm if judged else None

@@ -129,13 +129,21 @@ class KGScorer:
         return _engine(self.ontology, self.merge)
 
     def __call__(self, answer: Answer, sample: Sample) -> float | None:
-        """The score of a completion: its reasoning, and the diagnosis it names; None if its sample has no target."""
-        return self.judge(answer, sample).score if sample.target else None
+        """The score of a completion: its reasoning, and the diagnosis it names; None where `judge` gives none."""
+        judged = self.judge(answer, sample)
+        return judged.score if judged else None
 
-    def judge(self, answer: Answer, sample: Sample) -> KGScore:
-        """The whole score of a completion, with its claims."""
+    def judge(self, answer: Answer, sample: Sample) -> KGScore | None:
+        """The whole score of a completion, with its claims; None if its sample is about no condition of the graph."""
+        case = sample.concepts[0] if sample.concepts else self._condition(sample)
+        if case is None:
+            return None
         asked = question_types(sample.question)
-        return self.score(spoken(answer), sample.target, asked[0] if asked else None)
+        return self.score(spoken(answer), case, asked[0] if asked else None)
+
+    def _condition(self, sample: Sample) -> str | None:
+        found = self.graph.lookup(sample.target) if sample.target else None
+        return found.id if found else None
 
     def score(self, answer: str, condition: str, question_type: str | None = None) -> KGScore:
         """Score an answer about a condition.

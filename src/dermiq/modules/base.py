@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterable
 from typing import Any
@@ -15,10 +14,10 @@ from torch import Tensor
 
 from dermiq.backbone import VLMBackbone
 from dermiq.grounding import FactRetriever, diagnose, ground
-from dermiq.metrics import EvaluationMetrics, majority, named_concept
-from dermiq.prompts import question
-from dermiq.rewards import RewardMixture, Scores
-from dermiq.rollout import Rollout, Sampling, sample_rollout
+from dermiq.metrics import EvaluationMetrics, Judge, Terminology
+from dermiq.modules.evaluation import add_samples, judged_rows
+from dermiq.rewards import RewardMixture
+from dermiq.rollout import Sampling, sample_rollout
 from dermiq.schema import Sample, TrainingError
 
 Batch = dict[str, Any]
@@ -44,9 +43,11 @@ class StageModule(LightningModule):
         scheduler: makes a schedule of the optimiser, advanced once per optimiser step; None keeps the rate.
         max_grad_norm: clip the gradient to this norm; None leaves it.
         eval_sampling: how the one judged answer of validation, test and predict is drawn.
-        eval_samples: further answers per sample at temperature 1, for sampled accuracy and majority vote.
+        eval_samples: further answers per sample at temperature 1, for sampled accuracy, majority vote and top-k.
         retriever: grounds the answers of test and predict in facts of the condition that the policy itself names
             for the images, see `dermiq.grounding`; validation is always of the policy alone.
+        terminology: what the names of conditions mean, such as `dermiq.kg.Terminology`; without it names count as they
+            stand, and the evaluation has neither hierarchy nor malignancy.
     """
 
     strict_loading = False
@@ -61,6 +62,7 @@ class StageModule(LightningModule):
         eval_sampling: Sampling = Sampling(temperature=0.0),  # noqa: B008 (frozen)
         eval_samples: int = 0,
         retriever: FactRetriever | None = None,
+        terminology: Terminology | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -71,7 +73,9 @@ class StageModule(LightningModule):
         self.eval_sampling = eval_sampling
         self.eval_samples = eval_samples
         self.retriever = retriever
-        self.metrics = EvaluationMetrics()
+        self.judge = Judge(terminology)
+        self.val_metrics = EvaluationMetrics()
+        self.test_metrics = EvaluationMetrics(detailed=True)
         self._resume: dict[str, Any] | None = None
 
     @property
@@ -172,63 +176,63 @@ class StageModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
         """Judge a batch; see `evaluate`."""
-        return {"rows": self.evaluate(batch)}
+        rows = self.evaluate(batch)
+        self.val_metrics.update(rows)
+        return {"rows": rows}
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
         """Judge a batch, with facts in its prompts if there is a retriever; see `evaluate`."""
-        return {"rows": self.evaluate(batch) if self.retriever is None else self._evaluate_grounded(batch)}
+        rows = self._evaluate_grounded(batch)
+        self.test_metrics.update(rows)
+        return {"rows": rows}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
         """Judge a batch, with facts in its prompts if there is a retriever; see `evaluate`."""
-        return self.test_step(batch, batch_idx)
+        return {"rows": self._evaluate_grounded(batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics as ``val/…``."""
-        self._log_metrics("val")
+        self._log_metrics("val", self.val_metrics)
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics as ``test/…``."""
-        self._log_metrics("test")
+        """Log the metrics as ``test/…``, with intervals and slices."""
+        self._log_metrics("test", self.test_metrics)
 
     def evaluate(self, batch: Batch) -> list[Row]:
-        """Answer the batch's questions, update the metrics, and return one row per sample.
+        """Answer the batch's questions, and return one row per sample.
 
-        The random numbers depend on the samples alone, so that evaluations are comparable sample by sample.
+        The random numbers depend on the samples alone, so that evaluations are comparable sample by sample. A row has:
+
+        * of the sample ``id``, ``dataset``, ``group``, ``kind`` (``conversation`` where there is a reply), ``images``,
+          ``question``, ``options``, ``label``, ``target``, ``skin_type`` (None where unknown), ``site``;
+        * of the answer ``completion``, ``answer`` (what stands between its tags), ``reward``, ``scores`` (by term,
+          those that apply), ``completion_length`` in tokens, ``reasoning_length`` in words;
+        * judged (`dermiq.metrics.Judge`) ``named`` (the target if it is named, else the concept's name or the text,
+          empty if the structure is broken), ``correct`` (both None in conversation), ``concepts`` (identifiers that are
+          right to name), ``named_lineage`` (of the concept that is named, the most specific first);
+        * with a terminology and of diagnoses ``malignant``, ``named_malignant`` (None where unknown) and
+          ``hierarchical_f1``; of choices ``position`` and ``position_chosen`` (letters); of visual question answering
+          ``closed``, and where that is False ``token_precision``, ``token_recall``, ``token_f1`` and ``rouge_l``; where
+          the findings were drawn ``findings_true`` and ``findings_stated``, counts of attributes;
+        * where samples are drawn ``sampled`` (means over them, as of the answer, and ``accuracy``), and unless in
+          conversation ``majority`` with ``majority_lineage``, ``confidence`` (its share of votes), ``ranking`` with
+          ``votes``, and ``target_rank`` (None where the target got no vote).
         """
-        if not batch["samples"]:
-            return []
         samples = batch["samples"]
+        if not samples:
+            return []
         rollout = sample_rollout(self.backbone, batch["prompt"], samples, self.eval_sampling, seed="eval")
-        scores = self.rewards(rollout.answers, samples)
-        answers = [group[0] for group in rollout.answers]
-        values = _means(rollout, scores)
-        rows = [
-            {
-                "id": sample.id,
-                "group": sample.group,
-                "images": list(sample.images),
-                "question": question(sample),
-                "completion": answer.text,
-                "answer": answer.diagnosis,
-                "target": sample.target,
-                "named": named_concept(answer, sample),
-                "reward": float(scores.total[i, 0]),
-                "correct": bool(scores.correct[i, 0]) if sample.asks_diagnosis else None,
-                "completion_length": int(rollout.lengths[i, 0]),
-                "scores": _applying({name: float(term[i, 0]) for name, term in scores.by_term.items()}),
-            }
-            for i, (sample, answer) in enumerate(zip(samples, answers, strict=True))
-        ]
+        rows = judged_rows(self.judge, rollout, self.rewards(rollout.answers, samples))
         if self.eval_samples:
-            values |= self._evaluate_samples(batch, rows)
-        self.metrics.update(samples, answers, values)
+            sampling = Sampling(self.eval_sampling.max_new_tokens, temperature=1.0)
+            rollout = sample_rollout(self.backbone, batch["prompt"], samples, sampling, self.eval_samples, seed="eval")
+            add_samples(rows, self.judge, rollout, self.rewards(rollout.answers, samples))
         return rows
 
     def _evaluate_grounded(self, batch: Batch) -> list[Row]:
-        """Rows with the facts that stood in the prompt, and the condition that they were retrieved for."""
-        assert self.retriever is not None
-        if not batch["samples"]:
-            return []
+        """With a retriever, rows with the facts that stood in the prompt, and the condition that they are about."""
+        if self.retriever is None or not batch["samples"]:
+            return self.evaluate(batch)
         tokens = self.eval_sampling.max_new_tokens
         named = diagnose(self.backbone, batch, tokens)
         grounded = ground(self.backbone, batch, self.retriever, named, tokens)
@@ -238,42 +242,16 @@ class StageModule(LightningModule):
             row["grounded_on"] = condition or None
         return rows
 
-    def _evaluate_samples(self, batch: Batch, rows: list[Row]) -> dict[str, Tensor]:
-        samples = batch["samples"]
-        sampling = Sampling(self.eval_sampling.max_new_tokens, temperature=1.0)
-        rollout = sample_rollout(self.backbone, batch["prompt"], samples, sampling, self.eval_samples, seed="eval")
-        scores = self.rewards(rollout.answers, samples)
-        named = [majority(group, sample) for group, sample in zip(rollout.answers, samples, strict=True)]
-        self.metrics.update_majority(samples, named)
-        asks = torch.tensor([sample.asks_diagnosis for sample in samples])
-        accuracy = scores.correct.float().mean(1).where(asks, torch.nan)
-        values = _means(rollout, scores) | {"accuracy": accuracy}
-        for i, row in enumerate(rows):
-            row["majority"] = named[i] if samples[i].asks_diagnosis else None
-            row["sampled"] = _applying({name: float(value[i]) for name, value in values.items()})
-        return {f"sampled_{name}": value for name, value in values.items()}
-
-    def _log_metrics(self, prefix: str) -> None:
-        if not self.metrics.update_called:
+    def _log_metrics(self, prefix: str, metrics: EvaluationMetrics) -> None:
+        metrics.update([])
+        values = metrics.compute()
+        if not values:
             raise TrainingError(f"No sample of the {prefix} split could be read: nothing to judge. Mend its images.")
-        self.log_dict({f"{prefix}/{name}": value for name, value in self.metrics.compute().items()})
-        self.metrics.reset()
+        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()})
+        metrics.reset()
 
     def _adapter_keys(self) -> set[str]:
         return {f"backbone.{key}" for key in self.backbone.adapter_keys()}
-
-
-def _means(rollout: Rollout, scores: Scores) -> dict[str, Tensor]:
-    """Per-sample means [B] of what the metrics average; lengths are tokens, of the reasoning words."""
-    words = torch.tensor([[len(answer.think.split()) for answer in group] for group in rollout.answers])
-    values = {"reward": scores.total, "completion_length": rollout.lengths, "reasoning_length": words}
-    values |= {f"reward/{name}": term for name, term in scores.by_term.items()}
-    return {name: value.float().mean(dim=1) for name, value in values.items()}
-
-
-def _applying(values: dict[str, float]) -> dict[str, float]:
-    """Without what does not apply to the sample."""
-    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _random_state() -> dict[str, Any]:

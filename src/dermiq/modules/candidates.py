@@ -147,7 +147,7 @@ class CandidateModule(StageModule):
             "id": sample.id,
             "group": sample.group,
             "target": sample.target,
-            "asks_diagnosis": sample.asks_diagnosis,
+            "asks_diagnosis": sample.structured,
             "question": question(sample),
             "messages": batch["messages"][i],
             "images": list(sample.images),

@@ -208,7 +208,7 @@ class GRPOModule(StageModule):
 
 def _refuse_conversation(samples: Iterable[Sample]) -> None:
     """The advantage is anchored to whether the diagnosis is right."""
-    if talk := [sample.id for sample in samples if not sample.asks_diagnosis]:
+    if talk := [sample.id for sample in samples if not sample.structured]:
         raise TrainingError(
             f"Samples {', '.join(talk)} are conversation and ask for no diagnosis, which GRPO++ learns from. Train on "
             "them with SFTModule, or give GRPOModule a source of diagnoses."

@@ -1,4 +1,4 @@
-"""Is the named condition the right one, and only one?"""
+"""Is the answer the right one, and only one?"""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _HEDGE = re.compile(
 
 
 def diagnosis(answer: Answer, sample: Sample) -> float | None:
-    """1 if the answer names the target or one of its synonyms exactly (after normalisation), else 0.
+    """1 if the answer is the target or one of its synonyms exactly (after normalisation), else 0.
 
-    None, as of the gates below, for a sample that asks for no diagnosis.
+    None, as of the gates below, for conversation.
     """
-    if not sample.asks_diagnosis:
+    if not sample.structured:
         return None
     return float(answer.diagnosis is not None and normalise(answer.diagnosis) in accepted_names(sample))
 
 
 def well_formed(answer: Answer, sample: Sample) -> float | None:
     """Format gate: 1 if the completion has the structure asked for, else 0."""
-    return float(answer.well_formed) if sample.asks_diagnosis else None
+    return float(answer.well_formed) if sample.structured else None
 
 
 def unhedged(answer: Answer, sample: Sample) -> float | None:
@@ -32,7 +32,7 @@ def unhedged(answer: Answer, sample: Sample) -> float | None:
 
     A name that is accepted as it stands may contain such words ("warts, molluscum").
     """
-    if not sample.asks_diagnosis:
+    if not sample.structured:
         return None
     if answer.diagnosis is None or diagnosis(answer, sample) == 1:
         return 1.0

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dermiq.atlas import read_findings
+from dermiq.findings import stated_truly
 from dermiq.schema import Answer, Sample
 
 
-def _true_and_stated(answer: Answer, sample: Sample) -> tuple[int, int]:
-    prose = answer.text if answer.diagnosis is None and not sample.asks_diagnosis else answer.think
-    stated = read_findings(prose)
-    judged = [name for name in stated if name in sample.findings]
-    true = sum(set(stated[name]) <= set(sample.findings[name]) for name in judged)
-    return true, len(judged)
+def _prose(answer: Answer, sample: Sample) -> str:
+    return answer.text if answer.diagnosis is None and not sample.structured else answer.think
 
 
 def findings(answer: Answer, sample: Sample) -> float | None:
@@ -23,7 +19,7 @@ def findings(answer: Answer, sample: Sample) -> float | None:
     """
     if not sample.findings:
         return 1.0 if sample.asks_diagnosis else None
-    true, _ = _true_and_stated(answer, sample)
+    true, _ = stated_truly(_prose(answer, sample), sample.findings)
     return true / len(sample.findings)
 
 
@@ -34,5 +30,5 @@ def truthfulness(answer: Answer, sample: Sample) -> float | None:
     """
     if not sample.findings:
         return 1.0 if sample.asks_diagnosis else None
-    true, stated = _true_and_stated(answer, sample)
+    true, stated = stated_truly(_prose(answer, sample), sample.findings)
     return true / stated if stated else 0.0

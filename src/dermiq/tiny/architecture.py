@@ -50,7 +50,8 @@ CHAT_TEMPLATE = (
 def words() -> tuple[str, ...]:
     """The words of the vocabulary, in the order that the shipped weights were made for.
 
-    They are those of the atlas, and of the phantom's conversations with the facts retrieved for them.
+    They are those of `dermiq.findings`, of the names of the phantom's conditions, and of the phantom's conversations
+    with the facts retrieved for them.
     """
     text = (files("dermiq") / "assets" / "tiny_words.txt").read_text(encoding="utf-8")
     return tuple(text.split())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
-from dermiq.atlas import CONDITIONS
+from dermiq.datamodules.phantom import CONDITIONS
 from dermiq.kg import Fact, KnowledgeGraph, load_graph
 from dermiq.kg.instruction import FINDING, answer, answerable, kinds, question, relations
 from dermiq.kg.verbalising import sentence

@@ -20,9 +20,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
 from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionTransformer
 
-from dermiq.atlas import ATTRIBUTES, CONDITIONS, VOCABULARY
+from dermiq.datamodules.phantom import CONDITIONS
 from dermiq.datamodules.phantom.canvas import SKIN_TONES
 from dermiq.datamodules.phantom.lesion import draw
+from dermiq.datamodules.phantom.source import RULER
+from dermiq.findings import ATTRIBUTES, VOCABULARY
 from dermiq.prompts import describe
 from dermiq.tiny.architecture import CAPTION_QUESTION, IMAGE_SIZE, NAME_QUESTION
 from dermiq.tiny.muon import Muon
@@ -31,7 +33,7 @@ from dermiq.tiny.reading import readings
 BATCH = 32
 WARM_UP = 50
 MUON_RATE, ADAM_RATE = 0.02, 1.5e-3
-PERCEPTION_STEPS, CAPTION_STEPS = 1500, 300
+PERCEPTION_STEPS, CAPTION_STEPS = 2800, 400
 NAMING_WEIGHT = 0.25
 READINGS = 32  # per step
 _IGNORED = -100
@@ -65,7 +67,7 @@ class Drawings(IterableDataset[Batch]):
 def _drawing(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
     findings = {attribute: VOCABULARY[attribute][i] for attribute, i in zip(ATTRIBUTES, labels, strict=True)}
     tone = list(SKIN_TONES)[int(rng.integers(len(SKIN_TONES)))]
-    return draw(findings, tone, IMAGE_SIZE, rng)
+    return draw(findings, tone, IMAGE_SIZE, rng, ruled=rng.random() < RULER)
 
 
 def normalised(pixels: NDArray[np.uint8]) -> Tensor:

@@ -1,6 +1,6 @@
 """Drawn skin lesions whose findings are known, and conversations about them."""
 
 from dermiq.datamodules.phantom.conversations import PhantomConversations
-from dermiq.datamodules.phantom.source import PhantomSource
+from dermiq.datamodules.phantom.source import CONDITIONS, Drawn, PhantomSource
 
-__all__ = ["PhantomConversations", "PhantomSource"]
+__all__ = ["CONDITIONS", "Drawn", "PhantomConversations", "PhantomSource"]

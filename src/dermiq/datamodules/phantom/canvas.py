@@ -1,4 +1,4 @@
-"""What a drawn lesion lies on, and what spoils its photograph: skin, sites, hairs, light, blur, noise."""
+"""What a drawn lesion lies on, and what the camera makes of it: skin, sites, hairs, a ruler, light, blur, noise."""
 
 from __future__ import annotations
 
@@ -8,110 +8,140 @@ from math import cos, pi, sin
 import numpy as np
 from numpy.typing import NDArray
 
-# float32 throughout; numpy's stubs lose the width where a Python float meets an array.
-Plane = NDArray[np.floating]
+from dermiq.datamodules.phantom.textures import VARIANTS, Plane, directed, grain, mottling, piece
+
 Picture = NDArray[np.floating]
 
 # Colour (RGB, 0..1) of skin under even light, Fitzpatrick types I to VI.
 SKIN_TONES = {
-    "I": (0.95, 0.82, 0.76),
-    "II": (0.91, 0.75, 0.66),
-    "III": (0.85, 0.67, 0.55),
-    "IV": (0.74, 0.55, 0.42),
-    "V": (0.60, 0.42, 0.31),
-    "VI": (0.46, 0.32, 0.25),
+    "I": (0.95, 0.80, 0.73),
+    "II": (0.91, 0.74, 0.64),
+    "III": (0.85, 0.66, 0.53),
+    "IV": (0.73, 0.53, 0.40),
+    "V": (0.57, 0.40, 0.30),
+    "VI": (0.42, 0.29, 0.22),
 }
 
 
-@lru_cache(maxsize=8)
-def grid(size: int) -> tuple[Plane, Plane]:
-    """Pixel coordinates x and y, each [size, size] float32, from -1 to 1."""
-    axis = np.linspace(-1.0, 1.0, size, dtype=np.float32)
-    return np.broadcast_to(axis, (size, size)), np.broadcast_to(axis[:, None], (size, size))
+def between(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number drawn uniformly."""
+    return low + (high - low) * rng.random()
 
 
-@lru_cache(maxsize=64)
-def _interpolation(size: int, cells: int) -> Plane:
-    """Linear interpolation from `cells` + 1 knots to `size` pixels: [size, cells + 1] float32."""
-    position = np.linspace(0.0, cells, size, dtype=np.float32)
-    knots = np.arange(cells + 1, dtype=np.float32)
-    weights: Plane = np.clip(1.0 - np.abs(position[:, None] - knots), 0.0, 1.0)
-    return weights
+def blend(picture: Picture, colour: NDArray[np.float32], alpha: Plane) -> None:
+    """Paint a colour [3, 1, 1] over a picture [3, H, W] in place, with opacity `alpha` [H, W]."""
+    layer = colour - picture
+    layer *= alpha
+    picture += layer
 
 
-def clouds(rng: np.random.Generator, size: int, cells: int) -> Plane:
-    """Smooth noise [size, size] of zero mean and about unit deviation, `cells` bumps across."""
-    weights = _interpolation(size, cells)
-    knots = rng.standard_normal((cells + 1, cells + 1), dtype=np.float32)
-    return weights @ knots @ weights.T
+@lru_cache(maxsize=512)
+def rgb(red: float, green: float, blue: float) -> NDArray[np.float32]:
+    """A colour to blend, [3, 1, 1]."""
+    return np.array((red, green, blue), dtype=np.float32)[:, None, None]
 
 
-def smoothstep(values: Plane, low: float, high: float) -> Plane:
-    """0 below `low`, 1 above `high`, linear between: a cheap soft threshold."""
-    ramp = (values - low) * (1.0 / (high - low))
-    np.maximum(ramp, 0.0, out=ramp)
-    np.minimum(ramp, 1.0, out=ramp)
-    return ramp
-
-
-def blend(picture: Picture, colour: tuple[float, float, float], alpha: Plane) -> None:
-    """Paint a colour over a picture [3, size, size] in place, with opacity `alpha` [size, size]."""
-    for channel, value in zip(picture, colour, strict=True):
-        channel += (value - channel) * alpha
-
-
-def skin(rng: np.random.Generator, size: int, tone: str) -> Picture:
-    """Bare skin of a Fitzpatrick type: [3, size, size] in 0..1."""
-    base = np.array(SKIN_TONES[tone], dtype=np.float32) * np.float32(rng.uniform(0.94, 1.06))
-    mottling = 1.0 + 0.02 * clouds(rng, size, 6) + 0.02 * clouds(rng, size, 24)
-    return base[:, None, None] * mottling[None]
-
-
-def place(picture: Picture, site: str, rng: np.random.Generator) -> None:
-    """Show the site in place: what of the surroundings is visible beside the lesion."""
-    size = picture.shape[1]
-    x, y = grid(size)
-    angle = rng.uniform(0.0, pi)
-    across = cos(angle) * x + sin(angle) * y
-    along = cos(angle) * y - sin(angle) * x
-    if site == "limb":  # a cylinder: dark drape shows past both of its edges
-        edge = np.abs(across)
-        picture *= 1.0 - 0.35 * smoothstep(edge, 0.45, 0.85)
-        blend(picture, (0.13, 0.22, 0.30), smoothstep(edge, 0.84, 0.88))
-    elif site == "acral":  # parallel ridges of palm and sole
-        phase = rng.uniform(10.0, 13.0) * pi * across + 0.8 * clouds(rng, size, 4)
-        picture *= 1.0 + 0.13 * np.sin(phase)
-    elif site == "face":  # follicular openings in a loose lattice
-        lattice = np.cos(8.0 * pi * across + 0.7 * clouds(rng, size, 8))
-        lattice = lattice * np.cos(8.0 * pi * along + 0.7 * clouds(rng, size, 8))
-        picture *= 1.0 - 0.35 * smoothstep(lattice, 0.55, 0.9)
-    elif site == "scalp":  # a parting: dense, nearly parallel hair on both sides
-        bend = 0.12 * clouds(rng, size, 3)
-        strands = np.sin((26.0 * pi) * (across + bend)) + 0.5 * clouds(rng, size, 12)
-        blend(picture, (0.16, 0.12, 0.10), 0.75 * smoothstep(strands, 0.35, 0.8))
+def skin(rng: np.random.Generator, size: int, tone: str, site: str) -> Picture:
+    """Bare skin of a Fitzpatrick type at a site, with what of the site is visible: [3, size, size] in 0..1."""
+    base = rgb(*SKIN_TONES[tone]) * np.float32(between(rng, 0.94, 1.06))
+    mottled = piece(mottling(size), size, size, rng)
+    if site == "trunk":
+        return base * mottled
+    variant = directed(site, size)[int(rng.random() * VARIANTS)]
+    picture: Picture = variant * mottled
+    picture *= base
+    return picture
 
 
 def hairs(picture: Picture, rng: np.random.Generator) -> None:
     """Up to three single hairs across the picture, in place."""
     size = picture.shape[1]
-    x, y = grid(size)
-    for _ in range(rng.integers(0, 4)):
-        angle, offset, bend = rng.uniform(0.0, pi), rng.uniform(-0.8, 0.8), rng.uniform(-0.3, 0.3)
-        along = cos(angle) * x + sin(angle) * y
-        distance = np.abs(cos(angle) * y - sin(angle) * x - offset - bend * along * along)
-        blend(picture, (0.18, 0.13, 0.10), 0.7 * smoothstep(distance, 0.03, 0.01))
+    for _ in range(int(rng.random() * 4.0)):
+        angle, offset, bend = between(rng, 0.0, pi), between(rng, -0.8, 0.8), between(rng, -0.3, 0.3)
+        along = _walk(size)
+        across = offset + bend * along * along
+        x = (0.5 * size * (1.0 + cos(angle) * along - sin(angle) * across)).astype(np.intp)
+        y = (0.5 * size * (1.0 + sin(angle) * along + cos(angle) * across)).astype(np.intp)
+        width = max(1, size // 64)
+        seen = (x >= 0) & (x < size - width) & (y >= 0) & (y < size - width)
+        x, y = x[seen], y[seen]
+        for step in range(width):
+            where = (y + step) * size + x
+            for channel in picture.reshape(3, -1):
+                channel[where] = channel[where] * 0.3 + 0.09
+
+
+@lru_cache(maxsize=8)
+def _walk(size: int) -> Plane:
+    return np.linspace(-1.5, 1.5, 2 * size, dtype=np.float32)
+
+
+def ruler(picture: Picture, rng: np.random.Generator) -> None:
+    """A white ruler with ticks along one edge of the picture, in place."""
+    strip = _ruler(picture.shape[1])
+    side = int(rng.random() * 4.0)
+    turned = picture.transpose(0, 2, 1) if side % 2 else picture
+    if side < 2:
+        turned[:, : len(strip)] = strip
+    else:
+        turned[:, -len(strip) :] = strip[::-1]
+
+
+@lru_cache(maxsize=8)
+def _ruler(size: int) -> Plane:
+    height = max(3, round(0.11 * size))
+    strip = np.full((height, size), 0.93, dtype=np.float32)
+    strip[-1] = 0.6
+    spacing = max(3, size // 24)
+    for number, column in enumerate(range(spacing // 2, size, spacing)):
+        tick = height - 2 if number % 5 == 0 else (height + 1) // 2
+        strip[-tick:, column : column + max(1, size // 96)] = 0.12
+    return strip
 
 
 def photograph(picture: Picture, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The picture [3, size, size] as the camera saw it: uneven light, blur, noise; [size, size, 3] uint8."""
+    """The picture [3, size, size] as the camera saw it: light, vignette, blur, noise; [size, size, 3] uint8."""
     size = picture.shape[1]
-    x, y = grid(size)
-    light = rng.uniform(0.88, 1.08) + rng.uniform(-0.08, 0.08) * x + rng.uniform(-0.08, 0.08) * y
-    cast = rng.uniform(0.96, 1.04, 3).astype(np.float32)[:, None, None]
-    seen = picture * (light * cast)
-    softness = rng.uniform(0.0, 0.3)
-    for axis in (1, 2):
-        seen = (1.0 - softness) * seen + (0.5 * softness) * (np.roll(seen, 1, axis) + np.roll(seen, -1, axis))
-    grain = rng.uniform(0.005, 0.025)
-    seen += grain * rng.standard_normal(seen.shape, dtype=np.float32)
-    return np.ascontiguousarray((np.clip(seen, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(1, 2, 0))
+    axis, corner = axis_of(size), _corners(size)
+    brightness, right, down = between(rng, 0.88, 1.08), between(rng, -0.08, 0.08), between(rng, -0.08, 0.08)
+    light = (brightness + right * axis) + down * axis[:, None]
+    vignette = between(rng, -0.4, 0.4)
+    if vignette > 0.0:
+        light -= vignette * corner
+    picture *= light
+    picture *= rgb(1.0, 1.0, 1.0) * (255.0 * (0.96 + 0.08 * rng.random((3, 1, 1), dtype=np.float32)))
+    softness = between(rng, -0.4, 0.4)
+    if softness > 0.0:
+        _blur(picture, softness)
+    picture += np.float32(255.0 * between(rng, 0.005, 0.025)) * piece(grain(size), size, size, rng)
+    np.maximum(picture, 0.0, out=picture)
+    np.minimum(picture, 255.0, out=picture)
+    planes = picture.astype(np.uint8)
+    seen = np.empty((size, size, 3), dtype=np.uint8)
+    for channel in range(3):  # three strided copies are quicker than one transposed
+        seen[..., channel] = planes[channel]
+    return seen
+
+
+@lru_cache(maxsize=8)
+def axis_of(size: int) -> Plane:
+    """The coordinate of each pixel along an axis, [size] float32 from -1 to 1."""
+    return np.linspace(-1.0, 1.0, size, dtype=np.float32)
+
+
+@lru_cache(maxsize=8)
+def _corners(size: int) -> Plane:
+    """How far in the corners each pixel is, [size, size] float32 from 0 to 1."""
+    squares = axis_of(size) ** 2
+    corners: Plane = (0.5 * (squares + squares[:, None])) ** 2
+    return corners
+
+
+def _blur(picture: Picture, softness: float) -> None:
+    """Mix each pixel with its neighbours, in place; the edge stays as it is."""
+    for view in (picture, picture.transpose(0, 2, 1)):
+        beside = view[:, :, 2:] + view[:, :, :-2]
+        beside *= 0.5 * softness
+        inner = view[:, :, 1:-1]
+        inner *= 1.0 - softness
+        inner += beside

@@ -23,7 +23,7 @@ class PhantomConversations(Source):
         count: number of conversations, each about its own lesion.
         seed: of the whole set; the lesions are those of `PhantomSource` under the same seed.
         size: width and height of the images, in pixels.
-        conditions: names of the atlas to draw from; None means all.
+        conditions: names to draw from, of `CONDITIONS`; None means all.
         kinds: of questions; None means all that `dermiq.kg.instruction` knows.
         turns: the most questions of one conversation; each has from 1 to that many.
         grounded: share of the conversations whose last question comes with facts that answer it, in [0, 1].
@@ -90,6 +90,9 @@ class PhantomConversations(Source):
             findings=lesion.findings if last == FINDING else {},
             findings_drawn=True,
             skin_type=lesion.skin_type,
+            concepts=lesion.concepts,
+            site=lesion.site,
+            dataset=lesion.dataset,
             licence=lesion.licence,
             attribution=lesion.attribution,
         )

@@ -1,57 +1,126 @@
-"""The phantom: lesions drawn from the atlas, so that what a model says it saw can be checked."""
+"""The phantom: lesions drawn from the ontology's findings, so that what a model says it saw can be checked."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from dermiq.atlas import ATTRIBUTES, CONDITIONS, VOCABULARY, Condition
 from dermiq.datamodules.phantom.canvas import SKIN_TONES
 from dermiq.datamodules.phantom.lesion import draw
 from dermiq.datamodules.sources.base import Source
+from dermiq.findings import VOCABULARY
+from dermiq.kg import load_graph
+from dermiq.kg.appearance import appearance
 from dermiq.schema import DataError, Sample, SkinType
 
-_FINDINGS_STREAM, _DRAWING_STREAM = 0, 1
+CONDITIONS = (
+    "melanocytic nevus",
+    "melanoma",
+    "seborrheic keratosis",
+    "basal cell carcinoma",
+    "actinic keratosis",
+    "squamous cell carcinoma",
+    "dermatofibroma",
+    "cherry angioma",
+    "psoriasis",
+    "vitiligo",
+    "tinea corporis",
+    "lichen planus",
+    "molluscum contagiosum",
+    "common wart",
+    "granuloma annulare",
+    "herpes zoster",
+)
+RULER = 0.1
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn for one sample.
+
+    Attributes:
+        condition: the condition that the picture shows.
+        label: the condition that the sample names; another one where the label is noise.
+        findings: one value per attribute.
+        tone: Fitzpatrick type.
+        ruler: a ruler lies beside the lesion.
+    """
+
+    condition: str
+    label: str
+    findings: Mapping[str, str]
+    tone: str
+    ruler: bool
 
 
 class PhantomSource(Source):
-    """Drawn skin lesions with known findings; nothing is stored, sample i is a function of (seed, i).
+    """Drawn skin lesions with known findings; nothing is stored, sample i is a function of the arguments and i.
 
-    Conditions are equally likely, the findings are independent given the condition, the skin type
-    is independent of both.
+    A condition is drawn, then its findings, independently of each other, the skin type and whether a ruler lies in
+    the picture. The knobs inject what real data suffer from; with none of them conditions and skin types are equally
+    likely, and skin type and ruler tell nothing.
+
+    Under label noise a sample's target, label, synonyms and concepts are those of the wrong condition, as in a data
+    set whose annotator erred; its findings stay true of the picture. `drawn` tells both conditions.
+
+    Args:
+        count: number of samples.
+        seed: of the whole set; two seeds share no sample.
+        size: width and height of the images, in pixels.
+        conditions: names to draw from, of `CONDITIONS`; None means all.
+        prior: condition -> how often it is drawn beside the others, for which 1 stands; class imbalance.
+        label_noise: share of the samples that name another condition, drawn evenly from the others, in [0, 1].
+        tones: Fitzpatrick type -> how often it is drawn beside the others, for which 1 stands; skin-tone imbalance.
+        tones_given: condition -> `tones` of its own; so skin type is confounded with the diagnosis.
+        ruler: probability of a ruler in the picture.
+        ruler_given: condition -> that probability of its own; so a ruler gives the diagnosis away.
+
+    Raises:
+        DataError: if a number makes no sense, or a condition or a skin type is unknown.
     """
 
-    def __init__(self, count: int, seed: int = 0, size: int = 96, conditions: list[str] | None = None) -> None:
-        """Describe a phantom data set.
-
-        Args:
-            count: number of samples.
-            seed: of the whole set; two seeds share no sample.
-            size: width and height of the images, in pixels.
-            conditions: names of the atlas to draw from; None means all.
-
-        Raises:
-            DataError: if a number is not positive or a condition is not in the atlas.
-        """
+    def __init__(
+        self,
+        count: int,
+        seed: int = 0,
+        size: int = 96,
+        conditions: list[str] | None = None,
+        prior: dict[str, float] | None = None,
+        label_noise: float = 0.0,
+        tones: dict[str, float] | None = None,
+        tones_given: dict[str, dict[str, float]] | None = None,
+        ruler: float = RULER,
+        ruler_given: dict[str, float] | None = None,
+    ) -> None:
         if count < 1 or size < 16 or seed < 0:
             raise DataError(
                 f"the phantom cannot draw count={count}, size={size}, seed={seed}: use a count of at least 1, "
                 "a size of at least 16 pixels and a seed of at least 0."
             )
-        unknown = [name for name in conditions or () if name not in CONDITIONS]
-        if unknown or conditions == []:
-            raise DataError(
-                f"the phantom cannot draw {unknown or 'no conditions'}: use some of {', '.join(CONDITIONS)}."
-            )
-        self.count = count
-        self.seed = seed
-        self.size = size
-        self.conditions: tuple[Condition, ...] = tuple(CONDITIONS[name] for name in conditions or CONDITIONS)
+        self.count, self.seed, self.size = count, seed, size
+        self.conditions = _chosen(conditions)
+        for given in (prior, tones_given, ruler_given):
+            _known("conditions", given or {}, self.conditions)
+        self.label_noise = _share("label_noise", label_noise)
+        if label_noise and len(self.conditions) == 1:
+            raise DataError("label noise needs at least two conditions: there is no other one to name.")
+        self.prior = _weighted("prior", prior or {}, self.conditions)
+        tones_given, ruler_given = tones_given or {}, ruler_given or {}
+        self.tones = {
+            name: _weighted("tones", tones_given.get(name, tones or {}), tuple(SKIN_TONES)) for name in self.conditions
+        }
+        self.ruler = {name: _share("ruler", ruler_given.get(name, ruler)) for name in self.conditions}
+        graph = load_graph()
+        self.findings = {name: appearance(graph, name) for name in self.conditions}
+        self._concepts = {name: graph.find(name) for name in self.conditions}
 
     def load(self) -> None:
         """Nothing to read."""
@@ -68,9 +137,15 @@ class PhantomSource(Source):
         """Draw the findings of one sample, or of a range."""
         if isinstance(index, slice):
             return [self._sample(i) for i in range(*index.indices(self.count))]
-        if not -self.count <= index < self.count:
-            raise IndexError(index)
-        return self._sample(index % self.count)
+        return self._sample(self._position(index))
+
+    def drawn(self, index: int) -> Drawn:
+        """What was drawn for a sample.
+
+        Raises:
+            IndexError: if there is no such sample.
+        """
+        return self._draw(self._position(index))[0]
 
     def image(self, reference: str) -> Image.Image:
         """Draw the image of one of this source's references, as RGB.
@@ -81,51 +156,121 @@ class PhantomSource(Source):
         match = re.fullmatch(rf"phantom-{self.seed}-(\d+)\.png", reference)
         if match is None or int(match[1]) >= self.count:
             raise DataError(f"{reference}: no image of this phantom (seed {self.seed}, {self.count} samples).")
-        index = int(match[1])
-        _, findings, tone = self._draw_findings(index)
-        rng = np.random.default_rng((self.seed, index, _DRAWING_STREAM))
-        return Image.fromarray(draw(findings, tone, self.size, rng))
+        drawn, rng = self._draw(int(match[1]))
+        return Image.fromarray(draw(drawn.findings, drawn.tone, self.size, rng, drawn.ruler))
 
     def bayes_accuracy(self) -> float:
-        """Accuracy of the best possible reader: the Bayes rule on the true findings, by enumeration.
+        """Accuracy of the best possible reader of the samples' labels, by enumeration.
 
-        With equally likely conditions it is the mean over conditions of the probability that none
-        other explains the findings better: sum over findings f of max over c of p(f | c) / C.
+        It sees findings, skin type and ruler without error and knows every probability. Without label noise it is
+        right with the sum, over all that can be seen, of max over conditions of p(condition) p(seen | condition).
+        With label noise e among C conditions a sample names its own with 1 - e and each other with e / (C - 1), so
+        what the reader gains by the right condition shrinks to 1 - e - e / (C - 1); where that is negative, the least
+        likely condition is the best answer.
         """
-        shape = (len(self.conditions), prod(len(VOCABULARY[attribute]) for attribute in ATTRIBUTES))
-        likelihood = np.empty(shape)
-        for row, condition in zip(likelihood, self.conditions, strict=True):
-            joint = np.ones(1)
-            for attribute in ATTRIBUTES:
-                shares = [condition.findings[attribute].get(value, 0.0) for value in VOCABULARY[attribute]]
-                joint = np.multiply.outer(joint, shares).ravel()
-            row[:] = joint
-        return float(likelihood.max(axis=0).sum() / len(self.conditions))
+        other = self.label_noise / max(len(self.conditions) - 1, 1)
+        gain = 1.0 - self.label_noise - other
+        best = np.maximum if gain >= 0.0 else np.minimum
+        total = 0.0
+        for tone in SKIN_TONES:
+            for ruled in (False, True):
+                found: NDArray[np.float64] | None = None
+                for name in self.conditions:
+                    ruler = self.ruler[name] if ruled else 1.0 - self.ruler[name]
+                    joint = self.prior[name] * self.tones[name][tone] * ruler * self._likelihood[name]
+                    found = joint if found is None else best(found, joint, out=joint)
+                total += 0.0 if found is None else float(found.sum())
+        return other + gain * total
 
-    def _draw_findings(self, index: int) -> tuple[Condition, dict[str, str], str]:
-        """The condition, the findings (one value per attribute) and the skin type of a sample."""
-        rng = np.random.default_rng((self.seed, index, _FINDINGS_STREAM))
-        condition = self.conditions[int(rng.integers(len(self.conditions)))]
-        findings = {}
-        for attribute in ATTRIBUTES:
-            values = condition.findings[attribute]
-            position = np.searchsorted(np.cumsum(list(values.values())), rng.random(), side="right")
-            findings[attribute] = list(values)[min(int(position), len(values) - 1)]
-        return condition, findings, list(SKIN_TONES)[int(rng.integers(len(SKIN_TONES)))]
+    @cached_property
+    def _likelihood(self) -> dict[str, NDArray[np.float64]]:
+        """Condition -> probability of each combination of findings given it, in one fixed order."""
+        seen = {
+            attribute: [value for value in values if any(value in of[attribute] for of in self.findings.values())]
+            for attribute, values in VOCABULARY.items()
+        }
+        likelihood = {}
+        for name, of in self.findings.items():
+            joint = np.ones(1)
+            for attribute, values in seen.items():
+                joint = np.multiply.outer(joint, [of[attribute].get(value, 0.0) for value in values]).ravel()
+            likelihood[name] = joint
+        return likelihood
+
+    def _position(self, index: int) -> int:
+        if not -self.count <= index < self.count:
+            raise IndexError(index)
+        return index % self.count
+
+    def _draw(self, index: int) -> tuple[Drawn, np.random.Generator]:
+        """What a sample shows, and the generator that goes on to draw its picture."""
+        rng = np.random.default_rng((self.seed, index))
+        condition = label = _pick(self.prior, rng)
+        noise, other = rng.random(), rng.random()
+        if noise < self.label_noise:
+            others = [name for name in self.conditions if name != condition]
+            label = others[int(other * len(others))]
+        findings = {attribute: _pick(of, rng) for attribute, of in self.findings[condition].items()}
+        tone = _pick(self.tones[condition], rng)
+        return Drawn(condition, label, findings, tone, rng.random() < self.ruler[condition]), rng
 
     def _sample(self, index: int) -> Sample:
-        condition, findings, tone = self._draw_findings(index)
+        drawn, _ = self._draw(index)
         name = f"phantom-{self.seed}-{index}"
+        concept = self._concepts[drawn.label]
         return Sample(
             id=name,
             images=(f"{name}.png",),
-            target=condition.name,
-            label=condition.name,
+            target=concept.label,
+            label=concept.label,
             group=name,
-            synonyms=condition.synonyms,
-            findings={attribute: (value,) for attribute, value in findings.items()},
+            synonyms=concept.synonyms,
+            concepts=(concept.id,),
+            findings={attribute: (value,) for attribute, value in drawn.findings.items()},
             findings_drawn=True,
-            skin_type=SkinType(scale="fitzpatrick", value=tone, how="drawn"),
+            site=drawn.findings["site"],
+            skin_type=SkinType(scale="fitzpatrick", value=drawn.tone, how="drawn"),
+            dataset="phantom",
             licence="CC0-1.0",
             attribution="DermIQ phantom",
         )
+
+
+def _pick(shares: Mapping[str, float], rng: np.random.Generator) -> str:
+    """A key, as often as its share says; the shares add up to 1."""
+    left = rng.random()
+    for key, share in shares.items():
+        left -= share
+        if left < 0.0:
+            return key
+    return next(key for key in reversed(shares) if shares[key])  # rounding left a rest
+
+
+def _chosen(conditions: list[str] | None) -> tuple[str, ...]:
+    if conditions is None:
+        return CONDITIONS
+    _known("conditions", conditions, CONDITIONS)
+    if not conditions or len(set(conditions)) < len(conditions):
+        raise DataError(f"the phantom draws each of its conditions once; got {', '.join(conditions) or 'none'}.")
+    return tuple(conditions)
+
+
+def _known(what: str, names: Iterable[str], known: Sequence[str]) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise DataError(f"the phantom cannot draw {what} {', '.join(unknown)}: use some of {', '.join(known)}.")
+
+
+def _share(name: str, value: float) -> float:
+    if not 0.0 <= value <= 1.0:
+        raise DataError(f"the phantom's {name} is a share between 0 and 1; got {value}.")
+    return value
+
+
+def _weighted(name: str, weights: Mapping[str, float], keys: Sequence[str]) -> dict[str, float]:
+    """The share of each key: its weight, by default 1, divided by the sum of all."""
+    _known(name, weights, keys)
+    values = {key: float(weights.get(key, 1.0)) for key in keys}
+    total = sum(values.values())
+    if min(values.values()) < 0.0 or not 0.0 < total < inf:
+        raise DataError(f"the phantom's {name} needs weights of at least 0, not all of them 0; got {dict(weights)}.")
+    return {key: value / total for key, value in values.items()}

@@ -2,78 +2,97 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageOps
 
-from dermiq.prompts import gold_completion
+from dermiq.datamodules.outline import Outlines, outline_of
 from dermiq.schema import DataError, Sample
 
 MAX_PIXELS = 50_000_000
-IMAGE_LENGTH = 1_000  # of the characters that an image takes the place of: some 250 tokens
+MAX_ASPECT = 200  # the processors of Qwen's models refuse more
+# What photographs come as. Others hide a picture of another size behind their header (ICO), or start programs (EPS).
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM")
 
 
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None) -> Image.Image:
-    """Open an image file as RGB; nothing is decoded before its size is known to be sane.
+    """Open an image file as RGB with 8 bits a channel; nothing is decoded before its size is known to be sane.
+
+    It is turned upright as its EXIF orientation says, laid on white where it is transparent, and scaled where it has
+    more than 8 bits; of several frames the first counts. Damaged EXIF data are ignored.
 
     Args:
-        path: an image file that Pillow reads.
+        path: a file of one of `FORMATS`.
         max_pixels: the largest width * height accepted, in pixels.
         content: of the file, where it stands in a table; `path` then only names it.
 
     Raises:
-        DataError: if the file is missing, too large, truncated or no image.
+        DataError: if the file is missing, too large, too narrow, truncated or no image.
     """
     try:
-        with Image.open(path if content is None else BytesIO(content)) as image:
-            if image.width * image.height > max_pixels:
-                raise DataError(
-                    f"{path}: {image.width} x {image.height} pixels are more than the limit of {max_pixels:,}. "
-                    "Resize the image, or raise `max_pixels` of its source."
-                )
-            return image.convert("RGB")
+        # Pillow warns of what is harmless (odd metadata) or refused below (size).
+        with warnings.catch_warnings(action="ignore"):
+            with Image.open(path if content is None else BytesIO(content), formats=FORMATS) as image:
+                _refuse_size(path, image.size, max_pixels)
+                return _as_photograph(image)
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{path}: the image is missing. Check the image folder of the source.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error} Resize the image.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # a damaged file makes Pillow's readers fail in any way
         raise DataError(
             f"{path}: the image cannot be read ({error}). Replace the file, or pass --data.on_bad_image=skip."
         ) from None
 
 
-class Outline(NamedTuple):
-    """What splitting, balancing and checking need to know of a sample before it is built.
+def _refuse_size(path: str | Path, size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise DataError(
+            f"{path}: {width} x {height} pixels are more than the limit of {max_pixels:,}. Resize the image, or raise "
+            "`max_pixels` of its source."
+        )
+    if max(size) > MAX_ASPECT * min(size):
+        raise DataError(
+            f"{path}: {width} x {height} pixels are no photograph: one side is more than {MAX_ASPECT} times the other. "
+            "Replace the file, or pass --data.on_bad_image=skip."
+        )
 
-    Attributes:
-        group: what must not be split.
-        target: the concept to name.
-        question_length: characters of its question; 0 means the default question.
-        images: number of its images.
-        length: characters of the whole conversation with its gold completion, and `IMAGE_LENGTH` for each image.
+
+def _as_photograph(image: Image.Image) -> Image.Image:
+    """Upright, 8 bits a channel, RGB, on white."""
+    image.load()
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data fail in any way, and the picture is none the worse for them
+        upright = image
+    if upright.mode.startswith("I") or upright.mode == "F":
+        upright = _eight_bits(upright)
+    if upright.has_transparency_data:
+        coloured = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
+    return upright.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of 16 bits, or numbers between 0 and 1, 255 or 65,535, scaled to 8 bits; Pillow would clip them.
+
+    Raises:
+        ValueError: if they are of another range.
     """
-
-    group: str
-    target: str
-    question_length: int
-    images: int
-    length: int
-
-
-def outline_of(sample: Sample) -> Outline:
-    """What there is to know of a sample."""
-    said = sum(len(turn.text) for turn in sample.history) + len(sample.question) + len(gold_completion(sample))
-    return Outline(
-        group=sample.group,
-        target=sample.target,
-        question_length=len(sample.question),
-        images=len(sample.images),
-        length=said + IMAGE_LENGTH * len(sample.images),
-    )
+    values = np.asarray(image, dtype=np.float32)
+    scales = (1, 255, 65_535) if image.mode == "F" else (65_535,)
+    top = next((scale for scale in scales if values.max() <= scale), None)
+    if top is None or not values.min() >= 0:
+        raise ValueError(f"grey values from {values.min():g} to {values.max():g}, which fit no scale up to 65,535")
+    return Image.fromarray((values * (255 / top)).round().astype(np.uint8))
 
 
 class Source(ABC):
@@ -101,9 +120,9 @@ class Source(ABC):
         """All samples, in order."""
         return (self[index] for index in range(len(self)))
 
-    def outline(self) -> list[Outline]:
+    def outline(self) -> Outlines:
         """One entry per sample, in order; a large source answers from its columns, without building samples."""
-        return [outline_of(sample) for sample in self]
+        return Outlines.of(map(outline_of, self))
 
     def missing(self) -> list[int]:
         """Indices of the samples whose images are known to be absent; empty where finding out means opening files."""

@@ -12,8 +12,10 @@ from urllib.parse import unquote, urlparse
 
 from PIL import Image
 
-from dermiq.atlas import CONDITIONS, concept_of
-from dermiq.datamodules.sources.base import MAX_PIXELS, Outline, Source, open_image, outline_of
+from dermiq.datamodules.outline import Outline, Outlines, outline_of
+from dermiq.datamodules.sources.base import MAX_PIXELS, Source, open_image
+from dermiq.datamodules.sources.card import Meaning
+from dermiq.datamodules.sources.labels import meaning_of_label
 from dermiq.datamodules.sources.records import Row, Rows, open_rows
 from dermiq.datamodules.sources.turns import Turns, read_turns
 from dermiq.prompts import normalise
@@ -47,7 +49,7 @@ class Conversations(Source):
         self.image_root = self.path.parent if image_root is None else Path(image_root)
         self.licence, self.attribution, self.max_pixels = licence, attribution, max_pixels
         self._rows: Rows | None = None
-        self._outline: list[Outline] = []
+        self._outline = Outlines.of([])
         self._missing: list[int] = []
 
     def load(self) -> None:
@@ -76,7 +78,7 @@ class Conversations(Source):
                     known[reference] = self._embedded(reference) is not None or os.path.isfile(reference)
             if not all(known[reference] for reference in sample.images):
                 missing.append(index)
-        self._rows, self._outline, self._missing = rows, outline, missing
+        self._rows, self._outline, self._missing = rows, Outlines.of(outline), missing
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -87,7 +89,7 @@ class Conversations(Source):
         rows = self._loaded()
         return self._sample(rows, index, rows[index])
 
-    def outline(self) -> list[Outline]:
+    def outline(self) -> Outlines:
         """One entry per row, as `load` found them."""
         return self._outline
 
@@ -126,19 +128,20 @@ class Conversations(Source):
         messages, pictures = self._turns(row, place)
         *history, question, reply = messages
         label = _text(row, "target")
-        target = concept_of(label) or normalise(label)
+        meaning = meaning_of_label(label) or Meaning(normalise(label), ())
         images = tuple(self._reference(picture, index, i, place) for i, picture in enumerate(pictures))
         name = _text(row, "id") or f"{self.path.stem}-{index + 1}"
         return Sample(
             id=name,
             images=images,
-            target=target,
+            target=meaning.target,
             label=label,
             group=_text(row, "group") or (_identity(pictures[0], images[0]) if images else name),
             question=question.text,
             history=tuple(history),
             reply=reply.text,
-            synonyms=CONDITIONS[target].synonyms if target in CONDITIONS else (),
+            synonyms=meaning.synonyms,
+            concepts=meaning.concepts,
             licence=self.licence,
             attribution=self.attribution,
         )

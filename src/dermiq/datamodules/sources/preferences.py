@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dermiq.datamodules.sources.base import Outline, outline_of
+from dermiq.datamodules.outline import Outline, outline_of
 from dermiq.datamodules.sources.messages import Conversations
 from dermiq.datamodules.sources.records import Row, Rows
 from dermiq.datamodules.sources.turns import Turns, read_turns, said

@@ -50,6 +50,17 @@ class Rows(ABC):
         """Where a row stands, for messages: the file and the row's number, from 1."""
         return f"{self.path}, {self.unit} {index + 1}"
 
+    def text(self, index: int, row: Row, column: str) -> str:
+        """A text or number of a row, as text without white space at its ends.
+
+        Raises:
+            DataError: if it is missing or blank.
+        """
+        value = row.get(column)
+        if value is None or not str(value).strip():
+            raise DataError(f"{self.place(index)}: {column!r} is missing or blank. Fill it in, or remove the row.")
+        return str(value).strip()
+
     def _checked(self, index: int, value: object) -> Row:
         if not isinstance(value, dict):
             raise DataError(f"{self.place(index)}: this is no object ({{...}}). Correct or remove it.")

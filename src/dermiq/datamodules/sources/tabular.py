@@ -1,49 +1,72 @@
-"""Any table of images and labels: CSV, JSON lines or Parquet, read through the `datasets` library.
+"""Any table of images and labels, or of images, questions and answers: CSV, JSON lines or Parquet.
 
-Rows are read lazily from the Arrow file into which `datasets` converts the table once (in its own cache,
-which ``HF_DATASETS_CACHE`` moves).
+CSV is read into memory. JSON lines and Parquet are read lazily from the Arrow file into which the `datasets` library
+converts them once (in its own cache, which ``HF_DATASETS_CACHE`` moves).
 """
 
 from __future__ import annotations
 
-import csv
 import os
+from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets.exceptions import DatasetGenerationError
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from PIL import Image
 
-from dermiq.atlas import CONDITIONS, concept_of, typical
-from dermiq.datamodules.sources.base import IMAGE_LENGTH, MAX_PIXELS, Outline, Source
-from dermiq.prompts import gold_completion, normalise
-from dermiq.schema import DataError, Sample
+from dermiq.datamodules.outline import IMAGE_LENGTH, Outlines
+from dermiq.datamodules.sources import cells
+from dermiq.datamodules.sources.answers import completion_length, in_words, meaning_of_choice, read_choice
+from dermiq.datamodules.sources.base import MAX_PIXELS, Source, open_image
+from dermiq.datamodules.sources.card import Meaning
+from dermiq.datamodules.sources.labels import condition_names, fitzpatrick, meaning_of_label
+from dermiq.prompts import LETTERS, QUESTION, choice_question
+from dermiq.schema import DataError, Kind, Sample
 
-_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-_SHOWN = 30
+_BLOCK = 1 << 16
 
 
 class TabularSource(Source):
     """One sample per row of a table.
 
-    The image column holds a path, or (JSON lines, Parquet) a list of paths for several images of one
-    case. The findings of a sample are those that the atlas calls typical of its concept, and none where
-    the atlas does not know the concept.
+    The image column holds paths or the content of image files, one a row or a list of them. The label column holds
+    the name of a condition, the right option, or an answer in words, as `kind` says. The findings of a diagnosis are
+    those typical of its condition.
 
     Args:
         path: the table: .csv, .json, .jsonl or .parquet.
-        image_column: where the image paths stand.
-        label_column: where the label stands.
+        image_column: where the images stand.
+        label_column: where the label or the answer stands.
         image_root: folder that the image paths start from; the table's own folder by default.
-        group_column: where the patient, lesion or cluster stands that must not be split; without it, or
-            where it is empty, samples with the same first image are a group.
+        kind: what the questions ask for: the label of a ``diagnosis`` names a condition, of any other kind but
+            ``choice`` (see `options_column`) it is the answer itself.
+        labels: label of the table -> concept, or list of concepts where it lumps them, the first being the one to
+            name; without it the labels must be names, synonyms or identifiers of conditions in the ontology. A name
+            that the ontology lacks is the answer to give as it stands.
+        question_column: where the question stands; the default question is asked without it, or where it is empty.
+        options_column: where the options of multiple-choice questions stand: a column of lists, or a list of columns
+            of one option each. The label then is an option's text, letter, or number from 0.
+        group_column: where the patient, lesion or cluster stands that must not be split; without it, or where it is
+            empty, samples with the same first image are a group, and images in the table are tied by their content.
         id_column: where a unique id stands; the row's number by default.
-        question_column: where the question stands; the default question is asked without it, or where
-            it is empty.
-        labels: label of the table -> concept; without it the labels must be names that the atlas knows.
+        skin_type_column: where the skin type stands: 1 to 6, I to VI or, two at a time, I-II or 12; -1 or nothing
+            where it is unknown.
+        skin_type_how: how the skin types were obtained (``self-reported``, ``rated``).
+        site_column: where the site of the body stands.
         licence: of all images.
         attribution: of all images.
+        licence_column: where an image's own licence stands, if it is another.
+        attribution_column: where an image's own attribution stands, if it is another.
+        dataset: name of the data set, which tells its groups from those of others.
         max_pixels: the largest width * height of an image accepted, in pixels.
+
+    Raises:
+        DataError: if there are options and the kind is no choice, or the other way round.
     """
 
     def __init__(
@@ -52,45 +75,59 @@ class TabularSource(Source):
         image_column: str,
         label_column: str,
         image_root: str | None = None,
+        kind: Kind = "diagnosis",
+        labels: dict[str, str | list[str]] | None = None,
+        question_column: str | None = None,
+        options_column: str | list[str] | None = None,
         group_column: str | None = None,
         id_column: str | None = None,
-        question_column: str | None = None,
-        labels: dict[str, str] | None = None,
+        skin_type_column: str | None = None,
+        skin_type_how: str = "unknown",
+        site_column: str | None = None,
         licence: str = "",
         attribution: str = "",
+        licence_column: str | None = None,
+        attribution_column: str | None = None,
+        dataset: str = "",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.path = Path(path)
-        self.image_root = self.path.parent if image_root is None else Path(image_root)
-        self.image_column, self.label_column = image_column, label_column
-        self.group_column, self.id_column, self.question_column = group_column, id_column, question_column
-        self.labels = labels
+        self.path = path
+        self.image_column, self.label_column, self.image_root = image_column, label_column, image_root
+        self.kind, self.labels, self.question_column = kind, labels, question_column
+        self.option_columns = [options_column] if isinstance(options_column, str) else options_column or []
+        self.group_column, self.id_column = group_column, id_column
+        self.skin_type_column, self.skin_type_how, self.site_column = skin_type_column, skin_type_how, site_column
         self.licence, self.attribution = licence, attribution
-        self.max_pixels = max_pixels
+        self.licence_column, self.attribution_column = licence_column, attribution_column
+        self.dataset, self.max_pixels = dataset, max_pixels
         self._data: datasets.Dataset | None = None
-        self._concepts: dict[str, str] = {}
+        self._names: list[str] = []
+        self._lines: NDArray[np.int64] | None = None
+        self._meanings: dict[str, Meaning] = {}
+        if bool(self.option_columns) != (kind == "choice"):
+            raise DataError("`options_column` and `kind: choice` go together. Give the source both, or neither.")
 
     def load(self) -> None:
-        """Read the table and check its columns, labels, ids and image paths.
+        """Read the table and check its columns, images, ids, labels, options and skin types.
 
         Raises:
-            DataError: if the table is missing, unreadable or empty, lacks a column, or a row has an unknown
-                label, no image or the id of another row.
+            DataError: if the table is missing, unreadable or empty, lacks a column, or a row has an unknown label,
+                no image, or the id of another row.
         """
         if self._data is not None:
             return
         data = self._read()
-        wanted = [self.image_column, self.label_column, self.group_column, self.id_column, self.question_column]
-        columns = list(dict.fromkeys(column for column in wanted if column is not None))
+        columns = self._columns()
         lacking = [column for column in columns if column not in data.column_names]
         if lacking:
             raise DataError(
                 f"{self.path}: the column(s) {', '.join(lacking)} are missing; there are "
                 f"{', '.join(data.column_names)}. Correct the `*_column` settings of the source."
             )
-        data = data.select_columns(columns)
-        self._check_rows(data)
-        self._concepts = {str(label): self._concept(data, label) for label in data.unique(self.label_column)}
+        label = data.features[self.label_column]
+        self._names = label.names if isinstance(label, datasets.ClassLabel) else []
+        data = data.select_columns(columns).with_format("arrow")
+        self._check(data[:])
         self._data = data
 
     def __len__(self) -> int:
@@ -99,115 +136,208 @@ class TabularSource(Source):
 
     def __getitem__(self, index: int) -> Sample:
         """The sample of one row."""
-        row = self._loaded()[index]
-        label = str(row[self.label_column])
-        concept = self._concepts[label]
-        images = tuple(self._image(name) for name in _names(row[self.image_column]))
-        known = concept in CONDITIONS
+        row = self._loaded()[index : index + 1]
+        label, asked = self._labels(row)[0].as_py(), self._text(row, self.question_column)
+        images = cells.pictures(row[self.image_column][0].as_py())
+        options: tuple[str, ...] = ()
+        if self.option_columns:
+            options, place = read_choice([row[column][0].as_py() for column in self.option_columns], label)
+            meaning, asked = meaning_of_choice(options, place), choice_question(options, asked or QUESTION)
+        else:
+            meaning = self._meaning(label)
         return Sample(
-            id=str(index) if self.id_column is None else str(row[self.id_column]),
-            images=images,
-            target=concept,
+            id=self._ids(row, index)[0].as_py(),
+            images=tuple(self._reference(index, number, picture) for number, picture in enumerate(images)),
+            target=meaning.target,
             label=label,
-            group=self._group(row, images[0]),
-            question=self._question(row),
-            synonyms=CONDITIONS[concept].synonyms if known else (),
-            findings=typical(concept) if known else {},
-            licence=self.licence,
-            attribution=self.attribution,
+            group=self._groups(row)[0].as_py(),
+            question=asked,
+            kind=self.kind,
+            options=options,
+            synonyms=meaning.synonyms,
+            concepts=meaning.concepts,
+            findings=meaning.findings,
+            skin_type=fitzpatrick(self._text(row, self.skin_type_column), self.skin_type_how),
+            site=self._text(row, self.site_column),
+            licence=self._text(row, self.licence_column) or self.licence,
+            attribution=self._text(row, self.attribution_column) or self.attribution,
+            dataset=self.dataset,
+            links=cells.links(images) if self.group_column is None else (),
         )
 
-    def outline(self) -> list[Outline]:
+    def outline(self) -> Outlines:
         """One entry per row, from the columns."""
-        columns = self._loaded()[:]
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        images = [_names(row[self.image_column]) for row in rows]
-        targets = [self._concepts[str(row[self.label_column])] for row in rows]
-        first = {target: i for i, target in reversed(list(enumerate(targets)))}
-        completion = {target: len(gold_completion(self[i])) for target, i in first.items()}
-        return [
-            Outline(
-                group=self._group(row, self._image(names[0])),
-                target=target,
-                question_length=len(self._question(row)),
-                images=len(names),
-                length=len(self._question(row)) + completion[target] + IMAGE_LENGTH * len(names),
-            )
-            for row, names, target in zip(rows, images, targets, strict=True)
-        ]
+        table = self._loaded()[:]
+        answers, questions = self._answered(table)
+        meanings = list(map(self._meaning, answers.dictionary.to_pylist()))
+        codes = answers.indices.to_numpy()
+        images = table[self.image_column]
+        counts = cells.image_counts(images)
+        tied = self.group_column is None and not cells.are_paths(images)
+        types = self._texts(table, self.skin_type_column).dictionary_encode()
+        known = [fitzpatrick(text, "") for text in types.dictionary.to_pylist()]
+        return Outlines.from_columns(
+            id=self._ids(table, 0),
+            group=self._groups(table),
+            target=pa.array([meaning.target for meaning in meanings]).take(answers.indices),
+            question_length=questions,
+            images=counts,
+            length=questions + np.array(list(map(completion_length, meanings)))[codes] + IMAGE_LENGTH * counts,
+            dataset=self.dataset,
+            links=pa.array(map(cells.links, cells.each(images)), pa.list_(pa.string())) if tied else (),
+            skin_type=pa.array([skin_type.value if skin_type else "" for skin_type in known]).take(types.indices),
+        )
+
+    def missing(self) -> list[int]:
+        """Indices of the rows with an image whose file is absent."""
+        root = self._root()
+        images = self._loaded()[self.image_column]
+        return cells.rows_with(images, lambda name: not os.path.isfile(os.path.join(root, name)))
+
+    def image(self, reference: str) -> Image.Image:
+        """Open one of a sample's images, from its file or from the row that holds it.
+
+        Raises:
+            DataError: see `open_image`.
+        """
+        name, _, place = reference.rpartition("#")
+        if name != self.path:
+            return open_image(reference, self.max_pixels)
+        index, number = map(int, place.split("."))
+        picture = cells.pictures(self._loaded()[index : index + 1][self.image_column][0].as_py())[number]
+        where = f"{self._place(index)}, image {number + 1}"
+        return open_image(where, self.max_pixels, cells.content_of(picture))
 
     def _loaded(self) -> datasets.Dataset:
         if self._data is None:
             raise RuntimeError("call load() first")
         return self._data
 
-    def _image(self, name: str) -> str:
-        return os.path.join(self.image_root, name)
+    def _columns(self) -> list[str]:
+        """The columns to read."""
+        others = (self.question_column, self.group_column, self.id_column, self.skin_type_column, self.site_column)
+        named = (self.image_column, self.label_column, *self.option_columns, *others)
+        return list(dict.fromkeys(filter(None, (*named, self.licence_column, self.attribution_column))))
 
-    def _group(self, row: dict[str, Any], image: str) -> str:
-        group = None if self.group_column is None else row[self.group_column]
-        return image if group in (None, "") else str(group)
-
-    def _question(self, row: dict[str, Any]) -> str:
-        return "" if self.question_column is None else row[self.question_column] or ""
+    def _root(self) -> str:
+        """The folder that image paths start from."""
+        return str(Path(self.path).parent) if self.image_root is None else self.image_root
 
     def _read(self) -> datasets.Dataset:
-        if self.path.suffix.lower() not in _FORMATS:
-            raise DataError(f"{self.path}: unknown kind of table; give `path` one of {', '.join(_FORMATS)}.")
-        if not self.path.is_file():
-            raise DataError(f"{self.path}: the table is missing. Correct `path` of the source.")
-        kind = _FORMATS[self.path.suffix.lower()]
-        try:
-            options = self._csv_options() if kind == "csv" else {}
-            data = datasets.load_dataset(kind, data_files=str(self.path), split="train", **options)
-        except (DatasetGenerationError, OSError, ValueError) as error:
-            reason = " ".join(str(error.__cause__ or error).split())
-            raise DataError(
-                f"{self.path}: the table cannot be read as {kind} ({reason}). Save it again, as UTF-8 text with the "
-                "same number of fields in every row (CSV), one object per line (JSON lines), or a whole file (Parquet)."
-            ) from None
-        if not len(data):
-            raise DataError(f"{self.path}: the table has no rows.")
+        """The table, with the columns to read and perhaps others."""
+        data, self._lines = cells.open_table(Path(self.path), self._columns())
         return data
 
-    def _csv_options(self) -> dict[str, Any]:
-        """Every column as text: guessed types would turn the id 007 into 7 and the label NA into nothing."""
-        with self.path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
-        return {
-            "features": datasets.Features({column: datasets.Value("string") for column in header}),
-            "keep_default_na": False,
-        }
+    def _place(self, index: int) -> str:
+        """Where a row stands, for errors."""
+        if self._lines is not None:
+            return f"{self.path}, line {self._lines[index]}"
+        return f"{self.path}, row {index + 1}"
 
-    def _check_rows(self, data: datasets.Dataset) -> None:
-        for number, value in enumerate(data[:][self.image_column], start=1):
-            if not _names(value) or not all(_names(value)):
-                raise DataError(
-                    f"{self.path}, row {number}: the column {self.image_column!r} names no image. Fill it in, or "
-                    "remove the row."
-                )
-        if self.id_column is not None and len(data.unique(self.id_column)) < len(data):
+    def _check(self, table: pa.Table) -> None:
+        empty = cells.first_without_image(table[self.image_column])
+        if empty is not None:
             raise DataError(
-                f"{self.path}: the ids in the column {self.id_column!r} are not unique. Choose another `id_column`, or "
-                "leave it out to number the rows."
+                f"{self._place(empty)}: the column {self.image_column!r} names no image. Fill it in, or remove the row."
+            )
+        if self.id_column is not None:
+            self._check_ids(self._ids(table, 0))
+        if self.option_columns:
+            self._answered(table)
+        self._check_each(self._labels(table), self._check_label)
+        self._check_each(self._texts(table, self.skin_type_column), lambda text: fitzpatrick(text, self.skin_type_how))
+
+    def _check_ids(self, ids: pa.Array) -> None:
+        first, again = cells.first_repeated(ids) or (ids.index("").as_py(),) * 2
+        if again >= 0:
+            raise DataError(
+                f"{self._place(again)}: the id in the column {self.id_column!r} is empty, or stands already in "
+                f"{self._place(first)}. Choose another `id_column`, or leave it out to number the rows."
             )
 
-    def _concept(self, data: datasets.Dataset, label: object) -> str:
-        """The concept of a label, from the label map or else from the atlas."""
-        name = concept_of(str(label)) if self.labels is None else self.labels.get(str(label))
-        if name is None:
-            known = sorted(CONDITIONS if self.labels is None else self.labels)
-            number = data[:][self.label_column].index(label) + 1
-            raise DataError(
-                f"{self.path}, row {number}: the label {label!r} is unknown. Known are {', '.join(known[:_SHOWN])}"
-                f"{', ...' if len(known) > _SHOWN else ''}. Correct the row, or map the label to a concept in `labels` "
-                "of the source."
+    def _check_each(self, texts: pa.Array, check: Callable[[str], object]) -> None:
+        """Check every text of a column once.
+
+        Raises:
+            DataError: naming the first row with a text that `check` refuses with a ValueError.
+        """
+        for text in texts.unique().to_pylist():
+            try:
+                check(text)
+            except ValueError as error:
+                raise DataError(f"{self._place(texts.index(text).as_py())}: {error}") from None
+
+    def _check_label(self, label: str) -> None:
+        """Look a label up, once for all its rows."""
+        if not (label if self.option_columns else in_words(label)):
+            raise ValueError(f"the column {self.label_column!r} is empty. Fill it in, or remove the row.")
+        if self.kind != "diagnosis":
+            return
+        meaning = meaning_of_label(label, self.labels)
+        if meaning is None:
+            close = get_close_matches(label, condition_names() if self.labels is None else self.labels, n=3)
+            hint = f"Did you mean {' or '.join(close)}? " if close else ""
+            raise ValueError(
+                f"the label {label!r} is unknown. {hint}Correct the "
+                "row, or map the label to a condition in `labels` of the source. `python -m dermiq.kg list` names them "
+                "all."
             )
-        return concept_of(name) or normalise(name)
+        self._meanings[label] = meaning
 
+    def _meaning(self, answer: str) -> Meaning:
+        """What a label means, or what is to be answered."""
+        if self.kind == "diagnosis":
+            return self._meanings[answer]
+        return Meaning(answer if self.option_columns else in_words(answer), ())
 
-def _names(value: str | list[str] | None) -> list[str]:
-    """Image paths of one row."""
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else value
+    def _answered(self, table: pa.Table) -> tuple[pa.DictionaryArray, NDArray[np.int64]]:
+        """The label of each row, or the letter of its right option, and the characters of its question."""
+        labels, asked = self._labels(table), self._texts(table, self.question_column)
+        lengths: NDArray[np.int64] = pc.utf8_length(asked).to_numpy().astype(np.int64)
+        if not self.option_columns:
+            return labels.dictionary_encode(), lengths
+        letters, index = [], 0
+        for batch in table.select(self.option_columns).to_batches(_BLOCK):
+            for given in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                try:
+                    options, place = read_choice(given, labels[index].as_py())
+                except ValueError as error:
+                    raise DataError(f"{self._place(index)}: {error}. Correct or remove the row.") from None
+                letters.append(LETTERS[place])
+                lengths[index] = len(choice_question(options, asked[index].as_py() or QUESTION))
+                index += 1
+        return pa.array(letters, pa.string()).dictionary_encode(), lengths
+
+    def _text(self, row: pa.Table, column: str | None) -> str:
+        return str(self._texts(row, column)[0].as_py())
+
+    def _texts(self, table: pa.Table, column: str | None) -> pa.Array:
+        """A column as texts; empty ones if there is none."""
+        return pa.repeat("", len(table)) if column is None else cells.texts(table[column])
+
+    def _labels(self, table: pa.Table) -> pa.Array:
+        return cells.texts(table[self.label_column], self._names)
+
+    def _ids(self, table: pa.Table, first: int) -> pa.Array:
+        """The ids of rows, the first of them having a number from 0."""
+        if self.id_column is not None:
+            return cells.texts(table[self.id_column])
+        return cells.numbered(self._name(), first + 1, len(table))
+
+    def _name(self) -> str:
+        """What rows without ids are named after."""
+        return self.dataset or Path(self.path).stem
+
+    def _groups(self, table: pa.Table) -> pa.Array:
+        """The groups of rows: of the column, or else what rows of the same first image have in common."""
+        given = self._texts(table, self.group_column)
+        blank = pc.equal(given, "")
+        if blank.true_count:
+            given = pc.replace_with_mask(given, blank, cells.identities(table[self.image_column].filter(blank)))
+        return pc.binary_join_element_wise(self.dataset, given, ":") if self.dataset else given
+
+    def _reference(self, index: int, number: int, picture: Any) -> str:
+        """The file of an image, or its place in this table."""
+        if cells.content_of(picture) is not None:
+            return f"{self.path}#{index}.{number}"
+        return os.path.join(self._root(), cells.path_of(picture))

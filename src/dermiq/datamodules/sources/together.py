@@ -7,7 +7,8 @@ from itertools import accumulate
 
 from PIL import Image
 
-from dermiq.datamodules.sources.base import Outline, Source
+from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sources.base import Source
 from dermiq.schema import DataError, Sample
 
 
@@ -38,9 +39,9 @@ class Together(Source):
         which = bisect_right(starts, index) - 1
         return self.sources[which][index - starts[which]]
 
-    def outline(self) -> list[Outline]:
+    def outline(self) -> Outlines:
         """The outlines of every source."""
-        return [entry for source in self.sources for entry in source.outline()]
+        return Outlines.together([source.outline() for source in self.sources])
 
     def missing(self) -> list[int]:
         """Indices of the samples whose images are known to be absent."""

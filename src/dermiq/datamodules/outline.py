@@ -1,0 +1,186 @@
+"""What splitting, balancing and checking need to know of samples, column by column, before any is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dermiq.prompts import gold_completion
+from dermiq.schema import Sample
+
+IMAGE_LENGTH = 1_000  # of the characters that an image takes the place of: some 250 tokens
+_NAME = pa.dictionary(pa.int32(), pa.string())
+_SCHEMA = pa.schema(
+    [
+        ("group", pa.string()),
+        ("target", _NAME),
+        ("question_length", pa.int32()),
+        ("images", pa.int32()),
+        ("length", pa.int32()),
+        ("id", pa.string()),
+        ("dataset", _NAME),
+        ("links", pa.list_(pa.string())),
+        ("skin_type", _NAME),
+    ]
+)
+_BLOCK = 1 << 16
+
+
+class Outline(NamedTuple):
+    """What splitting, balancing and checking need to know of one sample.
+
+    Attributes:
+        group: what must not be split.
+        target: what to answer.
+        question_length: characters of its question; 0 means the default question.
+        images: number of its images.
+        length: characters of the whole conversation with its gold completion, and `IMAGE_LENGTH` for each image.
+        id: see `dermiq.schema.Sample`.
+        dataset: likewise.
+        links: what else must not be split, likewise.
+        skin_type: its value; empty where unknown.
+    """
+
+    group: str
+    target: str
+    question_length: int
+    images: int
+    length: int
+    id: str
+    dataset: str = ""
+    links: tuple[str, ...] = ()
+    skin_type: str = ""
+
+
+def outline_of(sample: Sample) -> Outline:
+    """What there is to know of a sample."""
+    said = sum(len(turn.text) for turn in sample.history) + len(sample.question) + len(gold_completion(sample))
+    return Outline(
+        group=sample.group,
+        target=sample.target,
+        question_length=len(sample.question),
+        images=len(sample.images),
+        length=said + IMAGE_LENGTH * len(sample.images),
+        id=sample.id,
+        dataset=sample.dataset,
+        links=sample.links,
+        skin_type=sample.skin_type.value if sample.skin_type else "",
+    )
+
+
+class Outlines:
+    """The outlines of many samples, in order, as columns of one Arrow table.
+
+    A million of them take about 100 MB and no time to pass on; a million objects would take ten times as much. Read
+    entry by entry they are `Outline` records.
+
+    Args:
+        table: with the columns of `Outline`, as `of` and `from_columns` make it.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    @classmethod
+    def of(cls, entries: Iterable[Outline]) -> Outlines:
+        """The outlines of samples that were looked at one by one."""
+        rows, blocks = iter(entries), []
+        while block := list(islice(rows, _BLOCK)):
+            columns = zip(_SCHEMA, zip(*block, strict=True), strict=True)
+            blocks.append(cls(pa.table([pa.array(values, field.type) for field, values in columns], schema=_SCHEMA)))
+        return cls.together(blocks)
+
+    @classmethod
+    def from_columns(
+        cls,
+        *,
+        id: Any,
+        group: Any,
+        target: Any,
+        question_length: Any,
+        images: Any,
+        length: Any,
+        dataset: Any = "",
+        links: Any = (),
+        skin_type: Any = "",
+    ) -> Outlines:
+        """The outlines of a table, without a look at its rows.
+
+        Args:
+            id: one text per sample, as whatever Arrow takes: an Arrow or NumPy array, a list.
+            group: likewise.
+            target: likewise; one text alone counts for all samples.
+            question_length: numbers; one alone counts for all samples.
+            images: likewise.
+            length: likewise.
+            dataset: texts; one alone counts for all samples.
+            links: lists of texts; an empty tuple: no sample has any.
+            skin_type: texts; one alone counts for all samples.
+
+        Raises:
+            ValueError: if a value is missing (null) or the columns differ in length.
+        """
+        given = {name: value for name, value in locals().items() if name != "cls"}
+        columns = [_column(given[field.name], field.type, len(id)) for field in _SCHEMA]
+        for field, column in zip(_SCHEMA, columns, strict=True):
+            if column.null_count:
+                raise ValueError(f"{column.null_count} samples have no {field.name}")
+        return cls.together([cls(pa.table(columns, schema=_SCHEMA))])
+
+    @classmethod
+    def together(cls, parts: Sequence[Outlines]) -> Outlines:
+        """The outlines of several sources, one after the other."""
+        whole = pa.concat_tables([part.table for part in parts]) if parts else _SCHEMA.empty_table()
+        return cls(whole.unify_dictionaries().combine_chunks())
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Outlines:
+        """Some of them, in the order of `indices`."""
+        return Outlines(self.table.take(pa.array(indices, pa.int64())))
+
+    def texts(self, name: str) -> pa.ChunkedArray:
+        """A column of texts."""
+        return self.table[name].cast(pa.string())
+
+    def numbers(self, name: str) -> NDArray[np.int64]:
+        """A column of numbers."""
+        column: NDArray[np.int64] = self.table[name].to_numpy().astype(np.int64)
+        return column
+
+    def links(self) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
+        """The index of a sample and one of its links, for every link of every sample."""
+        column = self.table["links"]
+        counts = pc.list_value_length(column).to_numpy()
+        return np.repeat(np.arange(len(self)), counts), pc.list_flatten(column)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return int(self.table.num_rows)
+
+    def __getitem__(self, index: int) -> Outline:
+        """One entry."""
+        (row,) = self.table.slice(range(len(self))[index], 1).to_pylist()
+        return Outline(**row | {"links": tuple(row["links"])})
+
+    def __iter__(self) -> Iterator[Outline]:
+        """All entries, in order."""
+        for batch in self.table.to_batches(_BLOCK):
+            for row in batch.to_pylist():
+                yield Outline(**row | {"links": tuple(row["links"])})
+
+
+def _column(values: Any, kind: pa.DataType, length: int) -> pa.ChunkedArray:
+    """Values as a column of `length` rows; a text or number alone, or an empty tuple, stands for all of them."""
+    if isinstance(values, str | int):
+        values = pa.repeat(pa.scalar(values), length)
+    elif isinstance(values, tuple):
+        values = pa.repeat(pa.scalar(list(values), kind), length)
+    elif not isinstance(values, pa.Array | pa.ChunkedArray):
+        values = pa.array(values)
+    column = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
+    return column.cast(pa.string()).dictionary_encode() if pa.types.is_dictionary(kind) else column.cast(kind)

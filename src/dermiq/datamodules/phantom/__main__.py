@@ -1,0 +1,63 @@
+"""``python -m dermiq.datamodules.phantom --preview sheet.png``: a sheet of what the phantom draws."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+
+from PIL import Image, ImageDraw, ImageFont
+
+from dermiq.datamodules.phantom.canvas import SKIN_TONES
+from dermiq.datamodules.phantom.source import CONDITIONS, PhantomSource
+
+_CAPTION = 150  # pixels left of the pictures
+_TITLE = 24  # pixels above them
+_GAP = 2
+
+
+def sheet(conditions: Sequence[str], seed: int, size: int, draws: int) -> Image.Image:
+    """A contact sheet: one row per condition, `draws` pictures for each skin type side by side.
+
+    Args:
+        conditions: names that the phantom can draw.
+        seed: of the drawings.
+        size: of one picture, in pixels.
+        draws: pictures of a condition on skin of one type.
+
+    Raises:
+        DataError: if a condition is unknown or a number makes no sense.
+    """
+    pitch, group = size + _GAP, draws * (size + _GAP) + 3 * _GAP
+    page = Image.new("RGB", (_CAPTION + group * len(SKIN_TONES), _TITLE + pitch * len(conditions)), "white")
+    pen = ImageDraw.Draw(page)
+    large, small = ImageFont.load_default(15), ImageFont.load_default(14)
+    for column, tone in enumerate(SKIN_TONES):
+        pen.text((_CAPTION + group * column, 3), f"skin type {tone}", fill="black", font=large)
+    for row, condition in enumerate(conditions):
+        top = _TITLE + pitch * row
+        pen.multiline_text((6, top + size // 3), "\n".join(wrap(condition, 16)), fill="black", font=small)
+        for column, tone in enumerate(SKIN_TONES):
+            only = {other: float(other == tone) for other in SKIN_TONES}
+            source = PhantomSource(draws, seed + column, size, [condition], tones=only)
+            for place, sample in enumerate(source):
+                page.paste(source.image(sample.images[0]), (_CAPTION + group * column + pitch * place, top))
+    return page
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and write the sheet."""
+    parser = ArgumentParser(prog="python -m dermiq.datamodules.phantom", description="Show what the phantom draws.")
+    parser.add_argument("--preview", type=Path, required=True, metavar="FILE", help="the sheet to write, a PNG")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawings")
+    parser.add_argument("--size", type=int, default=96, help="of one picture, in pixels")
+    parser.add_argument("--draws", type=int, default=2, help="pictures of a condition on skin of one type")
+    parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS), metavar="NAME", help="default: all")
+    options = parser.parse_args(arguments)
+    options.preview.parent.mkdir(parents=True, exist_ok=True)
+    sheet(options.conditions, options.seed, options.size, options.draws).save(options.preview)
+
+
+if __name__ == "__main__":
+    main()

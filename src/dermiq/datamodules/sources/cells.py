@@ -1,0 +1,226 @@
+"""Columns of a table, however they are stored: texts, and images as paths or as content, one or several a row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets.exceptions import DatasetGenerationError
+from numpy.typing import NDArray
+
+from dermiq.datamodules.sources.tables import read_lines
+from dermiq.schema import DataError
+
+_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+_BLOCK = 1 << 16
+
+
+def open_table(path: Path, columns: Sequence[str]) -> tuple[datasets.Dataset, NDArray[np.int64] | None]:
+    """A table, and for CSV the line at which each row begins.
+
+    Args:
+        path: .csv, .json, .jsonl or .parquet.
+        columns: those to read of a CSV file; other kinds are read lazily.
+
+    Raises:
+        DataError: if the file is missing, of another kind, unreadable or empty; a CSV file also if it lacks a column.
+    """
+    kind = _FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise DataError(f"{path}: unknown kind of table; give `path` one of {', '.join(_FORMATS)}.")
+    if not path.is_file():
+        raise DataError(f"{path}: the table is missing. Correct `path` of the source.")
+    if kind == "csv":
+        return _read_csv(path, columns)
+    try:
+        data = datasets.load_dataset(kind, data_files=str(path), split="train")
+    except (DatasetGenerationError, OSError, ValueError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise DataError(
+            f"{path}: the table cannot be read as {kind} ({reason}). Save it again: JSON with one object per line, or "
+            "a whole Parquet file."
+        ) from None
+    if not len(data):
+        raise DataError(f"{path}: the table has no rows.")
+    return data, None
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> tuple[datasets.Dataset, NDArray[np.int64]]:
+    """Every column is text: guessed types would turn the id 007 into 7 and the label NA into nothing."""
+    lines = read_lines(path, columns, "Correct the `*_column` settings of the source, or save the table again.")
+    _, names = next(lines)
+    places = [names.index(column) for column in columns]
+    blocks, begins = [], []
+    while block := list(islice(lines, _BLOCK)):
+        arrays = [pa.array([values[place] for _, values in block], pa.string()) for place in places]
+        blocks.append(pa.table(arrays, names=list(columns)))
+        begins.append(np.fromiter((line for line, _ in block), np.int64))
+    table = datasets.table.InMemoryTable(pa.concat_tables(blocks).combine_chunks())
+    return datasets.Dataset(table), np.concatenate(begins)
+
+
+def texts(column: pa.ChunkedArray, names: Sequence[str] = ()) -> pa.Array:
+    """A column as texts without white space at their ends; empty where a value is missing or not a number (NaN).
+
+    Args:
+        column: texts, numbers, or (with `names`) numbers of names.
+        names: what the numbers stand for.
+    """
+    if names:
+        column = pc.take(pa.array(names, pa.string()), pc.if_else(pc.less(column, 0), None, column))
+    elif pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    trimmed = pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.string()), ""))
+    return trimmed.combine_chunks() if isinstance(trimmed, pa.ChunkedArray) else trimmed
+
+
+def first_repeated(values: pa.Array) -> tuple[int, int] | None:
+    """The first value that stands in two rows of a column, and these rows."""
+    counts = values.value_counts()
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if not len(twice):
+        return None
+    first = int(values.index(twice[0]).as_py())
+    return first, int(values.index(twice[0], first + 1).as_py())
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """True if a row holds several values."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def are_paths(column: pa.ChunkedArray) -> bool:
+    """True if a column of images holds paths alone."""
+    kind = column.type.value_type if is_list(column.type) else column.type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+
+
+def pictures(value: Any) -> list[Any]:
+    """The images of one row, as Python has them: paths, contents, or both in one mapping."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def content_of(picture: Any) -> bytes | None:
+    """The content of an image's file; None if the table has only its path."""
+    content = picture.get("bytes") if isinstance(picture, Mapping) else picture
+    return content if isinstance(content, bytes) else None
+
+
+def path_of(picture: Any) -> str:
+    """The path of an image whose content is not there; empty if that is missing, too."""
+    path = picture.get("path") if isinstance(picture, Mapping) else picture
+    return path if isinstance(path, str) else ""
+
+
+def fingerprint(content: bytes) -> str:
+    """What files of the same content have in common: ``md5:...``."""
+    return "md5:" + hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def links(images: Sequence[Any]) -> tuple[str, ...]:
+    """What ties a row to others with an image of the same content."""
+    contents = (content_of(picture) for picture in images)
+    return tuple(dict.fromkeys(fingerprint(content) for content in contents if content is not None))
+
+
+def image_counts(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """The number of images of each row, [rows] int64."""
+    if not is_list(column.type):
+        return np.ones(len(column), np.int64)
+    counts: NDArray[np.int64] = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+    return counts
+
+
+def first_without_image(column: pa.ChunkedArray) -> int | None:
+    """The first row that has no image, or an image of which neither path nor content is there."""
+    begin = 0
+    for chunk in column.chunks:
+        if is_list(chunk.type):
+            bad = pc.fill_null(pc.equal(pc.list_value_length(chunk), 0), True).to_numpy(zero_copy_only=False)
+            bad[_rows(chunk)[~_there(pc.list_flatten(chunk))]] = True
+        else:
+            bad = ~_there(chunk)
+        if bad.any():
+            return begin + int(bad.argmax())
+        begin += len(chunk)
+    return None
+
+
+def _there(values: pa.Array) -> NDArray[np.bool_]:
+    """Where an image has a path or a content."""
+    if pa.types.is_struct(values.type):
+        fields = [field.name for field in values.type if field.name in ("bytes", "path")]
+        parts = [_there(pc.struct_field(values, name)) for name in fields]
+        return np.logical_or.reduce(parts) if parts else np.zeros(len(values), bool)
+    if pa.types.is_null(values.type):
+        return np.zeros(len(values), bool)
+    there: NDArray[np.bool_] = pc.fill_null(pc.greater(pc.binary_length(values), 0), False).to_numpy(
+        zero_copy_only=False
+    )
+    return there
+
+
+def identities(column: pa.ChunkedArray) -> pa.Array:
+    """What rows of the same first image have in common: its path, or the fingerprint of its content."""
+    if are_paths(column):
+        return texts(pc.list_element(column, 0) if is_list(column.type) else column)
+    contents = ((content_of(images[0]), images[0]) for images in each(column))
+    return pa.array(
+        (path_of(image) if content is None else fingerprint(content) for content, image in contents), pa.string()
+    )
+
+
+def numbered(name: str, first: int, count: int) -> pa.Array:
+    """``name-7``, ``name-8`` ...: `count` ids from the number `first` on."""
+    return pc.binary_join_element_wise(name, pa.array(np.arange(first, first + count)).cast(pa.string()), "-")
+
+
+def rows_with(column: pa.ChunkedArray, wanted: Callable[[str], bool]) -> list[int]:
+    """The rows with an image that the table names without holding its content, and whose path is `wanted`.
+
+    Every path is asked about once.
+    """
+    found, begin = [], 0
+    asked: dict[str, bool] = {}
+    for chunk in column.chunks:
+        names = _names(pc.list_flatten(chunk) if is_list(chunk.type) else chunk)
+        if names is not None:
+            codes = names.dictionary_encode()
+            for name in codes.dictionary.to_pylist():
+                asked[name] = asked[name] if name in asked else bool(name) and wanted(name)
+            hit = np.array([asked[name] for name in codes.dictionary.to_pylist()], bool)
+            found += np.unique(begin + _rows(chunk)[hit[codes.indices.to_numpy()]]).tolist()
+        begin += len(chunk)
+    return found
+
+
+def _names(values: pa.Array) -> pa.Array | None:
+    """The paths of images, empty where the content is there; None if that is everywhere."""
+    if not pa.types.is_struct(values.type):
+        return values.cast(pa.string()) if are_paths(pa.chunked_array([values])) else None
+    fields = [field.name for field in values.type]
+    paths = pc.fill_null(pc.struct_field(values, "path"), "") if "path" in fields else None
+    if paths is None or "bytes" not in fields:
+        return paths
+    return pc.if_else(_there(pc.struct_field(values, "bytes")), "", paths)
+
+
+def _rows(chunk: pa.Array) -> NDArray[np.int64]:
+    """The row of each image."""
+    return np.repeat(np.arange(len(chunk)), image_counts(pa.chunked_array([chunk])))
+
+
+def each(column: pa.ChunkedArray) -> Iterator[list[Any]]:
+    """The images of each row, one row in memory at a time."""
+    for chunk in column.chunks:
+        for scalar in chunk:
+            yield pictures(scalar.as_py())

@@ -1,0 +1,17 @@
+"""Splits that keep what belongs together on one side: ``python -m dermiq.datamodules.splits --help``."""
+
+from dermiq.datamodules.splits.clusters import Numbers, cluster_names, encoded, straddling
+from dermiq.datamodules.splits.file import parts_of
+from dermiq.datamodules.splits.sharing import joined, limit_by_group, split_by_group, split_outlines
+
+__all__ = [
+    "Numbers",
+    "cluster_names",
+    "encoded",
+    "joined",
+    "limit_by_group",
+    "parts_of",
+    "split_by_group",
+    "split_outlines",
+    "straddling",
+]

@@ -1,0 +1,145 @@
+"""Split data sets once, for all stages: what belongs together stays together.
+
+python -m dermiq.datamodules.splits --config splits.yaml --out split.parquet
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+from dermiq.datamodules.base import FRACTIONS
+from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sources.base import Source
+from dermiq.datamodules.splits.clusters import Numbers, Tie, cluster_names, group_tie, link_tie, union
+from dermiq.datamodules.splits.duplicates import listed_tie
+from dermiq.datamodules.splits.file import write_split
+from dermiq.datamodules.splits.leaks import SEEDS, Leak, leaks_by_cause
+from dermiq.datamodules.splits.perceptual import likeness
+from dermiq.datamodules.splits.sharing import joined, split_by_group
+from dermiq.schema import DataError, DermIQError
+
+WELL, FAILED, INTERRUPTED = 0, 2, 130
+_SHOWN = 5
+
+
+def make_split(
+    sources: list[Source],
+    out: Path,
+    fractions: dict[str, float] = FRACTIONS,
+    seed: int = 0,
+    duplicates: list[str] | None = None,
+    perceptual_distance: int | None = None,
+    processes: int | None = None,
+) -> None:
+    """Split data sets so that what belongs together stays together, and report what a random split would have leaked.
+
+    Samples that share a group or a link belong together, and so do known duplicates and images that look alike. What
+    belongs together is shared out by `fractions`, stratified by target, skin type and data set.
+
+    Args:
+        sources: the data sets.
+        out: the split file, Parquet with the columns dataset, id, group and split.
+        fractions: split -> share of the samples; what is trained on first, what is tested on last.
+        seed: another seed gives another split.
+        duplicates: CSV files with the ids of duplicates in each row, or with one id and a column ``cluster``.
+        perceptual_distance: link images whose hashes differ in at most so many of 256 bits; none: do not open images.
+        processes: to hash images in; none: one per processor.
+
+    Raises:
+        DataError: if a source or a list cannot be used, or a split stays empty.
+    """
+    if not sources or len(fractions) < 2:
+        raise DataError("a split needs at least one source in `sources`, and at least two shares in `fractions`.")
+    for source in sources:
+        source.load()
+    outlines = Outlines.together([source.outline() for source in sources])
+    causes = {"group": group_tie(outlines), "links": link_tie(outlines)}
+    if duplicates:
+        causes["duplicates"] = listed_tie(duplicates, outlines)
+    if perceptual_distance is not None:
+        causes["perceptual hash"] = _likeness(sources, perceptual_distance, processes)
+    groups = cluster_names(outlines, union(len(outlines), causes.values()))
+    within = joined(outlines, ("skin_type", "dataset"))
+    splits = split_by_group(groups, outlines.texts("target"), fractions, seed, within)
+    leaks = leaks_by_cause(len(outlines), causes, fractions)
+    settings = {
+        "fractions": fractions,
+        "seed": seed,
+        "duplicates": duplicates,
+        "perceptual_distance": perceptual_distance,
+        "sources": [type(source).__name__ for source in sources],
+        "leaks": {cause: leak._asdict() for cause, leak in leaks.items()},
+    }
+    write_split(out, outlines, groups, splits, settings)
+    _report(outlines, len(pc.unique(groups)), splits, leaks)
+
+
+def _likeness(sources: Sequence[Source], distance: int, processes: int | None) -> Tie:
+    tie, images, unreadable = likeness(sources, distance, processes)
+    if unreadable:
+        shown = "; ".join(unreadable[:_SHOWN]) + ("; ..." if len(unreadable) > _SHOWN else "")
+        logging.getLogger(__name__).warning(
+            "%d of %d images cannot be opened and were not compared: %s", len(unreadable), images, shown
+        )
+    return tie
+
+
+def _report(outlines: Outlines, clusters: int, splits: Mapping[str, Numbers], leaks: Mapping[str, Leak]) -> None:
+    """Print what the splits hold, and what a random split would have leaked."""
+    console = Console(highlight=False)
+    table = Table(title=f"{len(outlines):,} samples in {clusters:,} clusters")
+    for heading in ("split", "samples", "share", "targets", "skin types known"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for name, chosen in splits.items():
+        part = outlines.take(chosen)
+        known = pc.sum(pc.not_equal(part.texts("skin_type"), "")).as_py()
+        targets = len(pc.unique(part.texts("target")))
+        table.add_row(name, f"{len(part):,}", f"{len(part) / len(outlines):.1%}", f"{targets:,}", f"{known:,}")
+    console.print(table)
+    learned, *_, tested = splits
+    table = Table(title=f"{tested} samples with a companion in {learned}, had single samples been split at random")
+    for heading in ("tied by", "mean", f"sd of {SEEDS} seeds"):
+        table.add_column(heading, justify="left" if heading == "tied by" else "right")
+    for cause, leak in leaks.items():
+        table.add_row(cause, f"{leak.mean:.1%}", f"{100 * leak.sd:.1f}")
+    console.print(table)
+
+
+def parser() -> ArgumentParser:
+    """The command line."""
+    top = ArgumentParser(prog="python -m dermiq.datamodules.splits", description=__doc__)
+    top.add_argument("--config", action="config", help="YAML file with any of the options below")
+    top.add_function_arguments(make_split, fail_untyped=True)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make a split file; 0 if all is well, 2 if it could not be done."""
+    commands = parser()
+    options = commands.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    ready: Namespace = commands.instantiate_classes(options)
+    given: dict[str, Any] = {name: value for name, value in vars(ready).items() if name != "config"}
+    try:
+        make_split(**given)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (DermIQError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    print(f"Wrote {ready.out}.")
+    return WELL
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Lists of known duplicates."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sources.photographs import SUFFIXES
+from dermiq.datamodules.sources.tables import read_table
+from dermiq.datamodules.splits.clusters import Numbers, Tie, encoded, union
+from dermiq.schema import DataError
+
+log = logging.getLogger(__name__)
+
+CLUSTER = "cluster"
+_HINT = "A list of duplicates is a CSV file with a header, and ids of duplicates in each row."
+
+
+class _Cell(NamedTuple):
+    """One value of a list: a sample's name, perhaps.
+
+    Attributes:
+        column: file and column.
+        key: row, or cluster; the samples of one key are duplicates.
+        name: the value.
+    """
+
+    column: str
+    key: str
+    name: str
+
+
+def listed_tie(paths: Sequence[str], outlines: Outlines) -> Tie:
+    """What lists of known duplicates tie together.
+
+    A list is a CSV file. The samples that a row names are duplicates; where there is a column `cluster`, those of all
+    rows with the same value in it are. A sample is named by its id, by ``dataset:id``, or by one of its links; the end
+    of an image file's name is left off. Columns that name no sample at all are not looked at.
+
+    Raises:
+        DataError: if a file is missing or unreadable, or names no samples to tie together.
+    """
+    cells = [cell for path in paths for cell in _cells(path)]
+    samples, places = _named([cell.name for cell in cells], outlines)
+    known = set(places.tolist())
+    columns = {cell.column for place, cell in enumerate(cells) if place in known}
+    kept = np.array([cell.column in columns for cell in cells], bool)
+    names = encoded([cell.name for cell in cells])[0]
+    keys = encoded([cell.key for cell in cells])[0]
+    clusters = union(len(cells), [Tie(np.flatnonzero(kept), column[kept]) for column in (names, keys)])
+    tie = Tie(samples, clusters[places])
+    for path in paths:
+        _refuse_useless(path, cells, tie, places)
+    return tie
+
+
+def _cells(path: str) -> Iterator[_Cell]:
+    for number, row in enumerate(read_table(Path(path), (), _HINT)):
+        for column, value in row.items():
+            if value and column != CLUSTER:
+                stem, end = os.path.splitext(value)
+                yield _Cell(
+                    f"{path}:{column}", f"{path}:{row.get(CLUSTER, number)}", stem if end.lower() in SUFFIXES else value
+                )
+
+
+def _named(names: Sequence[str], outlines: Outlines) -> tuple[Numbers, Numbers]:
+    """Indices of samples that are named, and the place among the names of the first that names each."""
+    wanted = pa.array(names, pa.string())
+    ids, datasets = outlines.texts("id"), outlines.texts("dataset")
+    samples, links = outlines.links()
+    everyone = np.arange(len(outlines))
+    found = []
+    for owners, texts in (
+        (everyone, ids),
+        (everyone, pc.binary_join_element_wise(datasets, ids, ":")),
+        (samples, links),
+    ):
+        places = pc.index_in(texts, wanted)
+        there = pc.is_valid(places).to_numpy()
+        found.append((owners[there], places.drop_null().to_numpy().astype(np.int64)))
+    first, second = (np.concatenate(side) for side in zip(*found, strict=True))
+    return first, second
+
+
+def _refuse_useless(path: str, cells: Sequence[_Cell], tie: Tie, places: Numbers) -> None:
+    """Check that a list ties at least two samples together, and say how many it does."""
+    ours = np.array([cell.column.startswith(f"{path}:") for cell in cells], bool)
+    pairs = np.unique(np.stack([tie.keys, tie.samples])[:, ours[places]], axis=1)
+    clusters, counts = np.unique(pairs[0], return_counts=True)
+    tied = int((counts > 1).sum())
+    if not tied:
+        raise DataError(
+            f"{path}: no row names two samples of these sources, by id, dataset:id or link (it names {len(clusters)}). "
+            f"{_HINT} Give the sources that it is about, or leave it out."
+        )
+    log.info("%s: %d cluster(s) of known duplicates, %d samples.", path, tied, int(counts[counts > 1].sum()))

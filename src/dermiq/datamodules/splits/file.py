@@ -1,0 +1,121 @@
+"""The file that says which sample is in which split, for all stages and data sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.splits.clusters import Numbers, straddling
+from dermiq.datamodules.splits.sharing import joined
+from dermiq.files import replacing
+from dermiq.schema import DataError
+
+COLUMNS = ("dataset", "id", "group", "split")
+SETTINGS = b"dermiq.splits"
+_KEY = ("dataset", "id")
+_SHOWN = 5
+
+
+def write_split(
+    path: str | Path, outlines: Outlines, groups: pa.ChunkedArray, splits: Mapping[str, Numbers], settings: Any
+) -> None:
+    """Write a split file, its rows sorted by data set and id; it replaces what was there as a whole.
+
+    Args:
+        path: of the Parquet file.
+        outlines: of all samples.
+        groups: the cluster of each.
+        splits: split -> indices of its samples; each sample is in one of them.
+        settings: what the split was made with, to stand in the file's metadata as JSON.
+
+    Raises:
+        DataError: if two samples of one data set have the same id, or the file cannot be written.
+    """
+    names = np.empty(len(outlines), object)
+    for name, chosen in splits.items():
+        names[chosen] = name
+    columns = [outlines.texts("dataset"), outlines.texts("id"), groups, pa.array(names, pa.string())]
+    table = pa.table(columns, names=COLUMNS).sort_by([(column, "ascending") for column in _KEY])
+    _refuse_twins(table)
+    table = table.replace_schema_metadata({SETTINGS: json.dumps(settings, sort_keys=True, default=str)})
+    try:
+        with replacing(path) as file:
+            pq.write_table(table, file)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}). Name another file with --out.") from None
+
+
+def read_split(path: str | Path) -> pa.Table:
+    """The rows of a split file.
+
+    Raises:
+        DataError: if it is missing or no split file.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: the split file is missing. Make it: {_command(path)}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: the split file cannot be read ({error}). Make it anew: {_command(path)}") from None
+    lacking = [column for column in COLUMNS if column not in table.column_names]
+    if lacking:
+        raise DataError(
+            f"{path}: no split file, it lacks the column(s) {', '.join(lacking)}. Make one: {_command(path)}"
+        )
+    return table
+
+
+def parts_of(path: str | Path, outlines: Outlines) -> dict[str, Numbers]:
+    """The split that a file gives to each of some samples, looked up by data set and id.
+
+    Returns:
+        split -> indices of its samples, ascending, [samples of the split] int64; every split that the file knows.
+
+    Raises:
+        DataError: if the file is no split file, does not name every sample, or puts samples that a group or a link
+            ties together into different splits.
+    """
+    table = read_split(path)
+    keys = pc.binary_join_element_wise(*(table[column].cast(pa.string()) for column in _KEY), "\x1f")
+    rows = pc.index_in(joined(outlines, _KEY), keys)
+    if rows.null_count:
+        absent = outlines.take(np.flatnonzero(pc.is_null(rows).to_numpy())[:_SHOWN])
+        names = (f"{entry.id!r}" + (f" of {entry.dataset}" if entry.dataset else "") for entry in absent)
+        raise DataError(
+            f"{path} does not name {rows.null_count} of {len(outlines)} samples: {', '.join(names)}"
+            f"{', ...' if rows.null_count > _SHOWN else ''}. Make it anew with their source among `sources`: "
+            f"{_command(path)}"
+        )
+    splits = table["split"].combine_chunks().dictionary_encode()
+    names = splits.dictionary.to_pylist()
+    sides = splits.indices.take(rows.combine_chunks()).to_numpy().astype(np.int64)
+    if tied := straddling(outlines, sides):
+        kind, text, first, second = tied
+        raise DataError(
+            f"{path} puts samples of the {kind} {text!r} into both {names[first]} and {names[second]}: the sources "
+            f"have changed since it was made. Make it anew: {_command(path)}"
+        )
+    return {name: np.flatnonzero(sides == number) for number, name in enumerate(names)}
+
+
+def _refuse_twins(table: pa.Table) -> None:
+    counts = table.group_by(list(_KEY)).aggregate([([], "count_all")])
+    twins = counts.filter(pc.greater(counts["count_all"], 1))
+    if len(twins):
+        dataset, name = twins["dataset"][0].as_py(), twins["id"][0].as_py()
+        raise DataError(
+            f"{len(twins)} id(s) stand twice in the data set {dataset!r}, {name!r} among them, so that a split file "
+            "could not tell their samples apart. Give their sources ids, or data set names, of their own."
+        )
+
+
+def _command(path: str | Path) -> str:
+    return f"python -m dermiq.datamodules.splits --config splits.yaml --out {path}"

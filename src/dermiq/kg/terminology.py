@@ -1,0 +1,52 @@
+"""What the names of conditions mean: identifiers, other names, what lies above, malignancy."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from dermiq.kg.graph import KnowledgeGraph
+from dermiq.kg.loading import load_graph
+
+
+class Terminology:
+    """The ontology's names, for whoever has to tell what an answer or a label means.
+
+    Args:
+        ontology: RDF/XML file; None takes the one that comes with the package.
+    """
+
+    def __init__(self, ontology: str | None = None) -> None:
+        self.ontology = ontology
+
+    @cached_property
+    def graph(self) -> KnowledgeGraph:
+        """The knowledge graph, loaded on first use."""
+        return load_graph(None if self.ontology is None else Path(self.ontology))
+
+    def concept(self, name: str) -> str | None:
+        """The identifier of the condition of that name or synonym; None if the ontology has none."""
+        found = self.graph.lookup(name)
+        return found.id if found else None
+
+    def names(self, concept: str) -> tuple[str, ...]:
+        """The name and the synonyms of a concept."""
+        found = self.graph.concepts[concept]
+        return (found.label, *found.synonyms)
+
+    def lineage(self, concept: str) -> frozenset[str]:
+        """A condition with what it is a form of, the categories of these, and what lies above them."""
+        graph = self.graph
+        conditions = {concept, *graph.ancestors[concept]}
+        categories = {
+            fact.value
+            for condition in conditions
+            for fact in graph.about(condition, "category")
+            if fact.strength in ("always", "typical")
+        }
+        return frozenset(conditions | categories).union(*(graph.ancestors[category] for category in categories))
+
+    def malignant(self, concept: str) -> bool | None:
+        """True for cancer, False for benign and pre-malignant conditions, None where the ontology does not say."""
+        values = {fact.value for fact in self.graph.about(concept, "malignancy") if fact.positive}
+        return "malignant" in values if values else None

@@ -1,0 +1,17 @@
+"""What every stage is judged by, in validation and test alike."""
+
+from dermiq.metrics.evaluation import EvaluationMetrics
+from dermiq.metrics.judging import CONVERSATION, NO_ANSWER, Judge, Name
+from dermiq.metrics.summary import named_classes, summarise
+from dermiq.metrics.terminology import Terminology
+
+__all__ = [
+    "CONVERSATION",
+    "NO_ANSWER",
+    "EvaluationMetrics",
+    "Judge",
+    "Name",
+    "Terminology",
+    "named_classes",
+    "summarise",
+]

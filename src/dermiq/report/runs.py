@@ -1,0 +1,101 @@
+"""What `python cli.py test` left in a run's directory, read as rows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dermiq.callbacks import METRICS, PREDICTIONS
+from dermiq.schema import DataError
+
+Key = tuple[str, str]
+Row = dict[str, Any]
+NEEDED = ("id", "dataset", "group", "kind", "question", "target", "named", "correct")
+
+
+@dataclass(frozen=True)
+class TestedRun:
+    """A run that was tested.
+
+    Attributes:
+        name: what to call it.
+        metrics: its ``metrics.json``, without the prefix ``test/``.
+        rows: its ``predictions.parquet``.
+    """
+
+    name: str
+    metrics: dict[str, float]
+    rows: tuple[Row, ...]
+
+    @property
+    def keys(self) -> list[Key]:
+        """Data set and id of each sample."""
+        return [(row["dataset"], row["id"]) for row in self.rows]
+
+    def only(self, keys: Sequence[Key]) -> TestedRun:
+        """The same run on some of its samples, in their order."""
+        rows = dict(zip(self.keys, self.rows, strict=True))
+        return replace(self, rows=tuple(rows[key] for key in keys))
+
+
+def read_run(directory: Path, name: str) -> TestedRun:
+    """Read the run in a directory, to be called `name`.
+
+    Raises:
+        DataError: if it was not tested, a file cannot be read, or two rows are of the same sample.
+    """
+    try:
+        metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
+        table = pq.read_table(directory / PREDICTIONS)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{error.filename or directory / PREDICTIONS} is missing. Test the run first: `python cli.py test --config "
+            f"{directory}/config.yaml --ckpt_path last`, or, for a model that was not trained here, with "
+            f"--trainer.default_root_dir={directory}."
+        ) from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{directory}: the files of its test cannot be read ({error}). Test it again.") from error
+    missing = [column for column in NEEDED if column not in table.column_names]
+    if missing:
+        raise DataError(f"{directory / PREDICTIONS} has no column {', '.join(missing)}. Test the run again.")
+    plain = {metric.removeprefix("test/"): float(value) for metric, value in metrics.items()}
+    run = TestedRun(name, plain, tuple(table.to_pylist()))
+    twice = [key for key, count in Counter(run.keys).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{directory / PREDICTIONS} has several rows of the sample {twice[0][1]!r}, so that it is unclear which to "
+            "compare with which. Give the samples of a data set ids of their own, and test the run again."
+        )
+    return run
+
+
+def common_samples(runs: Sequence[TestedRun]) -> list[Key]:
+    """The samples that all runs were tested on, in the order of the first.
+
+    Raises:
+        DataError: if there are none, or one id stands for different questions.
+    """
+    first, *others = runs
+    shared = set(first.keys).intersection(*(run.keys for run in others))
+    keys = [key for key in first.keys if key in shared]
+    if not keys:
+        raise DataError(
+            f"{', '.join(run.name for run in runs)} have no sample in common, so that there is nothing to compare. "
+            "Test them on the same data: the same source, split and limit."
+        )
+    for run in others:
+        for one, other in zip(first.only(keys).rows, run.only(keys).rows, strict=True):
+            for column in ("kind", "question", "target"):
+                if one[column] != other[column]:
+                    raise DataError(
+                        f"sample {one['id']!r} is not the same in {first.name} and {run.name}: its {column} is "
+                        f"{one[column]!r} in the first and {other[column]!r} in the other. Test both on the same data."
+                    )
+    return keys
