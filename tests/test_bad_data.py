@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import struct
+import time
 import zlib
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
+from PIL import Image
 
 from dermiq.datamodules import PromptDataModule
 from dermiq.datamodules.sources import HAM10000, TabularSource
 from dermiq.datamodules.sources.base import open_image
+from dermiq.datamodules.sources.tables import read_table
+from dermiq.processing import encode_prompts, load_processor
 from dermiq.schema import DataError
-from small_data import FOLDERS, HEADER, write_csv, write_ham10000, write_jpeg
+from families import FAMILIES
+from small_data import write_csv, write_ham10000, write_jpeg
 
 
 @pytest.fixture(autouse=True)
@@ -21,16 +30,20 @@ def own_cache(monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def write_bomb(path: Path, width: int, height: int) -> None:
-    """A PNG file of a few bytes whose header claims an enormous picture."""
+def write_png(path: Path, size: tuple[int, int], bits: int, colour: int, rows: bytes) -> None:
+    """A PNG file with this header (colour 2 = RGB) and these rows, whether they fit or not."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    )
+    header = struct.pack(">IIBBBBB", *size, bits, colour, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+def write_bomb(path: Path, width: int, height: int) -> None:
+    """A PNG file of a few bytes whose header claims an enormous picture."""
+    write_png(path, (width, height), 8, 2, b"")
 
 
 def refusal(action, *arguments) -> str:
@@ -80,58 +93,208 @@ def test_the_limit_of_a_source_is_its_own(tmp_path):
     assert "40 x 30 pixels are more than the limit of 1,000" in message and "raise `max_pixels`" in message
 
 
-# HAM10000
+# Photographs in every state
 
 
-def ham10000_with(root: Path, old: str, new: str) -> HAM10000:
-    path = write_ham10000(root) / "HAM10000_metadata.csv"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    return HAM10000(str(root))
+def saved(picture: Image.Image, path: Path, **options) -> Path:
+    picture.save(path, **options)
+    return path
 
 
-def test_ham10000_unknown_label(tmp_path):
-    message = refusal(ham10000_with(tmp_path, ",bcc,", ",healthy,").load)
-    assert "HAM10000_metadata.csv, line 4 (image ISIC_0000002): the label 'healthy' is unknown" in message
-    assert "akiec, bcc, bkl, df, mel, nv, vasc" in message and "remove the row" in message
+def opened(path: Path) -> np.ndarray:
+    image = open_image(path)
+    assert image.mode == "RGB"
+    return np.asarray(image)
 
 
-def test_ham10000_missing_columns(tmp_path):
-    message = refusal(ham10000_with(tmp_path, "lesion_id,image_id", "lesion,image").load)
-    assert "the column(s) lesion_id, image_id are missing; there are lesion, image, dx" in message
+GREY = np.arange(256, dtype=np.uint16).reshape(16, 16)
 
 
-def test_ham10000_same_image_twice(tmp_path):
-    message = refusal(ham10000_with(tmp_path, "ISIC_0000001", "ISIC_0000000").load)
-    assert "line 3: the image 'ISIC_0000000' of lesion 'HAM_0000000'" in message and "stands there twice" in message
+def test_zero_bytes(tmp_path):
+    path = tmp_path / "empty.jpg"
+    path.touch()
+    assert f"{path}: the image cannot be read (cannot identify" in refusal(open_image, path)
 
 
-def test_ham10000_short_row(tmp_path):
-    message = refusal(
-        ham10000_with(tmp_path, "HAM_0000001,ISIC_0000002,bcc,histo,80.0,male,scalp,vidir_modern", "cut").load
+def test_grey_of_16_bits_is_scaled(tmp_path):
+    pixels = opened(saved(Image.fromarray(GREY * 257), tmp_path / "deep.png"))
+    assert (pixels == GREY[..., None]).all()
+
+
+@pytest.mark.parametrize("top", [1, 255, 65_535])
+def test_grey_in_decimals_is_scaled(top, tmp_path):
+    values = (GREY / 255 * top).astype(np.float32)
+    assert (opened(saved(Image.fromarray(values), tmp_path / "f.tif")) == GREY[..., None]).all()
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 1), (0, 1e6), (0, np.nan)])
+def test_decimals_of_no_scale_are_refused(low, high, tmp_path):
+    values = np.array([[low, high]] * 2, np.float32)
+    assert "which fit no scale" in refusal(open_image, saved(Image.fromarray(values), tmp_path / "f.tif"))
+
+
+def test_colours_of_16_bits_keep_their_high_bits(tmp_path):
+    row = b"\0" + struct.pack(">HHH", 0x1234, 0x8000, 0xFFFF) * 4
+    write_png(tmp_path / "deep.png", (4, 4), 16, 2, row * 4)
+    assert opened(tmp_path / "deep.png")[0, 0].tolist() == [0x12, 0x80, 0xFF]
+
+
+def test_colours_of_print(tmp_path):
+    red = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    pixels = opened(saved(red, tmp_path / "print.jpg", quality=100))
+    assert (abs(pixels.astype(int) - [254, 0, 0]) < 4).all()
+
+
+@pytest.mark.parametrize("mode", ["P", "LA", "RGBA", "L", "RGB"])
+def test_what_is_transparent_is_white(mode, tmp_path):
+    picture = Image.new("RGBA", (8, 8), (0, 0, 0, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 4, 8))
+    options = {"transparency": 0} if mode == "L" else {"transparency": (0, 0, 0)} if mode == "RGB" else {}
+    path = saved(picture.convert(mode), tmp_path / "t.png", **options)
+    left, right = opened(path)[0, 0].tolist(), opened(path)[0, 7].tolist()
+    assert left == [255, 255, 255] and right == ([255, 255, 255] if options else [0, 0, 0])
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_turned_cameras(suffix, tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6  # the top of the picture is on its right
+    picture = Image.new("RGB", (32, 16))
+    picture.paste((255, 255, 255), (0, 0, 8, 16))
+    pixels = opened(saved(picture, tmp_path / f"turned.{suffix}", exif=exif))
+    assert pixels.shape == (32, 16, 3) and pixels[2].min() > 200 and pixels[20].max() < 50
+
+
+def test_damaged_exif_is_no_obstacle(tmp_path):
+    path = saved(Image.new("RGB", (8, 8), (200, 100, 50)), tmp_path / "odd.jpg", exif=b"Exif\0\0MM\0*" + b"\xff" * 40)
+    assert opened(path).shape == (8, 8, 3)
+
+
+def test_an_animation_shows_its_first_frame(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+    path = saved(frames[0], tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert opened(path)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_two_pictures_in_one_jpeg(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+    path = saved(frames[0], tmp_path / "stereo.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    assert opened(path)[0, 0].tolist() == [254, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_smallest_and_the_narrowest_can_be_encoded(family, size, family_dir, tmp_path):
+    image = open_image(saved(Image.new("RGB", size), tmp_path / "dot.png"))
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
+    prompt = encode_prompts(load_processor(str(family_dir(family))), [asked], [[image]])
+    assert prompt["pixel_values"].isfinite().all()
+
+
+def test_narrower_pictures_are_refused(tmp_path):
+    path = saved(Image.new("RGB", (201, 1)), tmp_path / "line.png")
+    assert "line.png: 201 x 1 pixels are no photograph" in refusal(open_image, path)
+
+
+def test_headers_that_hide_a_larger_picture(tmp_path):
+    gif = bytearray(saved(Image.new("P", (300, 300)), tmp_path / "a.gif").read_bytes())
+    gif[6:10] = struct.pack("<HH", 1, 1)  # the screen; the frame is as large as before
+    (tmp_path / "a.gif").write_bytes(gif)
+    assert "300 x 300 pixels are more than the limit" in refusal(open_image, tmp_path / "a.gif", 1000)
+    icon = saved(Image.new("RGB", (64, 64)), tmp_path / "a.ico", sizes=[(64, 64)])
+    assert "cannot identify" in refusal(open_image, icon)
+    script = tmp_path / "a.png"
+    script.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    assert "cannot identify" in refusal(open_image, script)
+
+
+def test_200_megapixels_are_refused_in_no_time(tmp_path):
+    write_bomb(tmp_path / "huge.png", 20_000, 10_000)
+    start = time.perf_counter()
+    message = refusal(open_image, tmp_path / "huge.png")
+    assert "limit of 178956970 pixels" in message and "Resize the image" in message
+    assert time.perf_counter() - start < 1
+
+
+# CSV files of published data sets
+
+
+HINT = "Give the folder."
+PLAIN = b"id,dx\n007,NA\n8,mel\n"
+
+
+def rows_of_table(path: Path, content: bytes) -> list[dict[str, str]]:
+    path.write_bytes(content)
+    return [dict(row) for row in read_table(path, ("id", "dx"), HINT)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN,
+        b"\xef\xbb\xbf" + PLAIN,
+        PLAIN.replace(b",", b";"),
+        PLAIN.replace(b",", b"\t"),
+        PLAIN.replace(b"\n", b"\r\n"),
+        PLAIN.replace(b"\n", b"\r"),
+        PLAIN.replace(b"8,mel", b' 8 ,"mel"'),
+        PLAIN.replace(b"\n8", b"\n\n\n8") + b"\n",
+        b'"id","dx"\n"007","NA"\n8,mel',
+    ],
+)
+def test_tables_that_say_the_same(content, tmp_path):
+    path = tmp_path / "t.csv"
+    assert rows_of_table(path, content) == [{"id": "007", "dx": "NA"}, {"id": "8", "dx": "mel"}]
+    source = TabularSource(str(path), "id", "dx", labels={"NA": "nevus", "mel": "melanoma"})
+    source.load()
+    assert [(Path(sample.images[0]).name, sample.label) for sample in source] == [("007", "NA"), ("8", "mel")]
+
+
+def test_quoted_newlines_and_delimiters_are_kept(tmp_path):
+    content = b'id,dx\r\n1,"a, ""b""\r\nc"\r\n2,d\r\n3\r\n'
+    path = tmp_path / "t.csv"
+    message = refusal(rows_of_table, path, content)
+    assert message == f"{path}, line 5: 1 values in place of 2. Correct or remove the row."
+    assert rows_of_table(path, content[:-3]) == [{"id": "1", "dx": 'a, "b"\r\nc'}, {"id": "2", "dx": "d"}]
+
+
+BROKEN = [
+    (b"id,dx\na,mel\nb,mel,too,many\n", ", line 3: 4 values in place of 2. Correct or remove the row."),
+    (b"id,dx\na,mel\nb\n", ", line 3: 1 values in place of 2. Correct or remove the row."),
+    (b"id,dx\na,mel\nb,m\xe9l\n", ", line 3: this is no UTF-8 text. Save the table as UTF-8."),
+    ("id,dx\na,mel\n".encode("utf-16"), ", line 1: this is no UTF-8 text. Save the table as UTF-8."),
+    (b'id,dx\na,mel\n"b,mel\nc,mel\n', ", line 3: the row that begins here cannot be read (unexpected end of data)."),
+    (b'id,dx\na,mel\n"b"c,mel\n', ", line 3: the row that begins here cannot be read (',' expected after '\"')."),
+    (b"id,dx,dx\na,b,c\n", ": the header has 'dx' more than once. Rename the columns."),
+    (b"id,disease\na,b\n", ": the column(s) 'dx' are missing; there are id, disease."),
+    (b"id,dx\n", ": the table has no rows."),
+    (b"", ": the column(s) 'id', 'dx' are missing; there are none."),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), BROKEN)
+def test_broken_tables_are_named_with_the_line(content, said, tmp_path):
+    path = tmp_path / "t.csv"
+    assert refusal(rows_of_table, path, content).startswith(f"{path}{said}")
+    assert refusal(TabularSource(str(path), "id", "dx").load).startswith(f"{path}{said}")
+
+
+def test_a_missing_table(tmp_path):
+    assert (
+        refusal(read_table, tmp_path / "none.csv", (), HINT) == f"{tmp_path / 'none.csv'}: the file is missing. {HINT}"
     )
-    assert "line 4" in message and "the label None is unknown" in message
 
 
-def test_ham10000_without_metadata_or_images(tmp_path):
-    assert f"there is neither {FOLDERS[0]}/ nor {FOLDERS[1]}/" in refusal(HAM10000(str(tmp_path)).load)
-    write_ham10000(tmp_path)
-    (tmp_path / "HAM10000_metadata.csv").unlink()
+def test_the_same_image_twice_in_a_published_table(tmp_path):
+    path = write_ham10000(tmp_path) / "HAM10000_metadata.csv"
+    path.write_text(path.read_text().replace("ISIC_0000001", "ISIC_0000000", 1))
     message = refusal(HAM10000(str(tmp_path)).load)
-    assert "HAM10000_metadata.csv: the metadata file is missing. Give `root` the folder" in message
+    assert (
+        message == f"{path}, line 3: the id 'ISIC_0000000' stands already in {path}, line 2. Correct or remove the row."
+    )
 
 
-def test_ham10000_unreadable_or_empty_metadata(tmp_path):
-    write_ham10000(tmp_path)
-    path = tmp_path / "HAM10000_metadata.csv"
-    path.write_bytes(b"PK\x03\x04\xff\xfe\x00\x81")
-    assert "the metadata cannot be read" in refusal(HAM10000(str(tmp_path)).load)
-    write_csv(path, HEADER, [])
-    assert "the metadata have no rows" in refusal(HAM10000(str(tmp_path)).load)
-
-
-# Tables
+# Tables of one's own
 
 
 def table(tmp_path: Path, rows: list[tuple[object, ...]], **options) -> TabularSource:
@@ -142,25 +305,73 @@ def table(tmp_path: Path, rows: list[tuple[object, ...]], **options) -> TabularS
 def test_table_unknown_label_with_and_without_a_map(tmp_path):
     rows = [("a.jpg", "melanoma", "x"), ("b.jpg", "mlanoma", "y")]
     message = refusal(table(tmp_path, rows).load)
-    assert "table.csv, row 2: the label 'mlanoma' is unknown. Known are actinic keratosis" in message
-    assert "map the label to a concept in `labels`" in message
+    assert "table.csv, line 3: the label 'mlanoma' is unknown. Did you mean melanoma" in message
+    assert "map the label to a condition in `labels`" in message
     message = refusal(table(tmp_path, rows, labels={"melanoma": "melanoma", "n": "nevus"}).load)
-    assert "row 2: the label 'mlanoma' is unknown. Known are melanoma, n." in message
+    assert "line 3: the label 'mlanoma' is unknown. Did you mean melanoma?" in message
+
+
+def test_table_label_map_with_an_unknown_condition(tmp_path):
+    rows = [("a.jpg", "m", "x")]
+    message = refusal(table(tmp_path, rows, labels={"m": ["melanoma", "no such thing"]}).load)
+    assert "line 2: the label 'm' is unknown" in message
+
+
+@pytest.mark.parametrize("kind", ["diagnosis", "vqa"])
+@pytest.mark.parametrize("label", ["", " ", None])
+def test_table_empty_label(label, kind, tmp_path):
+    rows = [{"file": "a.jpg", "dx": "nevus"}, {"file": "b.jpg", "dx": label}]
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    message = refusal(TabularSource(str(path), "file", "dx", kind=kind).load)
+    assert f"{path}, row 2: the column 'dx' is empty. Fill it in, or remove the row." in message
+
+
+def test_table_labels_that_are_no_numbers(tmp_path):
+    pyarrow.parquet.write_table(pa.table({"file": ["a", "b"], "dx": [1.0, float("nan")]}), tmp_path / "t.parquet")
+    message = refusal(TabularSource(str(tmp_path / "t.parquet"), "file", "dx", labels={"1": "nevus"}).load)
+    assert "t.parquet, row 2: the column 'dx' is empty" in message
 
 
 def test_table_missing_columns(tmp_path):
     message = refusal(table(tmp_path, [("a.jpg", "nevus", "x")], image_column="path", group_column="patient").load)
-    assert "the column(s) path, patient are missing; there are file, dx, name" in message and "`*_column`" in message
+    assert (
+        "the column(s) 'path', 'patient' are missing; there are file, dx, name" in message and "`*_column`" in message
+    )
 
 
-def test_table_ids_that_repeat(tmp_path):
-    rows = [("a.jpg", "nevus", "x"), ("b.jpg", "nevus", "x")]
-    assert "the ids in the column 'name' are not unique" in refusal(table(tmp_path, rows, id_column="name").load)
+@pytest.mark.parametrize(("names", "places"), [("xyx", (4, 2)), ("xy", (3, 3))])
+def test_table_ids_that_repeat_or_are_missing(names, places, tmp_path):
+    rows = [("a.jpg", "nevus", name.replace("y", "") if len(names) == 2 else name) for name in names]
+    message = refusal(table(tmp_path, rows, id_column="name").load)
+    again, first = places
+    assert f"table.csv, line {again}: the id in the column 'name' is empty, or stands already in {tmp_path}" in message
+    assert f"table.csv, line {first}. Choose another `id_column`" in message
 
 
 def test_table_row_without_an_image(tmp_path):
     rows = [("a.jpg", "nevus", "x"), ("", "nevus", "y")]
-    assert "row 2: the column 'file' names no image" in refusal(table(tmp_path, rows).load)
+    assert "line 3: the column 'file' names no image" in refusal(table(tmp_path, rows).load)
+
+
+def test_table_unknown_skin_type(tmp_path):
+    rows = [("a.jpg", "nevus", "III"), ("b.jpg", "nevus", "VII")]
+    message = refusal(table(tmp_path, rows, skin_type_column="name").load)
+    assert "line 3: the skin type 'VII' is none of 1, 2" in message
+
+
+def test_table_options_and_kind_go_together(tmp_path):
+    for options in ({"kind": "choice"}, {"options_column": "name"}):
+        with pytest.raises(DataError, match="`options_column` and `kind: choice` go together"):
+            table(tmp_path, [("a.jpg", "x", "x")], **options)
+
+
+def test_table_answer_that_is_no_option(tmp_path):
+    path = write_csv(
+        tmp_path / "t.csv", ("file", "a", "b", "right"), [("1.jpg", "x", "y", "A"), ("2.jpg", "x", "y", "z")]
+    )
+    source = TabularSource(str(path), "file", "right", kind="choice", options_column=["a", "b"])
+    assert "t.csv, line 3: 'z' is none of the options 'x', 'y'. Correct" in refusal(source.load)
 
 
 def test_table_missing_or_of_an_unknown_kind(tmp_path):
@@ -172,8 +383,6 @@ def test_table_missing_or_of_an_unknown_kind(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("ragged.csv", b"file,dx\na.jpg,nevus\nb.jpg,nevus,too,many\n", "Expected 2 fields in line 3, saw 4"),
-        ("binary.csv", b"PK\x03\x04\xff\xfe\x00\x81", "utf-8"),
         ("broken.jsonl", b'{"file": "a.jpg", "dx"\n', "JSON"),
         ("broken.parquet", b"PAR1 and then nothing", "arquet"),
     ],
@@ -185,14 +394,6 @@ def test_unreadable_tables(name, content, reason, tmp_path):
     assert (
         message.startswith(f"{path}: the table cannot be read as") and reason in message and "Save it again" in message
     )
-
-
-@pytest.mark.parametrize("content", ["", "file,dx\n"])
-def test_empty_tables(content, tmp_path):
-    path = tmp_path / "empty.csv"
-    path.write_text(content)
-    message = refusal(TabularSource(str(path), "file", "dx").load)
-    assert "empty.csv: the table" in message and ("has no rows" in message or "cannot be read" in message)
 
 
 # Images, through a data module

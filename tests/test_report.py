@@ -59,7 +59,7 @@ def difference(comparison, metric, run="after"):
 
 def all_resamples(values):
     """The mean in each of the n ** n resamples of n values: the distribution that a bootstrap approaches."""
-    return np.array([np.mean(drawn) for drawn in itertools.product(values, repeat=len(values))])
+    return np.array(list(itertools.product(values, repeat=len(values)))).mean(axis=1)
 
 
 def test_a_difference_by_hand_and_by_all_resamples(tested):
@@ -300,12 +300,11 @@ def test_runs_are_called_by_what_tells_them_apart(tmp_path):
 
 
 FILES = {METRICS, PREDICTIONS, CONFUSION}
-UNTOUCHED = "--model.init_args.backbone.init_args.lora=null"
 
 
 def test_an_untouched_base_model(lab, tmp_path):
     """Two samples a question; the columns' means are the metrics."""
-    lab.run("test", "SFTModule", tmp_path, UNTOUCHED, "--model.init_args.eval_samples=2")
+    lab.run("test", "SFTModule", tmp_path, "--model.init_args.eval_samples=2")
     assert {path.name for path in tmp_path.iterdir()} == FILES
     metrics = json.loads((tmp_path / METRICS).read_text(), parse_constant=pytest.fail)
     rows = pq.read_table(tmp_path / PREDICTIONS).to_pylist()
@@ -320,17 +319,18 @@ def test_an_untouched_base_model(lab, tmp_path):
 
 
 @pytest.mark.slow
-def test_checkpoint_adapter_and_base_model_side_by_side(lab, tmp_path, capsys):
-    """An adapter directory is the checkpoint that it was saved with; the base model differs from both."""
+def test_checkpoint_adapter_and_base_model_side_by_side(lab, tmp_path):
+    """An adapter directory is the checkpoint it was saved with; without either the base model is judged, untouched."""
+    (tmp_path / "bare.yaml").write_text("model: {init_args: {backbone: {init_args: {lora: null}}}}\n")
+    adapter = f"--model.init_args.backbone.init_args.adapter_path={tmp_path / 'run' / 'adapter'}"
     lab.run("fit", "SFTModule", tmp_path / "run", "--trainer.max_steps=2")
     lab.run("test", "SFTModule", tmp_path / "run", "--ckpt_path=last")
-    adapter = f"--model.init_args.backbone.init_args.adapter_path={tmp_path / 'run' / 'adapter'}"
     lab.run("test", "GRPOModule", tmp_path / "adapter", adapter)
-    lab.run("test", "SFTModule", tmp_path / "base", UNTOUCHED)
-    assert all(FILES <= {path.name for path in (tmp_path / name).iterdir()} for name in ("run", "adapter", "base"))
-    capsys.readouterr()
-    main(["compare", *(str(tmp_path / name) for name in ("run", "adapter", "base")), "--out", str(tmp_path / "c.json")])
-    found = json.loads((tmp_path / "c.json").read_text())
-    rewards = {each["run"]: each for each in found["differences"] if each["metric"] == "reward/letters"}
-    assert rewards["adapter"]["difference"] == 0 and rewards["adapter"]["p"] == 1
-    assert rewards["base"]["difference"] != 0 and rewards["base"]["n"] == found["samples"] == 14
+    lab.run("test", "SFTModule", tmp_path / "base")
+    lab.run("test", "SFTModule", tmp_path / "bare", f"--config={tmp_path / 'bare.yaml'}")
+    directories = [tmp_path / name for name in ("run", "adapter", "base", "bare")]
+    assert all(FILES <= {path.name for path in directory.iterdir()} for directory in directories)
+    run, adapter, base, bare = (read_run(directory, directory.name) for directory in directories)
+    assert run.rows == adapter.rows and base.rows == bare.rows
+    found = difference(compare([run, base]), "reward/letters", "base")
+    assert found.n == 14 and found.difference != 0

@@ -28,6 +28,12 @@ def test_photographs_of_a_series_stay_together(root):
     assert groups["cherry-angioma-3 (1)"] == "dermnet:cherry-angioma" and groups["07Acne081101"] == "dermnet:07acne"
 
 
+def test_other_files_are_no_photographs(root):
+    (root / "train" / "Vascular Tumors" / "Thumbs.db").write_bytes(b"")
+    (root / "train" / "readme.txt").write_text("photographs")
+    assert len(loaded(root)) == 8
+
+
 def test_parts(root):
     train, test, both = (loaded(root, part=part) for part in ("train", "test", None))
     assert [len(train), len(test)] == [6, 2]

@@ -87,7 +87,7 @@ def test_csv_values_stay_text(tmp_path):
     assert source[2].synonyms == () and source[2].findings == {}
 
 
-def test_json_lines_hold_several_images_and_labels_of_the_atlas(tmp_path):
+def test_json_lines_hold_several_images_and_labels_of_the_ontology(tmp_path):
     source = json_table(tmp_path)
     source.load()
     assert source[0].images == tuple(str(tmp_path / "images" / name) for name in ("a.jpg", "sub/b.jpg"))

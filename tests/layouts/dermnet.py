@@ -1,4 +1,4 @@
-"""DermNet-style class folders in small: series in both parts, names with dates, a file that is no photograph."""
+"""DermNet-style class folders in small: series in both parts, names with dates, an empty folder."""
 
 from __future__ import annotations
 
@@ -24,5 +24,4 @@ def write(root: Path) -> DermNet:
     for number, file in enumerate(IMAGES):
         write_jpeg(root / file, number)
     (root / "train" / "Urticaria Hives").mkdir()
-    (root / "train" / "Vascular Tumors" / "Thumbs.db").write_bytes(b"")
     return DermNet(str(root))

@@ -22,7 +22,7 @@ from dermiq.datamodules.phantom.canvas import (
 )
 from dermiq.datamodules.phantom.features import DEPOSITS, add_structure, add_surface
 from dermiq.datamodules.phantom.shape import Shape, shape
-from dermiq.datamodules.phantom.textures import Plane, clouds, piece, smoothstep
+from dermiq.datamodules.phantom.textures import Plane, clouds, smoothstep
 
 # Opacity, and the factors by which a pigment changes the skin's red, green and blue: on the fairest skin, and on the
 # darkest, where blood does not look red but violet to brown (Taylor and Kelly, "Dermatology for Skin of Color", 2016).

@@ -17,7 +17,7 @@ from dermiq.schema import DataError, Sample
 MAX_PIXELS = 50_000_000
 MAX_ASPECT = 200  # the processors of Qwen's models refuse more
 # What photographs come as. Others hide a picture of another size behind their header (ICO), or start programs (EPS).
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM")
 
 
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None) -> Image.Image:
