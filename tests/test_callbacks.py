@@ -76,7 +76,7 @@ def test_rows_are_written_as_batches_finish(tmp_path):
     """An interrupted run keeps what it has, and a new one begins anew."""
 
     class Alone:
-        default_root_dir, world_size = str(tmp_path / "run"), 1
+        default_root_dir, world_size, global_rank = str(tmp_path / "run"), 1, 0
 
     writer = WritePredictions()
     for _ in range(2):

@@ -130,7 +130,8 @@ def test_labels_are_those_of_the_card_and_no_others(source, monkeypatch):
     assert {sample.label for sample in source} <= set(source.card.labels)
     for sample in source:
         if sample.asks_diagnosis:
-            assert sample.target and (sample.concepts or not sample.synonyms)
+            meaning = source.card.labels[sample.label]
+            assert (sample.target, sample.concepts) == (meaning.target, meaning.concepts)
     record = replace(next(iter(source.records())), label="no such label")
     monkeypatch.setattr(source, "records", lambda: [record])
     source._records = []

@@ -18,7 +18,7 @@ from dermiq.datamodules.splits import split_by_group
 from dermiq.prompts import gold_completion, parse
 from small_data import write_csv, write_ham10000, write_jpeg
 
-LABELS = {"m": "Melanoma", "n": "nevus", "w": "plantar wart"}
+LABELS = {"m": "Melanoma", "n": "nevus", "w": "Trichoepithelioma"}
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_csv_values_stay_text(tmp_path):
     assert [sample.question for sample in source] == ["NA", "What is it?", ""]
     assert [sample.group for sample in source] == ["007", "007.jpg", "8"]
     assert [sample.id for sample in source] == ["table-1", "table-2", "table-3"]
-    assert [sample.target for sample in source] == ["melanoma", "melanocytic nevus", "plantar wart"]
+    assert [sample.target for sample in source] == ["melanoma", "melanocytic nevus", "trichoepithelioma"]
     assert source[0].label == "m" and source[0].synonyms and source[0].findings
     assert source[2].synonyms == () and source[2].findings == {}
 
@@ -101,6 +101,7 @@ def test_samples_of_one_image_are_a_group(tmp_path):
     assert source[1].licence == "CC0"
 
 
+@pytest.mark.slow
 def test_a_table_of_100000_rows_starts_in_seconds(tmp_path):
     rows = [(f"{i}.jpg", "melanoma", f"p{i // 3}") for i in range(100_000)]
     path = write_csv(tmp_path / "large.csv", ("file", "dx", "patient"), rows)

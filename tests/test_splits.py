@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from collections import Counter
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from dermiq.datamodules.splits import limit_by_group, split_by_group
-from dermiq.schema import DataError
+from dermiq.datamodules.sources import HAM10000, Source, Together
+from dermiq.datamodules.splits import limit_by_group, parts_of, split_by_group
+from dermiq.datamodules.splits.__main__ import main, make_split
+from dermiq.datamodules.splits.clusters import Tie, group_tie, union
+from dermiq.datamodules.splits.duplicates import listed_tie
+from dermiq.datamodules.splits.leaks import leaks_by_cause, random_leak
+from dermiq.datamodules.splits.perceptual import close_pairs, likeness
+from dermiq.schema import DataError, Sample
+from small_data import write_csv, write_ham10000
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -112,3 +123,270 @@ def test_limit_keeps_the_proportions():
 def test_a_limit_that_nothing_fits_is_refused():
     with pytest.raises(DataError, match=r"a limit of 1 sample\(s\) leaves nothing"):
         limit_by_group(["a", "a"], ["nv", "nv"], 1, 0)
+
+
+@given(tables)
+def test_what_stands_within_a_label_is_shared_out_too(table):
+    groups, labels = zip(*table, strict=True)
+    within = [f"tone-{int(group.rsplit('-', 1)[1]) % 3}" for group in groups]
+    splits = split_by_group(groups, labels, FRACTIONS, 1, within)
+    assert {labels[i] for i in splits["test"]} == {labels[i] for i in splits["val"]} == set(labels)
+    kinds = list(zip(labels, within, strict=True))
+    largest = max(Counter(groups).values())
+    for name, chosen in splits.items():
+        for kind, count in Counter(kinds).items():
+            assert abs(sum(kinds[i] == kind for i in chosen) - FRACTIONS[name] * count) <= 4 * largest
+
+
+def test_skin_types_reach_every_split_where_chance_would_miss_them():
+    labels, within = ["nv"] * 400, ["VI"] * 20 + ["II"] * 380
+    splits = split_by_group([str(i) for i in range(400)], labels, FRACTIONS, 0, within)
+    assert {name: sum(i < 20 for i in chosen) for name, chosen in splits.items()} == {"train": 16, "val": 2, "test": 2}
+
+
+# Clusters
+
+
+def naive_clusters(length, ties):
+    """Clusters by walking from sample to sample."""
+    owners = [{key: {s for s, k in tie if k == key} for _, key in tie} for tie in ties]
+    found = list(range(length))
+    for start in range(length):
+        reached, edge = {start}, [start]
+        while edge:
+            sample = edge.pop()
+            for tie, holders in zip(ties, owners, strict=True):
+                for s, key in tie:
+                    edge += [other for other in holders[key] - reached if s == sample]
+                    reached |= holders[key] if s == sample else set()
+        found[start] = min(reached)
+    return found
+
+
+ties = st.lists(st.lists(st.tuples(st.integers(0, 14), st.integers(0, 9)), max_size=12), max_size=3)
+
+
+@given(ties)
+def test_union_reaches_all_that_is_tied(entries):
+    made = union(15, [Tie(*(np.array([entry[i] for entry in tie], np.int64) for i in (0, 1))) for tie in entries])
+    assert made.tolist() == naive_clusters(15, entries)
+
+
+def test_union_of_a_long_chain():
+    order = np.random.default_rng(0).permutation(5000)
+    chain = Tie(np.repeat(order, 2)[1:-1], np.repeat(np.arange(4999), 2))
+    assert set(union(5000, [chain]).tolist()) == {0}
+
+
+class Rows(Source):
+    """Samples of which groups and links are given; images are drawn from a seed."""
+
+    def __init__(self, rows: list[dict]) -> None:
+        self.rows = rows
+
+    def load(self) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(images=("a.png",), label="nv", **{"target": "nevus", "dataset": "one"} | self.rows[index])
+
+    def image(self, reference: str) -> Image.Image:
+        raise DataError("a.png: the image is missing.")
+
+
+def rows(count: int, dataset: str, links=lambda i: ()) -> list[dict]:
+    targets = ("nevus", "melanoma")
+    return [
+        {"id": f"{i}", "group": f"{dataset}:{i}", "target": targets[i % 2], "dataset": dataset, "links": links(i)}
+        for i in range(count)
+    ]
+
+
+def both(reverse: bool = False) -> Together:
+    """Two data sets: samples 2i and 2i + 1 of the first are one lesion by links, and sample i of the second, too."""
+    first = rows(60, "one", lambda i: (f"lesion:{i // 2}", f"isic:{i}"))
+    second = rows(30, "two", lambda i: (f"isic:{2 * i}",))
+    return Together([Rows(second[::-1]), Rows(first[::-1])] if reverse else [Rows(first), Rows(second)])
+
+
+def split_file(path, reverse=False, **options):
+    make_split(both(reverse).sources, path, **options)
+    return path
+
+
+def test_links_tie_samples_across_data_sets_whatever_their_order(tmp_path):
+    path = split_file(tmp_path / "split.parquet")
+    table = pq.read_table(path)
+    assert table.column_names == ["dataset", "id", "group", "split"] and table.num_rows == 90
+    clusters: dict[str, set] = {}
+    for row in table.to_pylist():
+        lesion = int(row["id"]) // (2 if row["dataset"] == "one" else 1)
+        assert row["group"] == min(f"one:{2 * lesion}", f"one:{2 * lesion + 1}")
+        clusters.setdefault(row["group"], set()).add(row["split"])
+    assert len(clusters) == 30 and all(len(splits) == 1 for splits in clusters.values())
+    assert split_file(tmp_path / "again.parquet", reverse=True).read_bytes() == path.read_bytes()
+    settings = json.loads(table.schema.metadata[b"dermiq.splits"])
+    assert (
+        settings["leaks"]["group"]["mean"] == 0 < settings["leaks"]["links"]["mean"] == settings["leaks"]["all"]["mean"]
+    )
+
+
+def test_a_random_split_leaks_what_theory_says():
+    # Of pairs, a test sample's companion is in train with probability 800 / 999.
+    leak = random_leak(np.repeat(np.arange(500), 2), 0.8, 0.2)
+    assert abs(leak.mean - 800 / 999) < 4 * leak.sd / 20**0.5 and 0 < leak.sd < 0.05
+    assert random_leak(np.arange(1000), 0.8, 0.2) == (0.0, 0.0)
+
+
+# Lists of duplicates
+
+
+@pytest.mark.parametrize(
+    ("header", "listed"),
+    [
+        (
+            ("similarity", "from_img", "to_img"),
+            [(0.98, "3.jpg", "5.JPG"), (0.98, "7.jpg", "absent.jpg"), (0.9, "absent.jpg", "9.jpg")],
+        ),
+        (("image", "cluster"), [("one:3", "a"), ("7", "b"), ("5", "a"), ("9", "b")]),
+        (("first", "second", "third"), [("isic:3", "5", ""), ("isic:7", "", "one:9")]),
+    ],
+)
+def test_lists_of_duplicates(header, listed, tmp_path):
+    outlines = Rows(rows(20, "one", lambda i: (f"isic:{i}",))).outline()
+    path = str(write_csv(tmp_path / "list.csv", header, listed))
+    clusters = union(20, [listed_tie([path], outlines)])
+    assert clusters[5] == clusters[3] == 3 and clusters[9] == clusters[7] == 7
+    assert len(set(clusters.tolist())) == 18
+
+
+def test_a_list_that_names_nothing_is_refused(tmp_path):
+    path = str(write_csv(tmp_path / "list.csv", ("a", "b"), [("3", "x"), ("y", "z")]))
+    with pytest.raises(DataError, match=r"list.csv: no row names two samples of these sources"):
+        listed_tie([path], Rows(rows(20, "one")).outline())
+
+
+# Images that look alike
+
+
+@pytest.mark.parametrize("distance", [0, 5, 32, 64])
+def test_close_pairs_are_those_of_a_comparison_of_all(distance):
+    chance = np.random.default_rng(distance)
+    bits = chance.integers(0, 2, (300, 256), dtype=np.uint8)
+    for copy in range(150, 300):  # near ones, up to twice as far
+        flipped = chance.choice(256, chance.integers(0, 2 * distance + 2), replace=False)
+        bits[copy] = bits[copy - 150]
+        bits[copy, flipped] ^= 1
+    hashes = np.unique(np.packbits(bits, axis=1).view(np.uint64), axis=0)
+    apart = np.bitwise_count(hashes[:, None] ^ hashes[None]).sum(axis=2)
+    expected = np.argwhere(np.triu(apart <= distance, 1))
+    assert len(expected) or distance == 0
+    assert close_pairs(hashes, distance).tolist() == expected.tolist()
+
+
+def test_a_photograph_is_found_again_smaller_and_compressed(tmp_path):
+    root = write_ham10000(tmp_path, lesions_per_diagnosis=1)
+    photographs = sorted(root.glob("*/*.jpg"))
+    with Image.open(photographs[0]) as image:
+        image.resize((80, 60)).save(photographs[9], quality=60)
+    photographs[12].write_bytes(b"no image")
+    source = HAM10000(str(root))
+    source.load()
+    tie, images, unreadable = likeness([source], 32, processes=2)
+    clusters = union(14, [tie])
+    ids = [sample.id for sample in source]
+    copy, original = (ids.index(path.stem) for path in (photographs[9], photographs[0]))
+    assert clusters[copy] == clusters[original] and len(set(clusters.tolist())) == 13
+    assert images == 14 and len(unreadable) == 1 and str(photographs[12]) in unreadable[0]
+    with pytest.raises(DataError, match="`perceptual_distance` is 65, of 256 bits"):
+        likeness([source], 65)
+
+
+# The command and its file
+
+
+def test_the_command(tmp_path, capsys):
+    root = write_ham10000(tmp_path / "ham", lesions_per_diagnosis=4)
+    config = tmp_path / "splits.yaml"
+    source = {"class_path": "dermiq.datamodules.sources.HAM10000", "init_args": {"root": str(root)}}
+    config.write_text(json.dumps({"sources": [source], "fractions": {"train": 0.5, "test": 0.5}, "seed": 3}))
+    path = tmp_path / "made" / "split.parquet"
+    assert main(["--config", str(config), "--out", str(path), "--seed=4", "--perceptual_distance=8"]) == 0
+    said = capsys.readouterr().out
+    assert "56 samples in 28 clusters" in said and "perceptual hash" in said and f"Wrote {path}." in said
+    settings = json.loads(pq.read_schema(path).metadata[b"dermiq.splits"])
+    assert settings["seed"] == 4 and settings["sources"][0]["init_args"]["root"] == str(root)
+    assert main(["--config", str(config), "--out", str(path), '--fractions={"train": 1.0}']) == 2
+    assert "at least two shares" in capsys.readouterr().err
+
+
+def test_samples_that_a_split_file_does_not_name_are_an_error(tmp_path):
+    path = split_file(tmp_path / "split.parquet")
+    with pytest.raises(DataError) as caught:
+        parts_of(path, Rows(rows(63, "one")).outline())
+    assert "does not name 3 of 63 samples: '60' of one, '61' of one, '62' of one." in str(caught.value)
+    assert f"python -m dermiq.datamodules.splits --config splits.yaml --out {path}" in str(caught.value)
+
+
+def test_a_split_file_older_than_its_sources_is_an_error(tmp_path):
+    make_split([Rows(rows(60, "one"))], tmp_path / "split.parquet")
+    tied = Rows(rows(60, "one", lambda i: (f"lesion:{i // 30}",))).outline()
+    with pytest.raises(DataError, match="puts samples of the link 'lesion:0' into both"):
+        parts_of(tmp_path / "split.parquet", tied)
+
+
+def test_what_is_no_split_file_is_refused(tmp_path):
+    outlines = Rows(rows(3, "one")).outline()
+    with pytest.raises(DataError, match=r"absent.parquet: the split file is missing. Make it: python -m"):
+        parts_of(tmp_path / "absent.parquet", outlines)
+    (tmp_path / "text.parquet").write_text("train")
+    with pytest.raises(DataError, match=r"text.parquet: the split file cannot be read"):
+        parts_of(tmp_path / "text.parquet", outlines)
+    pq.write_table(outlines.table, tmp_path / "other.parquet")
+    with pytest.raises(DataError, match=r"other.parquet: no split file, it lacks the column\(s\) split"):
+        parts_of(tmp_path / "other.parquet", outlines)
+
+
+def test_ids_that_stand_twice_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"3 id\(s\) stand twice in the data set 'one', '0' among them"):
+        make_split([Rows(rows(30, "one")), Rows(rows(3, "one"))], tmp_path / "split.parquet")
+    assert not list(tmp_path.iterdir())
+
+
+# Real data
+
+
+@pytest.fixture
+def metadata(data_root, tmp_path) -> HAM10000:
+    """HAM10000 whole, without its photographs."""
+    (tmp_path / "HAM10000_images_part_1").mkdir()
+    shutil.copy(data_root / "ham10000_metadata_full" / "HAM10000_metadata.csv", tmp_path)
+    return HAM10000(str(tmp_path))
+
+
+def test_a_random_split_of_the_real_metadata_leaks_as_published(metadata):
+    metadata.load()
+    outlines = metadata.outline()
+    leaks = leaks_by_cause(len(outlines), {"group": group_tie(outlines)}, {"train": 0.8, "test": 0.2})
+    assert len(outlines) == 10_015
+    assert abs(leaks["group"].mean - 0.384) < 4 * 0.010 / 20**0.5  # the reference: 38.4 %, sd 1.0 of 20 seeds
+    assert 0.005 < leaks["group"].sd < 0.02
+
+
+@pytest.mark.slow
+def test_what_looks_alike_among_real_photographs_is_one_lesion(data_root):
+    source = HAM10000(str(data_root / "ham10000"))
+    source.load()
+    clusters = union(len(source), [likeness([source], 32).tie])
+    lesions: dict[int, set[str]] = {}
+    names: dict[int, set[str]] = {}
+    for cluster, sample in zip(clusters.tolist(), source, strict=True):
+        lesions.setdefault(cluster, set()).add(sample.group)
+        names.setdefault(cluster, set()).add(sample.id)
+    wrong = [names[cluster] for cluster, groups in lesions.items() if len(groups) > 1]
+    # A pair that Abhishek et al., Scientific Data 12 (2025), list as one lesion under two names.
+    assert wrong == [{"ISIC_0025226", "ISIC_0030074"}]
+    assert sum(len(held) > 1 for held in names.values()) > 50

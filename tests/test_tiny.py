@@ -140,6 +140,7 @@ def test_retraining_is_reproducible(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(recipe, "BATCH", 4)
     monkeypatch.setattr(recipe, "PERCEPTION_STEPS", 2)
     monkeypatch.setattr(recipe, "CAPTION_STEPS", 2)
+    monkeypatch.setattr(recipe, "READINGS", 4)
     written = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         main(["--out", str(tmp_path / name), "--retrain", "--seed", str(seed)])

@@ -35,7 +35,7 @@ def summarise(rows: Sequence[Row], detailed: bool = False) -> dict[str, float]:
     found: dict[str, float] = {}
     for kind in dict.fromkeys(row["kind"] for row in rows):
         of_kind = [row for row in rows if row["kind"] == kind]
-        measures = _measures(kind, of_kind)
+        measures = measures_of(kind, of_kind)
         if detailed:
             measures |= {} if kind == CONVERSATION else _slices(of_kind)
             values = estimates(measures, [row["group"] for row in of_kind])
@@ -73,7 +73,8 @@ def _class(row: Row, named: str, owners: dict[tuple[str, str], tuple[int, str]])
     return name if nearest == row["target"] else nearest  # judged wrong, it stays wrong
 
 
-def _measures(kind: str, rows: Sequence[Row]) -> dict[str, Measure]:
+def measures_of(kind: str, rows: Sequence[Row]) -> dict[str, Measure]:
+    """What has an interval, of rows of one kind, by name without the kind; what applies to no row is left out."""
     measures: dict[str, Measure] = {}
     if kind != CONVERSATION:
         measures = _accuracies(kind, rows, "named")

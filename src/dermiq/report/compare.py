@@ -9,7 +9,7 @@ import numpy as np
 
 from dermiq.metrics.bootstrap import Array, interval, p_value, resampled_sums
 from dermiq.metrics.measures import LEAST, Measure, by_group, mean, worst_group_gap
-from dermiq.metrics.summary import DIAGNOSIS, _measures
+from dermiq.metrics.summary import DIAGNOSIS, measures_of
 from dermiq.report.runs import Row, TestedRun, common_samples
 
 RESAMPLES = 10_000
@@ -166,7 +166,7 @@ def _differences(runs: Sequence[TestedRun], kind: str) -> list[Difference]:
 
 def _pairs(kind: str, first: Sequence[Row], other: Sequence[Row]) -> dict[str, tuple[Measure, Measure]]:
     """Metrics of two runs by name: those of `dermiq.metrics`, and means of columns over the rows that both have."""
-    one, two = (_measures(kind, [_as_judged(row) for row in rows]) for rows in (first, other))
+    one, two = (measures_of(kind, [_as_judged(row) for row in rows]) for rows in (first, other))
     pairs = {name: (measure, two[name]) for name, measure in one.items() if name in two}
     for column in sorted(first[0].keys() & other[0].keys() - pairs.keys() - _NO_MEASURES):
         values = [(before[column], after[column]) for before, after in zip(first, other, strict=True)]

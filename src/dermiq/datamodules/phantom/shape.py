@@ -50,7 +50,8 @@ class Shape:
 
     def cut(self, tile: Plane, rng: np.random.Generator) -> Plane:
         """A piece of a tile as large as the rectangle."""
-        return piece(tile, *self.depth.shape, rng)
+        height, width = self.depth.shape
+        return piece(tile, height, width, rng)
 
     def shifted(self, down: int, right: int) -> Plane:
         """The map of depth, moved by some pixels; what comes in from outside is deep outside."""

@@ -243,7 +243,7 @@ def _pick(shares: Mapping[str, float], rng: np.random.Generator) -> str:
         left -= share
         if left < 0.0:
             return key
-    return next(key for key in reversed(shares) if shares[key])  # rounding left a rest
+    return max(shares, key=shares.__getitem__)  # where rounding left a rest
 
 
 def _chosen(conditions: list[str] | None) -> tuple[str, ...]:

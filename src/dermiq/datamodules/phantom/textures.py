@@ -125,8 +125,10 @@ def _rosettes(size: int) -> Plane:
 
 def _flakes(size: int) -> Plane:
     """Plates of scale, thinner in places, some of them shed."""
-    plates = 1.0 - _edges(0.14, 0.95, 0.14, 0.0)(size)
-    return plates * smoothstep(clouds(size, 9), -0.6, 0.0) * np.clip(0.85 + 0.15 * clouds(size, 28), 0.0, 1.0)
+    plates: Plane = 1.0 - _edges(0.14, 0.95, 0.14, 0.0)(size)
+    plates *= smoothstep(clouds(size, 9), -0.6, 0.0)
+    plates *= np.clip(0.85 + 0.15 * clouds(size, 28), 0.0, 1.0)
+    return plates
 
 
 def _vessels(size: int) -> Plane:

@@ -9,7 +9,7 @@ otherwise. Citation: C. Hernandez-Perez et al., "BCN20000: Dermoscopic lesions i
 
 Older exports name the condition in `diagnosis`, newer ones in `diagnosis_3`, or, of vascular lesions, in `diagnosis_2`
 alone. Images without any are left out. The group is the patient or else the lesion, where the export knows them, else
-the image. Most of the images are in ISIC 2019 too, with the same ids.
+the image. Many of the images are in ISIC 2019 too, with the same ids.
 """
 
 from __future__ import annotations

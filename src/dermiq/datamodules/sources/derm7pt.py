@@ -13,8 +13,9 @@ cell carcinoma 42, dermal nevus 33, vascular lesion 29, blue nevus 28, lentigo 2
 
 The official split (413, 203 and 395 cases) is given by positions of rows, from 0, which are the ids here. Paths differ
 from the files' in upper and lower case. There are no patients: cases that share a photograph are tied, and nine have
-the same photograph as clinical and dermoscopic one. The checklist contradicts itself in many cases.
-Cases labelled `miscellaneous` have no diagnosis and are left out.
+the same photograph as clinical and dermoscopic one. The same answers to the checklist often stand beside different
+diagnoses (16.4 % of all sets of answers, 30.3 % of the images; Consistent-Derm7pt). Cases labelled
+`miscellaneous` have no diagnosis and are left out.
 """
 
 from __future__ import annotations

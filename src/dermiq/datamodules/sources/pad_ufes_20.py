@@ -9,8 +9,8 @@ dataset composed of patient data and clinical images collected from smartphones"
 Labels of the 2,298 images of 1,641 lesions of 1,373 patients: BCC 845, ACK 730, NEV 244, SEK 235, SCC 192 (Bowen's
 disease among them), MEL 52. 58.4 % are proven by biopsy, among them all cancers.
 
-The skin type stands in a column spelt `fitspatrick`, as a number such as 3.0, blank for about a third. Unpacked
-archives may hold each folder in one of the same name. The group is the patient.
+The skin type stands in a column spelt `fitspatrick`, as a number such as 3.0, or is blank. Unpacked archives
+may hold each folder in one of the same name. The group is the patient.
 """
 
 from __future__ import annotations

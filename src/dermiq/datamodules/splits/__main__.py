@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +40,7 @@ def make_split(
     duplicates: list[str] | None = None,
     perceptual_distance: int | None = None,
     processes: int | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Split data sets so that what belongs together stays together, and report what a random split would have leaked.
 
@@ -53,6 +55,7 @@ def make_split(
         duplicates: CSV files with the ids of duplicates in each row, or with one id and a column ``cluster``.
         perceptual_distance: link images whose hashes differ in at most so many of 256 bits; none: do not open images.
         processes: to hash images in; none: one per processor.
+        settings: what to keep in the metadata of the file beside what would have leaked.
 
     Raises:
         DataError: if a source or a list cannot be used, or a split stays empty.
@@ -71,15 +74,8 @@ def make_split(
     within = joined(outlines, ("skin_type", "dataset"))
     splits = split_by_group(groups, outlines.texts("target"), fractions, seed, within)
     leaks = leaks_by_cause(len(outlines), causes, fractions)
-    settings = {
-        "fractions": fractions,
-        "seed": seed,
-        "duplicates": duplicates,
-        "perceptual_distance": perceptual_distance,
-        "sources": [type(source).__name__ for source in sources],
-        "leaks": {cause: leak._asdict() for cause, leak in leaks.items()},
-    }
-    write_split(out, outlines, groups, splits, settings)
+    kept = {**(settings or {}), "leaks": {cause: leak._asdict() for cause, leak in leaks.items()}}
+    write_split(out, outlines, groups, splits, kept)
     _report(outlines, len(pc.unique(groups)), splits, leaks)
 
 
@@ -96,7 +92,8 @@ def _likeness(sources: Sequence[Source], distance: int, processes: int | None) -
 def _report(outlines: Outlines, clusters: int, splits: Mapping[str, Numbers], leaks: Mapping[str, Leak]) -> None:
     """Print what the splits hold, and what a random split would have leaked."""
     console = Console(highlight=False)
-    table = Table(title=f"{len(outlines):,} samples in {clusters:,} clusters")
+    console.print(f"{len(outlines):,} samples in {clusters:,} clusters:")
+    table = Table()
     for heading in ("split", "samples", "share", "targets", "skin types known"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for name, chosen in splits.items():
@@ -106,7 +103,8 @@ def _report(outlines: Outlines, clusters: int, splits: Mapping[str, Numbers], le
         table.add_row(name, f"{len(part):,}", f"{len(part) / len(outlines):.1%}", f"{targets:,}", f"{known:,}")
     console.print(table)
     learned, *_, tested = splits
-    table = Table(title=f"{tested} samples with a companion in {learned}, had single samples been split at random")
+    console.print(f"A random split of single samples would leak. Share of {tested} with a companion in {learned}:")
+    table = Table()
     for heading in ("tied by", "mean", f"sd of {SEEDS} seeds"):
         table.add_column(heading, justify="left" if heading == "tied by" else "right")
     for cause, leak in leaks.items():
@@ -118,7 +116,7 @@ def parser() -> ArgumentParser:
     """The command line."""
     top = ArgumentParser(prog="python -m dermiq.datamodules.splits", description=__doc__)
     top.add_argument("--config", action="config", help="YAML file with any of the options below")
-    top.add_function_arguments(make_split, fail_untyped=True)
+    top.add_function_arguments(make_split, skip={"settings"}, fail_untyped=True)
     return top
 
 
@@ -127,10 +125,11 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser()
     options = commands.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    ready: Namespace = commands.instantiate_classes(options)
+    settings = yaml.safe_load(commands.dump(options))
+    ready: Namespace = commands.instantiate(options)
     given: dict[str, Any] = {name: value for name, value in vars(ready).items() if name != "config"}
     try:
-        make_split(**given)
+        make_split(**given, settings=settings)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
