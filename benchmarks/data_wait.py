@@ -42,7 +42,8 @@ def waits(config: str, workers: int, steps: int, more: list[str]) -> dict[str, f
         assert isinstance(profiler, SimpleProfiler)
         first, *fetches = profiler.recorded_durations[FETCH]
         wait, step = sum(fetches) / len(fetches), median(profiler.recorded_durations[STEP])
-    return {"first_s": first, "wait_s": wait, "step_s": step, "share": wait / (wait + step)}
+    found = {"first_s": first, "wait_s": wait, "step_s": step, "share": wait / (wait + step)}
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def main() -> None:
@@ -60,7 +61,9 @@ def main() -> None:
     ]
     result = {
         "steps": options.steps,
-        "rows": [{key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} for row in rows],
+        "rows": [
+            {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} for row in rows
+        ],
         "cores": len(os.sched_getaffinity(0)),
         "torch": torch.__version__,
         "machine": platform.machine(),

@@ -98,7 +98,7 @@ def test_several_turns_with_several_images(folder):
     assert [Path(name).name for name in sample.images] == ["a.jpg", "b.jpg", "a.jpg"]
     assert (sample.id, sample.group, sample.label, sample.target) == ("7", "p1", "Naevus", "melanocytic nevus")
     assert "mole" in " ".join(sample.synonyms)
-    assert source.outline() == [outline_of(sample)]
+    assert list(source.outline()) == [outline_of(sample)]
     said = sum(map(len, ("Be brief.", "<image>First.", "A mole.", "And this?<image><image>", "Warts.")))
     assert source.outline()[0].length == said + 3000
 
@@ -263,7 +263,7 @@ def test_a_missing_image_stops_or_is_left_out(folder, family_dir):
         ConversationDataModule(model_id, {"train": source}).setup("fit")
     data = ConversationDataModule(model_id, {"train": source}, on_bad_image="skip")
     data.setup("fit")
-    assert data.splits["train"].indices == [0, 2] and "talks-2" in data.left_out[0]
+    assert list(data.splits["train"].indices) == [0, 2] and "talks-2" in data.left_out[0]
     (folder / "b.jpg").write_text("no image")
     (batch,) = list(data.train_collate()([item]) for item in [data.splits["train"][1]])
     assert not batch["samples"] and "cannot be read" in batch["skipped"][0]

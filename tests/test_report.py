@@ -74,6 +74,20 @@ def test_a_difference_by_hand_and_by_all_resamples(tested):
     assert 0 < p < 0.5 and found.p == pytest.approx(p, abs=0.02) and found.p_holm == found.p
 
 
+def test_an_interval_is_that_of_scipy(tested):
+    bootstrap = pytest.importorskip("scipy.stats", reason="scipy comes with scikit-learn").bootstrap
+    rng = np.random.default_rng(1)
+    one = rng.normal(size=60)
+    other = one + rng.normal(0.3, 1, size=60)
+    runs = [
+        tested(name, answers([1] * 60, height=list(values))) for name, values in (("before", one), ("after", other))
+    ]
+    found = difference(compare(runs), "height")
+    theirs = bootstrap((other - one,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(2))
+    assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.02)
+    assert found.p == pytest.approx(2 * np.mean(theirs.bootstrap_distribution <= 0), abs=0.01)
+
+
 def test_whole_groups_are_resampled(tested):
     """Twenty copies of four lesions are no more evidence than four."""
     right, groups = [1, 1, 1, 0], ["g0", "g1", "g2", "g3"]

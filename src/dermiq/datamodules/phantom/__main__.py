@@ -40,7 +40,7 @@ def sheet(conditions: Sequence[str], seed: int, size: int, draws: int) -> Image.
         pen.multiline_text((6, top + size // 3), "\n".join(wrap(condition, 16)), fill="black", font=small)
         for column, tone in enumerate(SKIN_TONES):
             only = {other: float(other == tone) for other in SKIN_TONES}
-            source = PhantomSource(draws, seed + column, size, [condition], tones=only)
+            source = PhantomSource(draws, seed + len(SKIN_TONES) * row + column, size, [condition], tones=only)
             for place, sample in enumerate(source):
                 page.paste(source.image(sample.images[0]), (_CAPTION + group * column + pitch * place, top))
     return page
