@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -57,8 +58,8 @@ def test_conversations_through_the_command_line(lab, tmp_path):
     assert 0 < found[0]["test/loss"] < losses[0] and "test/conversation/reward" in found[0]
     assert not any("accuracy" in name for name in found[0])
     assert found[0]["test/loss"] == pytest.approx(found[1]["test/loss"], rel=1e-5)
-    predictions = (tmp_path / "run" / "test_predictions.jsonl").read_text().splitlines()
-    assert [json.loads(line)["id"] for line in predictions] == [f"talks-{i + 1}" for i in range(6)]
+    ids = pq.read_table(tmp_path / "run" / "predictions.parquet")["id"].to_pylist()
+    assert ids == [f"talks-{i + 1}" for i in range(6)]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -64,9 +65,6 @@ def test_evaluation_judges_each_sample_once(lab, tmp_path):
     assert json.loads((tmp_path / "two" / "metrics.json").read_text()) == pytest.approx(
         json.loads((tmp_path / "one" / "metrics.json").read_text()), abs=1e-6
     )
-    rows = [
-        json.loads(line)
-        for rank in (0, 1)
-        for line in (tmp_path / "two" / f"test_predictions.rank{rank}.jsonl").read_text().splitlines()
-    ]
-    assert len(rows) == len({row["id"] for row in rows}) == 14
+    one, two = (pq.read_table(tmp_path / name / "predictions.parquet")["id"].to_pylist() for name in ("one", "two"))
+    assert one == two and len(set(two)) == 14
+    assert not list((tmp_path / "two").glob("*.jsonl"))

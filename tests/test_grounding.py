@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 
 import dermiq.grounding
@@ -182,16 +183,16 @@ def test_validation_is_of_the_policy_alone(backbone):
     assert "facts" not in row
 
 
-@pytest.mark.parametrize(
-    ("subcommand", "name"),
-    [("predict", "predictions.jsonl"), pytest.param("test", "test_predictions.jsonl", marks=pytest.mark.slow)],
-)
-def test_the_command_line(subcommand, name, lab, tmp_path, monkeypatch):
+@pytest.mark.parametrize("subcommand", ["predict", pytest.param("test", marks=pytest.mark.slow)])
+def test_the_command_line(subcommand, lab, tmp_path, monkeypatch):
     said = "<think> x </think> <answer> scabies </answer>"
     monkeypatch.setattr(VLMBackbone, "decode", lambda self, ids, mask: [said] * len(ids))
     option = "--model.init_args.retriever"
     options = [f"{option}=dermiq.kg.Retriever", f"{option}.init_args.budget=40", "--data.init_args.limit={test: 2}"]
     lab.run(subcommand, "SFTModule", tmp_path, *options)
-    rows = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+    if subcommand == "test":
+        rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+    else:
+        rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert rows and all(row["grounded_on"] == "scabies" and row["target"] != "scabies" for row in rows)
     assert all(row["facts"] == told("scabies", retriever=Retriever(budget=40)) for row in rows)

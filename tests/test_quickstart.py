@@ -2,8 +2,10 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
+from dermiq.callbacks import predictions_table
 from dermiq.quickstart import CONTINUED, GROUNDED, METRICS, STAGES, changes, main, report
 
 SMALL = [
@@ -45,15 +47,14 @@ def test_each_stage_starts_from_the_one_before(results):
 @pytest.mark.slow
 def test_the_grounded_test_tells_its_facts(results):
     out, _ = results
-    rows = [json.loads(line) for line in (out / f"seed3/{GROUNDED}/test_predictions.jsonl").read_text().splitlines()]
-    assert all({"facts", "grounded_on"} <= set(row) for row in rows)
+    assert {"facts", "grounded_on"} <= set(pq.read_schema(out / f"seed3/{GROUNDED}/predictions.parquet").names)
 
 
 def predictions(directory, values):
-    """A run's test predictions: (id, correct, sampled values) each."""
+    """A run's test predictions: (id, kind, sampled values) each."""
     directory.mkdir(parents=True)
-    rows = [{"id": name, "correct": correct, "sampled": sampled} for name, correct, sampled in values]
-    (directory / "test_predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"id": name, "group": name, "kind": kind, "sampled": sampled} for name, kind, sampled in values]
+    (directory / "predictions.parquet").write_bytes(predictions_table(rows))
 
 
 @pytest.fixture
@@ -63,8 +64,9 @@ def runs(tmp_path):
     for seed in (0, 1):
         for stage in (*STAGES, GROUNDED):
             gain = 1 if stage == "dpo" else 0
-            rows = [(f"d{i}", True, {"accuracy": 0.5 + gain * 0.1 * (1 + 2 * i)}) for i in range(2)]
-            rows += [(f"c{i}", None, talk | {"reward/kg_contradiction": 0.4 - gain * 0.1 * (1 + i)}) for i in range(3)]
+            rows = [(f"d{i}", "diagnosis", {"accuracy": 0.5 + gain * 0.1 * (1 + 2 * i)}) for i in range(2)]
+            rates = [0.4 - gain * 0.1 * (1 + i) for i in range(3)]
+            rows += [(f"c{i}", "conversation", talk | {"reward/kg_contradiction": rates[i]}) for i in range(3)]
             predictions(tmp_path / f"seed{seed}" / stage, rows)
     return tmp_path, {seed: {stage: {} for stage in (*STAGES, GROUNDED)} for seed in (0, 1)}
 
@@ -73,11 +75,12 @@ def test_changes_by_hand(runs):
     found = {(c.before, c.after, c.metric): c for c in changes(*runs)}
     accuracy = found["sft", "dpo", "accuracy"]
     assert accuracy.mean == pytest.approx(0.2) and not accuracy.conversation
-    assert accuracy.standard_error == pytest.approx(0.1)  # two values, 0.2 apart
+    # Of 0.1 and 0.3 resamples have the mean 0.1 in a quarter of the cases, 0.3 in another, 0.2 in the rest.
+    assert accuracy.standard_error == pytest.approx(0.2 / 8**0.5, rel=0.1)
+    assert accuracy.interval == pytest.approx((0.1, 0.3))
     contradiction = found["sft", "dpo", "reward/kg_contradiction"]
     assert contradiction.mean == pytest.approx(-0.2) and contradiction.conversation
-    error = 0.1 / 3**0.5
-    assert contradiction.interval == pytest.approx((-0.2 - 1.96 * error, -0.2 + 1.96 * error))
+    assert contradiction.interval == pytest.approx((-0.3, -0.1))  # each in one of 27 resamples, above 2.5 %
     assert found["grpo", "sft", "reward/kg_contradiction"].mean == 0
 
 

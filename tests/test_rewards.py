@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dermiq.atlas import CONDITIONS, VOCABULARY
 from dermiq.datamodules.phantom import PhantomSource
+from dermiq.datamodules.phantom.source import CONDITIONS
 from dermiq.datamodules.sources import HAM10000, TabularSource
+from dermiq.findings import VOCABULARY
 from dermiq.prompts import gold_completion, parse
 from dermiq.rewards import RewardMixture, RewardTerm, diagnosis, findings, truthfulness, unhedged, well_formed
 from dermiq.schema import Sample, TrainingError
@@ -54,13 +55,13 @@ def table(tmp_path: Path):
     return TabularSource(str(write_csv(tmp_path / "t.csv", ("file", "dx"), rows)), "file", "dx")
 
 
-def table_beyond_the_atlas(tmp_path: Path):
+def table_beyond_the_ontology(tmp_path: Path):
     rows = [("0.jpg", "VIT"), ("1.jpg", "MPX")]
     labels = {"VIT": "vitiligo", "MPX": "Warts, molluscum or other viral infections"}
     return TabularSource(str(write_csv(tmp_path / "t.csv", ("file", "dx"), rows)), "file", "dx", labels=labels)
 
 
-@pytest.mark.parametrize("source", [phantom, ham10000, table, table_beyond_the_atlas])
+@pytest.mark.parametrize("source", [phantom, ham10000, table, table_beyond_the_ontology])
 def test_the_gold_completion_of_every_sample_earns_the_full_reward(source, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     samples = source(tmp_path)
