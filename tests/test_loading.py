@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 
 from dermiq.datamodules.loading import EpochEndResume, EpochSampler, IsolatedDataLoader, ResumableDataLoader
 from dermiq.schema import DataError, TrainingError
+from lab import adapter, different, logged
 
 LENGTH, BATCH = 23, 4  # five batches, three samples left over
 
@@ -302,6 +303,18 @@ def test_a_resumed_run_with_workers_sees_the_same(limits, hook, step, tmp_path):
     whole = fit(limits, 0, Callback())
     before = fit(limits, 2, Interrupt(hook, step, tmp_path / "stop.ckpt"))
     assert before + fit(limits, 2, EpochEndResume(), tmp_path / "stop.ckpt") == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["SFTModule", "GRPOModule"])
+def test_a_run_with_a_worker_ends_bit_for_bit_where_one_without_ends(stage, lab, tmp_path):
+    options = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=4"]
+    worker = "--data.init_args.num_workers=1"
+    lab.run("fit", stage, tmp_path / "whole", *options)
+    lab.run("fit", stage, tmp_path / "parts", *options, worker, "--trainer.max_steps=3")
+    lab.run("fit", stage, tmp_path / "parts", *options, worker, "--ckpt_path=last")
+    assert different(adapter(tmp_path / "whole"), adapter(tmp_path / "parts")) == []
+    assert different(logged(tmp_path / "whole"), logged(tmp_path / "parts")) == []
 
 
 def test_a_replaced_sampler_is_refused():

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from PIL import Image
 
 from dermiq.datamodules.sources import HAM10000, Source, Together
 from dermiq.datamodules.splits import limit_by_group, parts_of, split_by_group
-from dermiq.datamodules.splits.__main__ import main, make_split
+from dermiq.datamodules.splits.__main__ import main, make_split, parser
 from dermiq.datamodules.splits.clusters import Tie, group_tie, union
 from dermiq.datamodules.splits.duplicates import listed_tie
 from dermiq.datamodules.splits.leaks import leaks_by_cause, random_leak
@@ -324,6 +325,13 @@ def test_the_command(tmp_path, capsys):
     assert settings["seed"] == 4 and settings["sources"][0]["init_args"]["root"] == str(root)
     assert main(["--config", str(config), "--out", str(path), '--fractions={"train": 1.0}']) == 2
     assert "at least two shares" in capsys.readouterr().err
+
+
+def test_the_example_can_be_read():
+    example = Path(__file__).parents[1] / "configs" / "data" / "splits_example.yaml"
+    options = parser().parse_args(["--config", str(example), "--out", "split.parquet"])
+    ready = parser().instantiate(options)
+    assert all(isinstance(source, Source) for source in ready.sources) and ready.perceptual_distance == 32
 
 
 def test_samples_that_a_split_file_does_not_name_are_an_error(tmp_path):
