@@ -18,11 +18,10 @@ from PIL import Image
 from dermiq.datamodules import ConversationDataModule, DermDataModule, PromptDataModule
 from dermiq.datamodules.collate import Item, PromptCollate, Samples
 from dermiq.datamodules.phantom import PhantomSource
-from dermiq.datamodules.sources import HAM10000, Part, Source, TabularSource, Together
-from dermiq.datamodules.splits.__main__ import make_split
+from dermiq.datamodules.sources import HAM10000, Source, TabularSource
 from dermiq.processing import load_processor
 from dermiq.prompts import gold_completion, to_messages
-from dermiq.schema import DataError, Sample, SkinType, TrainingError
+from dermiq.schema import DataError, Sample
 from small_data import write_csv, write_ham10000, write_jpeg
 
 HALVES = {"train": 0.5, "test": 0.5}
@@ -218,81 +217,6 @@ def test_balanced_training_batches(model_id, tmp_path):
     assert abs(drawn["melanoma"] - 300) < 4 * (600 * 0.25) ** 0.5  # four standard deviations
 
 
-class Toned(Questions):
-    """Melanoma in four samples, one of them on skin of type VI, nevus in 36, all on type II; pairs are linked."""
-
-    def __init__(self, name: str = "q", tied: bool = True) -> None:
-        super().__init__(["?"] * 40, [1] * 40, name)
-        self.tied = tied
-
-    def __getitem__(self, index: int) -> Sample:
-        return replace(
-            super().__getitem__(index),
-            target="melanoma" if index < 4 else "nevus",
-            skin_type=SkinType("fitzpatrick", "VI" if index == 0 else "II", "rated"),
-            dataset="toned",
-            links=(f"case:{index // 2}",) if self.tied else (),
-        )
-
-
-def test_balanced_combinations(model_id):
-    def drawn(balance) -> Counter:
-        data = PromptDataModule(model_id, {"train": Toned()}, batch_size=10, balance=balance)
-        data.setup("fit")
-        sampler = data.train_dataloader().sampler
-        counts: Counter = Counter()
-        for epoch in range(30):
-            sampler.set_epoch(epoch)
-            counts.update((data.splits["train"].source[i].target, i == 0) for i in sampler)
-        return counts
-
-    kinds = drawn(["label", "skin_type"])
-    assert len(kinds) == 3 and all(abs(count - 400) < 4 * (1200 * 2 / 9) ** 0.5 for count in kinds.values())
-    assert drawn(["label"]) == drawn(True) != drawn(["skin_type"]) != drawn(False)
-
-
-def test_another_balance_is_another_order(model_id):
-    def state(balance) -> dict:
-        data = PromptDataModule(model_id, {"train": Toned()}, batch_size=10, balance=balance)
-        data.setup("fit")
-        return data.train_dataloader()
-
-    loader = state(["label"])
-    next(iter(loader))
-    state(["label"]).load_state_dict(loader.state_dict())
-    with pytest.raises(TrainingError, match=r"the data have changed since \(balance "):
-        state(["label", "skin_type"]).load_state_dict(loader.state_dict())
-
-
-def test_one_split_file_for_data_module_and_parts(model_id, tmp_path):
-    path = str(tmp_path / "split.parquet")
-    both = Together([Toned("a"), Toned("b", tied=False)])
-    make_split(both.sources, Path(path), seed=5)
-    data = PromptDataModule(model_id, {"all": both}, split_file=path)
-    data.setup("fit")
-    held = {split: [both[i].id for i in dataset.indices] for split, dataset in data.splits.items()}
-    assert list(held) == ["train", "val", "test"] and sum(map(len, held.values())) == 80
-    for name, ids in held.items():
-        parts = Together([Part(source, name, split_file=path) for source in both.sources])
-        parts.load()
-        assert [sample.id for sample in parts] == ids and [entry.id for entry in parts.outline()] == ids
-        tied = {int(id.split("-")[1]) for id in ids if id.startswith("a")}
-        assert tied == {i ^ 1 for i in tied}
-    alone = PromptDataModule(model_id, {"all": Toned("a")}, split_file=path)
-    alone.setup("fit")
-    assert {both[i].id for i in alone.splits["train"].indices} == {id for id in held["train"] if id.startswith("a")}
-    with pytest.raises(DataError, match=r"split.parquet does not name 40 of 40 samples: 'c-0' of toned"):
-        PromptDataModule(model_id, {"all": Toned("c")}, split_file=path).setup("fit")
-
-
-def test_links_are_never_split_without_a_file_either(model_id):
-    data = PromptDataModule(model_id, {"all": Toned()}, fractions=HALVES, limit={"train": 7})
-    data.setup("fit")
-    for dataset in data.splits.values():
-        assert {i ^ 1 for i in dataset.indices} == set(dataset.indices)
-    assert len(data.splits["train"]) == 6
-
-
 def test_limit_keeps_lesions_whole(model_id, root):
     source = HAM10000(str(root))
     whole = PromptDataModule(model_id, {"all": source})
@@ -348,11 +272,6 @@ def test_the_same_group_in_two_sources(model_id):
     sources = {"train": Questions(["?"] * 3, [1] * 3), "test": Questions(["?"], [1])}
     message = refusal(PromptDataModule(model_id, sources))
     assert "the group 'q-0' stands in the sources of train and test" in message and "give one source `all`" in message
-
-
-def test_the_same_link_in_two_sources(model_id):
-    sources = {"train": Toned("a"), "val": Toned("b", tied=False), "test": Toned("c")}
-    assert "the link 'case:0' stands in the sources of train and test" in refusal(PromptDataModule(model_id, sources))
 
 
 def test_empty_splits(model_id):
