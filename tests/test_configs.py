@@ -19,7 +19,7 @@ def content(path):
     return yaml.safe_load(path.read_text()) or {}
 
 
-FILES = sorted(CONFIGS.rglob("*.yaml"))
+FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "data")  # that is of the split tool
 EXPERIMENTS = [path for path in FILES if {"model", "data"} <= content(path).keys()]
 PARTS = [path for path in FILES if path not in EXPERIMENTS and path != BASE]
 

@@ -103,7 +103,7 @@ def _report(outlines: Outlines, clusters: int, splits: Mapping[str, Numbers], le
         table.add_row(name, f"{len(part):,}", f"{len(part) / len(outlines):.1%}", f"{targets:,}", f"{known:,}")
     console.print(table)
     learned, *_, tested = splits
-    console.print(f"A random split of single samples would leak. Share of {tested} with a companion in {learned}:")
+    console.print(f"Had single samples been split at random, share of {tested} with a companion in {learned}:")
     table = Table()
     for heading in ("tied by", "mean", f"sd of {SEEDS} seeds"):
         table.add_column(heading, justify="left" if heading == "tied by" else "right")
