@@ -6,14 +6,14 @@ import hashlib
 import io
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Sampler, default_collate, get_worker_info
 
 from dermiq.datamodules.outline import Outlines
 from dermiq.datamodules.splits import encoded, joined
@@ -150,6 +150,12 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
+class _Piece(NamedTuple):
+    """A pickled batch, [bytes] uint8."""
+
+    content: Tensor
+
+
 class _InOnePiece:
     """Lets a worker hand a batch over in one piece of shared memory, and leaves it as it is in the main process.
 
@@ -167,7 +173,7 @@ class _InOnePiece:
             return batch
         piece = io.BytesIO()
         _Pickler(piece, pickle.HIGHEST_PROTOCOL).dump(batch)
-        return torch.frombuffer(piece.getbuffer(), dtype=torch.uint8)
+        return _Piece(torch.frombuffer(piece.getbuffer(), dtype=torch.uint8))
 
 
 class IsolatedDataLoader(DataLoader[Any]):
@@ -179,7 +185,8 @@ class IsolatedDataLoader(DataLoader[Any]):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs |= {"collate_fn": _InOnePiece(kwargs["collate_fn"]), "generator": torch.Generator()}
+        kwargs["collate_fn"] = _InOnePiece(kwargs.get("collate_fn") or default_collate)
+        kwargs["generator"] = torch.Generator()
         super().__init__(*args, **kwargs)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # an iterator is all that callers use
@@ -190,7 +197,7 @@ class IsolatedDataLoader(DataLoader[Any]):
         self.generator.manual_seed(self._iteration_seed())
         try:
             for batch in super().__iter__():
-                yield pickle.loads(memoryview(batch.numpy())) if isinstance(batch, Tensor) else batch
+                yield pickle.loads(batch.content.numpy().data) if isinstance(batch, _Piece) else batch
         except DermIQError as error:
             name = type(error).__name__
             raise type(error)(str(error).rsplit(f"{name}: ", 1)[-1].strip()) from None
