@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pytest
 from PIL import Image
+
+from dermiq.schema import DataError
 
 HEADER = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
 FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
@@ -67,3 +70,10 @@ def write_ham10000(root: Path, lesions_per_diagnosis: int = 3, images_per_lesion
             write_jpeg(root / FOLDERS[view % 2] / f"ISIC_{number:07d}.jpg", number)
     write_csv(root / "HAM10000_metadata.csv", HEADER, rows)
     return root
+
+
+def refusal(action: Callable[..., object], *arguments: object) -> str:
+    """What a `DataError` says."""
+    with pytest.raises(DataError) as caught:
+        action(*arguments)
+    return str(caught.value)
