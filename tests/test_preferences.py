@@ -128,7 +128,7 @@ def test_the_pairs_are_of_the_candidates(whole):
             provenance, candidate = pair["provenance"][name], said[message["content"]]
             assert all(provenance[key] == candidate[key] for key in ("grounded", "facts")) and candidate["finished"]
         assert pair["prompt"] == record["messages"] and "Facts:" not in json.dumps(pair["prompt"])
-        assert pair["margin"] == 1 and pair["evidence"]["contradicted"][0]["evidence"][0]["citation"]
+        assert 0 < pair["margin"] <= 1 and pair["evidence"]["contradicted"][0]["evidence"][0]["citation"]
         assert all((whole / image).is_file() for image in pair["images"])
 
 
