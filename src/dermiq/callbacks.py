@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dermiq.files import append_lines, whole_lines, write_atomically
+from dermiq.files import PARTIAL, append_lines, whole_lines, write_atomically
 from dermiq.metrics import NO_ANSWER, named_classes
 from dermiq.metrics.summary import DIAGNOSIS
 from dermiq.rewards import Scores
@@ -47,8 +47,10 @@ class MetricsTable(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """What writes the file."""
+        """What writes the file; what a kill left half-written of an earlier one goes."""
         if self._experiment is None:
+            for unfinished in Path(self.root_dir).glob(f"*/*{PARTIAL}"):
+                unfinished.unlink(missing_ok=True)
             self._experiment = _WholeTables(log_dir=self.log_dir)
         return self._experiment
 

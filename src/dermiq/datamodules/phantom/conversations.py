@@ -10,7 +10,8 @@ from PIL import Image
 
 from dermiq.datamodules.phantom.source import PhantomSource
 from dermiq.datamodules.sources.base import Source
-from dermiq.kg import Fact, KnowledgeGraph, Retriever, load_graph
+from dermiq.datamodules.sources.card import terminology
+from dermiq.kg import Fact, KnowledgeGraph, Retriever
 from dermiq.kg.instruction import FINDING, answer, answerable, describe_findings, kinds, question
 from dermiq.prompts import CONVERSATION_PROMPT, grounded_question
 from dermiq.schema import DataError, Message, Sample
@@ -48,10 +49,10 @@ class PhantomConversations(Source):
             raise DataError(f"conversations need turns >= 1 and 0 <= grounded <= 1; got {turns} and {grounded}.")
         self.turns, self.grounded = turns, grounded
 
-    @cached_property
+    @property
     def graph(self) -> KnowledgeGraph:
-        """The knowledge graph, loaded on first use."""
-        return load_graph()
+        """The knowledge graph, loaded once per process."""
+        return terminology().graph
 
     @cached_property
     def _retriever(self) -> Retriever:

@@ -16,8 +16,8 @@ from PIL import Image
 from dermiq.datamodules.phantom.canvas import SKIN_TONES
 from dermiq.datamodules.phantom.lesion import draw
 from dermiq.datamodules.sources.base import Source
+from dermiq.datamodules.sources.card import terminology
 from dermiq.findings import VOCABULARY
-from dermiq.kg import load_graph
 from dermiq.kg.appearance import appearance
 from dermiq.schema import DataError, Sample, SkinType
 
@@ -118,7 +118,7 @@ class PhantomSource(Source):
             name: _weighted("tones", tones_given.get(name, tones or {}), tuple(SKIN_TONES)) for name in self.conditions
         }
         self.ruler = {name: _share("ruler", ruler_given.get(name, ruler)) for name in self.conditions}
-        graph = load_graph()
+        graph = terminology().graph
         self.findings = {name: appearance(graph, name) for name in self.conditions}
         self._concepts = {name: graph.find(name) for name in self.conditions}
 
