@@ -120,10 +120,13 @@ def _meaning(where: str, entry: dict[str, Any]) -> Meaning:
     concepts = tuple(_concept(where, name) for name in entry.get("means") or ())
     if "says" in entry:
         return Meaning(normalise(entry["says"]), concepts, count=entry.get("count"))
-    names = dict.fromkeys(name for concept in concepts for name in terminology().names(concept))
-    target, *synonyms = names
-    findings = typical(terminology().graph, concepts[0])
-    return Meaning(target, concepts, tuple(synonyms), findings, entry.get("count"))
+    return replace(meaning_of(concepts), count=entry.get("count"))
+
+
+def meaning_of(concepts: tuple[str, ...]) -> Meaning:
+    """What one or more concepts, given by identifier, mean together: the first gives the answer and the findings."""
+    target, *synonyms = dict.fromkeys(name for concept in concepts for name in terminology().names(concept))
+    return Meaning(target, concepts, tuple(synonyms), typical(terminology().graph, concepts[0]))
 
 
 def _concept(where: str, name: str) -> str:

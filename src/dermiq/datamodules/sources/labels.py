@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from dermiq.datamodules.sources.card import Meaning, terminology
+from dermiq.datamodules.sources.card import Meaning, meaning_of, terminology
 from dermiq.datamodules.sources.skin_types import COARSE, FITZPATRICK
 from dermiq.datamodules.sources.tables import BLANKS
-from dermiq.kg.appearance import typical
 from dermiq.prompts import normalise
 from dermiq.schema import SkinType
 
@@ -39,8 +38,7 @@ def _meaning_of(names: tuple[str, ...]) -> Meaning | None:
     concepts = tuple(concept for concept in found if concept is not None)
     if not concepts or len(concepts) < len(names):
         return None
-    target, *synonyms = dict.fromkeys(name for concept in concepts for name in terminology().names(concept))
-    return Meaning(target, concepts, tuple(synonyms), typical(terminology().graph, concepts[0]))
+    return meaning_of(concepts)
 
 
 def condition_names() -> list[str]:

@@ -44,7 +44,6 @@ class Record:
     differential: Mapping[str, float] = field(default_factory=dict)
     findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reasoning: str | None = None
-    reply: str | None = None
     licence: str = ""
     attribution: str = ""
 
@@ -128,7 +127,6 @@ class Photographs(Source):
             kind=record.kind,
             options=record.options,
             question=record.question,
-            reply=record.reply,
             synonyms=meaning.synonyms,
             concepts=meaning.concepts,
             differential=record.differential,

@@ -22,7 +22,8 @@ from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
 
-from dermiq.datamodules.sources.card import DataCard, Meaning, load_card, terminology
+from dermiq.datamodules.sources.card import DataCard, Meaning, load_card
+from dermiq.datamodules.sources.labels import condition_names
 from dermiq.datamodules.sources.photographs import Photographs, Record
 from dermiq.datamodules.sources.skin_types import fitzpatrick
 from dermiq.datamodules.sources.tables import Row, read_table
@@ -109,7 +110,7 @@ def description(caption: str, meaning: Meaning) -> str | None:
 @cache
 def _conditions() -> re.Pattern[str]:
     """The names of all conditions of the ontology."""
-    return _any_of(*(name for concept in terminology().graph.conditions for name in (concept.label, *concept.synonyms)))
+    return _any_of(*condition_names())
 
 
 @cache
