@@ -31,7 +31,7 @@ REWARDS = {
 OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "SFTModule": {},
     "DPOModule": {},
-    "GRPOModule": {"group_size": 3, "sampling": {"max_new_tokens": 5}, "completions_per_pass": 4},
+    "GRPOModule": {"group_size": 3, "sampling": {"max_new_tokens": 5}, "tokens_per_pass": 20},
 }
 DATA = {
     "SFTModule": "ConversationDataModule",

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from dermiq.backbone import VLMBackbone
-from dermiq.prefix import log_softmax
 from dermiq.processing import encode_prompts
 
 
@@ -28,6 +27,11 @@ def duplicated_logprobs(
         if hasattr(backbone.vlm.model, "rope_deltas"):
             backbone.vlm.model.rope_deltas = None
         logits = backbone.vlm(**inputs, use_cache=False).logits[:, length - 1 : -1]
-        logprobs = log_softmax(logits, backbone.banned).gather(-1, tokens[None, :, None])[0, :, 0]
+        logprobs = (
+            logits.float()
+            .masked_fill(backbone.banned, -torch.inf)
+            .log_softmax(-1)
+            .gather(-1, tokens[None, :, None])[0, :, 0]
+        )
         outputs.append(torch.nn.functional.pad(logprobs, (0, ids.shape[1] - len(tokens))))
     return torch.stack(outputs)

@@ -45,7 +45,8 @@ def prompt(backbone, images=1):
 
 @torch.no_grad()
 def logits(backbone, images=1):
-    return prefill(backbone.eval(), prompt(backbone, images)).last_logits
+    output = backbone.output_layer(restricted=False)
+    return output.logits(prefill(backbone.eval(), prompt(backbone, images)).last_state, 0, len(output.weight), 1.0)
 
 
 @pytest.fixture
@@ -265,7 +266,7 @@ def test_every_image_matters(family, family_dir):
     @torch.no_grad()
     def answer(seeds):
         encoded = encode_prompts(backbone.processor, conversations, [[picture(seed, 48) for seed in seeds]])
-        return prefill(backbone.eval(), encoded).last_logits
+        return prefill(backbone.eval(), encoded).last_state
 
     first = answer([0, 1, 2])
     for other in ([9, 1, 2], [0, 9, 2], [0, 1, 9]):

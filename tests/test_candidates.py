@@ -85,7 +85,6 @@ def test_the_hash_is_that_of_the_weights(backbone, family_dir):
     ("options", "message"),
     [
         ({"candidates": 1}, "candidates >= 2"),
-        ({"rollouts_per_pass": 0}, "at least 1"),
         ({"sampling": Sampling(5, 0.0)}, "temperature must be above 0"),
     ],
 )

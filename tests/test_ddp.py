@@ -20,8 +20,8 @@ SGD = ["--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimiz
 SETTINGS = {
     "sft": ("SFTModule", []),
     "dpo": ("DPOModule", []),
-    "grpo": ("GRPOModule", ["--model.init_args.completions_per_pass=2", "--model.init_args.kl_coef=0.1"]),
-    "grpo-in-one-pass": ("GRPOModule", ["--model.init_args.completions_per_pass=null"]),
+    "grpo": ("GRPOModule", ["--model.init_args.tokens_per_pass=10", "--model.init_args.kl_coef=0.1"]),
+    "grpo-in-one-pass": ("GRPOModule", ["--model.init_args.tokens_per_pass=null"]),
 }
 
 

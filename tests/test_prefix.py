@@ -11,12 +11,13 @@ from dermiq.backbone import LoRA, VLMBackbone
 from dermiq.prefix import prefill, score
 from dermiq.processing import encode_prompts
 from dermiq.prompts import to_messages
-from dermiq.rollout import Sampling, sample_rollout
+from dermiq.rollout import Decoder, Sampling, sample_rollout
 from dermiq.schema import Sample
 from families import FAMILIES
 from oracle import duplicated_logprobs
 
 GROUP, LENGTH = 3, 7
+ROUNDING = 3e-5  # of log-probs; the plain forward itself stands 1.2e-5 from one in float64
 
 
 def picture(seed, size):
@@ -117,7 +118,9 @@ def test_greedy_rollout_equals_generate(family, family_dir):
     backbone = loaded(family_dir(family))
     samples, conversations, images = batch()
     prompt = encode_prompts(backbone.processor, conversations, images)
-    rollout = sample_rollout(backbone, prompt, samples, Sampling(12, temperature=0.0), group_size=2)
+    rollout = sample_rollout(
+        backbone, {"prompt": prompt, "samples": samples}, Sampling(12, temperature=0.0), group_size=2
+    )
     assert torch.equal(rollout.ids[0], rollout.ids[1])
     for i in range(2):
         single = encode_prompts(backbone.processor, [conversations[i]], [images[i]])
@@ -139,30 +142,23 @@ def test_rollout_logprobs_are_those_of_the_update(family, family_dir):
     backbone = loaded(family_dir(family))
     samples, conversations, images = batch()
     prompt = encode_prompts(backbone.processor, conversations, images)
-    rollout = sample_rollout(backbone, prompt, samples, Sampling(9), group_size=GROUP)
+    rollout = sample_rollout(backbone, {"prompt": prompt, "samples": samples}, Sampling(9), group_size=GROUP)
     expected = duplicated_logprobs(backbone, conversations, images, rollout.rows, rollout.ids, rollout.mask)
-    assert (rollout.logprobs - expected).abs().max() < 1e-5
+    assert (rollout.logprobs - expected).abs().max() < ROUNDING
     scores = score(backbone, prefill(backbone, prompt), rollout.rows, rollout.ids, rollout.mask)
-    assert (rollout.logprobs - scores.logprobs).abs().max() < 1e-5
+    assert (rollout.logprobs - scores.logprobs).abs().max() < ROUNDING
 
 
 def test_the_trap_of_transformers_own_checkpointing_is_real(family_dir):
-    """Its switch drops the prefix: an error at best, wrong log-probs at worst. Hence `_checkpoint_layers`."""
+    """Its switch drops the cache, so a prompt leaves nothing behind. Hence `recompute_layers`."""
     backbone = loaded(family_dir("qwen2_5_vl")).train()
     _, conversations, images = batch()
-    rows, ids, mask = completions(backbone)
     prompt = encode_prompts(backbone.processor, conversations, images)
-    right = score(backbone, prefill(backbone, prompt), rows, ids, mask).logprobs.detach()
-    prefix = prefill(backbone, prompt).detach()
+    assert len(prefill(backbone, prompt).states) == len(backbone.vlm.get_decoder().layers)
     for layer in backbone.vlm.get_decoder().layers:
         layer.gradient_checkpointing = True
         layer._gradient_checkpointing_func = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
-    try:
-        wrong = score(backbone, prefix, rows, ids, mask).logprobs.detach()
-    except RuntimeError as error:
-        assert "size of tensor" in str(error)
-    else:
-        assert (wrong - right).abs().max() > 1e-2
+    assert not prefill(backbone, prompt).states
 
 
 def test_sampling_does_not_depend_on_the_batch(family_dir):
@@ -170,15 +166,16 @@ def test_sampling_does_not_depend_on_the_batch(family_dir):
     samples, conversations, images = batch()
     both = sample_rollout(
         backbone,
-        encode_prompts(backbone.processor, conversations, images),
-        samples,
+        {"prompt": encode_prompts(backbone.processor, conversations, images), "samples": samples},
         Sampling(9),
         group_size=2,
         seed="a",
     )
     for i in range(2):
         prompt = encode_prompts(backbone.processor, [conversations[i]], [images[i]])
-        alone = sample_rollout(backbone, prompt, samples[i : i + 1], Sampling(9), group_size=2, seed="a")
+        alone = sample_rollout(
+            backbone, {"prompt": prompt, "samples": samples[i : i + 1]}, Sampling(9), group_size=2, seed="a"
+        )
         width = alone.ids.shape[1]
         assert torch.equal(both.ids[2 * i : 2 * i + 2, :width][alone.mask], alone.ids[alone.mask])
 
@@ -191,10 +188,10 @@ def test_a_frozen_tower_sees_a_batch_once(family, family_dir):
     compute = backbone.vlm.model.get_image_features.compute
     backbone.vlm.model.get_image_features.compute = lambda *a, **k: calls.append(1) or compute(*a, **k)
     prompt = encode_prompts(backbone.processor, conversations, images)
-    rollout = sample_rollout(backbone, prompt, samples, Sampling(5), group_size=2)
+    rollout = sample_rollout(backbone, {"prompt": prompt, "samples": samples}, Sampling(5), group_size=2)
     with torch.no_grad():
         again = score(backbone, prefill(backbone, prompt), rollout.rows, rollout.ids, rollout.mask)
-    assert len(calls) == 1 and (again.logprobs - rollout.logprobs).abs().max() < 1e-5
+    assert len(calls) == 1 and (again.logprobs - rollout.logprobs).abs().max() < ROUNDING
     prompt["pixel_values"].mul_(0.5)
     prefill(backbone, prompt)
     prefill(backbone, encode_prompts(backbone.processor, conversations, images))
@@ -211,20 +208,22 @@ def test_decoding_in_parts_changes_nothing(family_dir):
     backbone = loaded(family_dir("qwen2_5_vl"))
     samples, conversations, images = batch()
     prompt = encode_prompts(backbone.processor, conversations, images)
-    whole = sample_rollout(backbone, prompt, samples, Sampling(20), group_size=5)
-    parts = sample_rollout(backbone, prompt, samples, Sampling(20), group_size=5, rows_per_pass=3)
+    whole = sample_rollout(backbone, {"prompt": prompt, "samples": samples}, Sampling(20), group_size=5)
+    parts = sample_rollout(
+        backbone, {"prompt": prompt, "samples": samples}, Sampling(20), group_size=5, engine=Decoder(rows_per_pass=3)
+    )
     assert torch.equal(whole.mask, parts.mask)
     assert torch.equal(whole.ids[whole.mask], parts.ids[parts.mask])
-    assert (whole.logprobs - parts.logprobs).abs().max() < 1e-5
+    assert (whole.logprobs - parts.logprobs).abs().max() < ROUNDING
 
 
 def test_sampled_frequencies_follow_the_policy(family_dir):
     backbone = loaded(family_dir("idefics3"))
     samples, conversations, images = batch()
     prompt = encode_prompts(backbone.processor, conversations[:1], images[:1])
-    rollout = sample_rollout(backbone, prompt, samples[:1], Sampling(1), group_size=4000)
+    rollout = sample_rollout(backbone, {"prompt": prompt, "samples": samples[:1]}, Sampling(1), group_size=4000)
     with torch.no_grad():
-        logits = prefill(backbone, prompt).last_logits[0]
+        logits = backbone.eval().vlm(**prompt).logits[0, -1]
     expected = logits.masked_fill(backbone.banned, -torch.inf).softmax(-1)
     found = torch.bincount(rollout.ids[:, 0], minlength=len(expected)) / 4000
     assert (found - expected).abs().max() < 0.03
@@ -235,7 +234,7 @@ def test_sampling_restores_the_mode_and_the_rope_state(family_dir):
     backbone = loaded(family_dir("qwen2_5_vl")).train()
     samples, conversations, images = batch()
     prompt = encode_prompts(backbone.processor, conversations, images)
-    sample_rollout(backbone, prompt, samples, Sampling(3))
+    sample_rollout(backbone, {"prompt": prompt, "samples": samples}, Sampling(3))
     assert backbone.training and backbone.vlm.model.rope_deltas is None
 
 

@@ -8,7 +8,8 @@ import torch
 from dermiq.backbone import LoRA, VLMBackbone
 from dermiq.processing import encode_prompts
 from dermiq.prompts import to_messages
-from dermiq.rollout import Rollout, Sampling, _pick, sample_rollout
+from dermiq.decoding import _pick
+from dermiq.rollout import Rollout, Sampling, sample_rollout
 from dermiq.schema import Sample, TrainingError
 from pictures import picture
 
@@ -28,7 +29,7 @@ def samples_of(*ids):
 def drawn(backbone, samples, sampling, **options):
     images = [[picture(0, 48)] for _ in samples]
     prompt = encode_prompts(backbone.processor, [to_messages(sample, "Look.") for sample in samples], images)
-    return sample_rollout(backbone, prompt, samples, sampling, **options)
+    return sample_rollout(backbone, {"prompt": prompt, "samples": samples}, sampling, **options)
 
 
 def test_what_a_rollout_holds(backbone):
@@ -49,11 +50,26 @@ def test_the_mean_probability_of_a_token_is_the_confidence():
     torch.testing.assert_close(rollout.confidence, torch.tensor([[0.25, 0.1]]))
 
 
-@pytest.mark.parametrize(("size", "lengths"), [(None, [6]), (4, [4, 2]), (1, [1] * 6), (99, [6])])
-def test_parts_cover_every_row_once(size, lengths):
-    zeros = torch.zeros(6, 2)
-    parts = list(Rollout((), zeros.long(), zeros.bool(), zeros, []).parts(size))
-    assert [len(part) for part in parts] == lengths and torch.cat(parts).tolist() == list(range(6))
+def rollout_of(lengths, group_size):
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    zeros = torch.zeros(mask.shape)
+    return Rollout((), zeros.long(), mask, zeros, [[None] * group_size] * (len(lengths) // group_size))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "parts"),
+    [
+        (None, [[0, 1, 2, 3, 4, 5]]),
+        (99, [[0, 1, 2, 3, 4, 5]]),  # 6 rows of 7
+        (41, [[0, 1, 2], [3, 4, 5]]),
+        (14, [[0, 2], [1], [3, 4, 5]]),  # a group divided goes by length; 3 rows of 4 fit together
+        (7, [[0], [2], [1], [5], [3, 4]]),
+        (1, [[0], [2], [1], [5], [3], [4]]),  # a row that is too long alone stands alone
+    ],
+)
+def test_micro_batches_by_tokens(tokens, parts):
+    """Lengths 7, 2, 5 of the first prompt and 3, 3, 4 of the second."""
+    assert [part.tolist() for part in rollout_of([7, 2, 5, 3, 3, 4], 3).parts(tokens)] == parts
 
 
 def test_a_completion_ends_with_its_first_stop_token(backbone):
@@ -105,7 +121,7 @@ def test_low_temperature_is_nearly_greedy(backbone):
 def test_the_mode_returns_after_an_error(backbone):
     backbone.train()
     with pytest.raises(KeyError):
-        sample_rollout(backbone, {"input_ids": torch.zeros(1, 1)}, samples_of("a"), Sampling(2))
+        sample_rollout(backbone, {"prompt": {"input_ids": torch.zeros(1, 1)}, "samples": samples_of("a")}, Sampling(2))
     assert backbone.training and torch.is_grad_enabled()
 
 
@@ -130,5 +146,5 @@ def test_probabilities_that_are_not_finite_stop_the_run(temperature, family_dir)
 
 @pytest.mark.parametrize("options", [{"max_new_tokens": 0}, {"temperature": -0.1}])
 def test_sampling_that_makes_no_sense(options):
-    with pytest.raises(ValueError, match="max_new_tokens >= 1 and temperature >= 0"):
+    with pytest.raises(ValueError, match="max_new_tokens >= 1, temperature >= 0"):
         Sampling(**options)

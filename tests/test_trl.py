@@ -110,12 +110,13 @@ def test_grpo_equals_trl(weights, loss_type, policy, rollout, tmp_path):
     module = attached(
         GRPOModule(
             policy, None, group_size=GROUP, sampling=Sampling(LENGTH, TEMPERATURE), token_weights=weights,
-            clip_low=0.2, clip_high=0.2, kl_coef=KL_COEF, completions_per_pass=4,
+            clip_low=0.2, clip_high=0.2, kl_coef=KL_COEF, tokens_per_pass=4 * LENGTH,
         )
     )  # fmt: skip
     batch = {"prompt": prompt}
     reference = module._reference_logprobs(batch, rollout)
-    stats = module._backward(batch, rollout, torch.tensor(ADVANTAGES), reference, synchronise=True)
+    prefix = prefill(policy, prompt).detach()
+    stats = module._backward(prefix, rollout, torch.tensor(ADVANTAGES), reference, synchronise=True)
 
     assert 0.1 < clipped < 0.9 and stats["kl"] > 0.1
     assert stats["loss"] == pytest.approx(expected, abs=1e-5)

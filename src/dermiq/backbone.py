@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial, wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from warnings import catch_warnings
 
 import torch
@@ -15,10 +14,12 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
 
-from dermiq.processing import ProcessorMixin, end_of_turn, from_hub, load_processor
+from dermiq.activations import offload_layers, recompute_layers
+from dermiq.adapters import difference, folded, in_float32
+from dermiq.logprobs import Output
+from dermiq.processing import ProcessorMixin, banned_ids, from_hub, load_processor, stop_ids
 from dermiq.schema import ModelError
 from dermiq.vision import ImageFeatures
 
@@ -65,6 +66,7 @@ class VLMBackbone(nn.Module):
         dtype: of the base's weights: ``auto`` (as saved) or a torch dtype's name.
         attn_implementation: a name that transformers knows (``sdpa``, ``eager``, ``flash_attention_2``).
         gradient_checkpointing: recompute decoder layers in the backward pass.
+        offload_activations: keep what decoder layers save for the backward pass in main memory instead.
 
     Attributes (once loaded):
         processor: the model's own processor.
@@ -85,8 +87,11 @@ class VLMBackbone(nn.Module):
         dtype: str = "auto",
         attn_implementation: str = "sdpa",
         gradient_checkpointing: bool = False,
+        offload_activations: bool = False,
     ) -> None:
         super().__init__()
+        if gradient_checkpointing and offload_activations:
+            raise ValueError("gradient_checkpointing and offload_activations exclude each other: the first saves more")
         self.model_id = model_id
         self.lora = lora
         self.adapter_path = adapter_path
@@ -94,6 +99,7 @@ class VLMBackbone(nn.Module):
         self.dtype = dtype
         self.attn_implementation = attn_implementation
         self.gradient_checkpointing = gradient_checkpointing
+        self.offload_activations = offload_activations
         self.model: PreTrainedModel | PeftModel | None = None
 
     def load(self) -> None:
@@ -119,11 +125,13 @@ class VLMBackbone(nn.Module):
         elif self.lora is not None:
             self.model = get_peft_model(base, self._lora_config(self.lora))
         if self.gradient_checkpointing:
-            _checkpoint_layers(self.vlm.get_decoder().layers)
+            recompute_layers(self.vlm.get_decoder())
+        elif self.offload_activations:
+            offload_layers(self.vlm.get_decoder())
         inner = self.vlm.model
         inner.get_image_features = ImageFeatures(inner.get_image_features, self.vlm.dtype, self._frozen_images())
-        self.stop_ids = self._stop_ids()
-        self.register_buffer("banned", self._banned_ids(), persistent=False)
+        self.stop_ids = stop_ids(self.processor, self.vlm.generation_config.eos_token_id)
+        self.register_buffer("banned", banned_ids(self.processor, self.vlm.config, self.stop_ids), persistent=False)
         self._keep_adapters_in_float32()
 
     @property
@@ -175,20 +183,47 @@ class VLMBackbone(nn.Module):
         set_peft_model_state_dict(self.model, {k: v.clone() for k, v in weights.items()}, adapter_name=REFERENCE)
 
     @contextmanager
-    def sampling_mode(self) -> Iterator[None]:
-        """Evaluation mode without gradients; the former mode returns whatever happens inside."""
+    def without_dropout(self) -> Iterator[None]:
+        """Evaluation mode; the former mode returns whatever happens inside."""
         training = self.training
         self.eval()
         try:
-            with torch.no_grad():
-                yield
+            yield
         finally:
             self.train(training)
+
+    @contextmanager
+    def sampling_mode(self) -> Iterator[None]:
+        """Evaluation mode without gradients."""
+        with self.without_dropout(), torch.no_grad():
+            yield
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """The policy's adapter as part of the base's weights where these are float32, for passes without gradient."""
+        with folded(self, POLICY):
+            yield
 
     def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
         """Completions [N, T] under mask [N, T] as text, without special tokens."""
         rows = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
         return list(self.processor.tokenizer.batch_decode(rows, skip_special_tokens=True))
+
+    def output_layer(self, restricted: bool) -> Output:
+        """The layer that makes logits of hidden states; `restricted` rules out what a policy may not write.
+
+        Raises:
+            ModelError: if it is no plain linear layer.
+        """
+        layer = self.vlm.get_output_embeddings()
+        if isinstance(layer, ModulesToSaveWrapper):
+            layer = layer.original_module if layer.disable_adapters else layer.modules_to_save[layer.active_adapters[0]]
+        if type(layer) is not nn.Linear:
+            raise ModelError(
+                f"The output layer of {self.model_id!r} is a {type(layer).__name__}, and has to be a plain linear one: "
+                "leave it out of lora.targets and of the quantisation. To train it, name it in lora.fully_trained."
+            )
+        return Output(layer.weight, layer.bias, self.banned if restricted else None)
 
     def save_adapter(self, directory: str | Path) -> None:
         """Write the policy's adapter in PEFT's format: the input of the next stage, of peft and of vLLM."""
@@ -230,7 +265,7 @@ class VLMBackbone(nn.Module):
             if isinstance(module, ModulesToSaveWrapper):
                 for copy in module.modules_to_save.values():
                     if "forward" not in vars(copy):
-                        copy.forward = _in_float32(copy.forward)
+                        copy.forward = in_float32(copy.forward)
 
     def _quantisation(self) -> BitsAndBytesConfig | None:
         if not self.load_in_4bit:
@@ -279,7 +314,7 @@ class VLMBackbone(nn.Module):
         found = {key: value.shape for key, value in weights.items()}
         if expected != found:
             raise ModelError(
-                f"The adapter in {path} does not fit {self.model_id!r}: {_difference(expected, found)} {_FITTING}"
+                f"The adapter in {path} does not fit {self.model_id!r}: {difference(expected, found)} {_FITTING}"
             )
         self.model = model
         self._keep_adapters_in_float32()
@@ -290,59 +325,3 @@ class VLMBackbone(nn.Module):
         """True if no weight outside the language model is trained."""
         language = {id(parameter) for parameter in self.vlm.get_decoder().parameters()}
         return all(id(p) in language for p in self.vlm.model.parameters() if p.requires_grad)
-
-    def _stop_ids(self) -> tuple[int, ...]:
-        configured = self.vlm.generation_config.eos_token_id
-        configured = configured if isinstance(configured, list) else [configured]
-        ids = {end_of_turn(self.processor), self.processor.tokenizer.eos_token_id, *configured}
-        return tuple(sorted(i for i in ids if i is not None))
-
-    def _banned_ids(self) -> Tensor:
-        """[V] bool: tokens that a policy may not write (image and other special tokens, unused rows)."""
-        vocabulary = self.vlm.config.get_text_config().vocab_size
-        tokenizer = self.processor.tokenizer
-        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-        special |= {*tokenizer.all_special_ids, *range(len(tokenizer), vocabulary)}
-        special |= {getattr(self.vlm.config, name, None) for name in ("image_token_id", "video_token_id")}
-        banned = torch.zeros(vocabulary, dtype=torch.bool)
-        banned[[i for i in special if i is not None and i < vocabulary and i not in self.stop_ids]] = True
-        return banned
-
-
-def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
-    missing = sorted(expected.keys() - found.keys())
-    unknown = sorted(found.keys() - expected.keys())
-    shapes = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
-    parts = (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
-    return "; ".join(f"{len(keys)} weights {what} (first: {keys[0]})" for what, keys in parts if keys) + "."
-
-
-def _in_float32(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a module with float32 weights stand in a base of another dtype, as peft does for LoRA layers alone."""
-
-    @wraps(forward)
-    def wrapper(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not hidden.is_floating_point():
-            return forward(hidden, *args, **kwargs)
-        return forward(hidden.float(), *args, **kwargs).to(hidden.dtype)
-
-    return wrapper
-
-
-def _checkpoint_layers(layers: nn.ModuleList) -> None:
-    """Recompute each layer in the backward pass, caches kept.
-
-    Transformers' own switch drops `past_key_values` with only a warning, which changes the log-probs.
-    """
-    for layer in layers:
-        layer.forward = _recomputed(layer.forward)
-
-
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(forward)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)
-
-    return wrapper

@@ -1,7 +1,7 @@
-"""Key-value caches of the shared prefix, in the shape that transformers' decoders expect.
+"""Key-value caches in the shape that transformers' decoders expect: what a prompt leaves, and a completion's own.
 
-K and V of a layer are [rows, heads, tokens, head_dim]. None of them trims a sliding window: the model's own
-masks do, and a fork needs the whole prompt.
+K and V of a layer are [rows, heads, tokens, head_dim]. None of them trims a sliding window: the masks of
+`dermiq.attention` do, and a fork needs the whole prompt.
 """
 
 from __future__ import annotations
@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
-
-__all__ = ["Cache", "KeyValue", "decoding_cache", "fork_cache", "recorded_states", "recording_cache"]
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -37,38 +34,44 @@ class _RecordingLayer(_Layer):
         return key_states, value_states
 
 
-class _ForkLayer(_Layer):
-    """A prompt's keys and values that completions read and never write."""
+class _OwnLayer(_Layer):
+    """Keys and values of a completion's own tokens, one more with each step, in room that is taken once."""
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, owner: OwnCache) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._hold(keys, values)
+        self._owner = owner
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> KeyValue:
-        return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
+        if not self.is_initialized:
+            rows, heads, _, channels = key_states.shape
+            room = (rows, heads, self._owner.room, channels)
+            self._hold(value_states.new_zeros(room), value_states.new_zeros(room))
+        self.keys.index_copy_(2, self._owner.step, key_states.to(self.keys.dtype))
+        self.values.index_copy_(2, self._owner.step, value_states)
+        return self.keys[:, :, : self._owner.width], self.values[:, :, : self._owner.width]
 
 
-class _DecodingLayer(_Layer):
-    """A prompt's keys and values followed by room for new ones, allocated once."""
+class OwnCache(Cache):
+    """Keys and values of the tokens that completions have written themselves.
 
-    def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._length = keys.shape[-2]
-        self._buffers = tuple(
-            torch.cat([past, past.new_empty(*past.shape[:-2], room, past.shape[-1])], dim=-2) for past in (keys, values)
-        )
-        self._show()
+    Args:
+        layers: of the decoder.
+        room: tokens of the longest completion.
+        step: [1] int64, the place of the token that is written next; whoever owns the cache moves it on.
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> KeyValue:
-        end = self._length + key_states.shape[-2]
-        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[..., self._length : end, :] = new
-        self._length = end
-        self._show()
-        return self.keys, self.values
+    Attributes:
+        width: places that attention looks at; all of `room` keeps every step of the same shape.
+    """
 
-    def _show(self) -> None:
-        self._hold(*(buffer[..., : self._length, :] for buffer in self._buffers))
+    def __init__(self, layers: int, room: int, step: Tensor) -> None:
+        self.room, self.step, self.width = room, step, room
+        super().__init__(layers=[_OwnLayer(self) for _ in range(layers)])
+
+    def keep(self, rows: Tensor) -> None:
+        """Only `rows` [n] go on."""
+        for layer in cast(Sequence[_OwnLayer], self.layers):
+            if layer.is_initialized:
+                layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
 
 def recording_cache() -> Cache:
@@ -79,18 +82,3 @@ def recording_cache() -> Cache:
 def recorded_states(cache: Cache) -> tuple[KeyValue, ...]:
     """Keys and values of each layer that a recording cache kept, with their graph."""
     return tuple((layer.keys, layer.values) for layer in cast(Sequence[_RecordingLayer], cache.layers))
-
-
-def fork_cache(states: Sequence[KeyValue], rows: Tensor) -> Cache:
-    """A read-only cache of the prompts `rows` [N]; gradients reach `states`."""
-    return Cache(layers=[_ForkLayer(_take(k, rows), _take(v, rows)) for k, v in states])
-
-
-def decoding_cache(states: Sequence[KeyValue], rows: Tensor, room: int) -> Cache:
-    """A growing cache of the prompts `rows` [N] with room for `room` new tokens."""
-    return Cache(layers=[_DecodingLayer(_take(k, rows), _take(v, rows), room) for k, v in states])
-
-
-def _take(past: Tensor, rows: Tensor) -> Tensor:
-    """The prompts `rows`; a single prompt is not copied."""
-    return past.expand(len(rows), -1, -1, -1) if past.shape[0] == 1 else past.index_select(0, rows)

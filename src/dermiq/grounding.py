@@ -84,7 +84,8 @@ def diagnose(backbone: VLMBackbone, batch: Batch, max_new_tokens: int) -> list[s
         ]
         prompt = _encode(backbone, messages, [batch["images"][i] for i in rows], batch)
         _refuse_overlong(backbone, prompt, asked, max_new_tokens)
-    drawn = sample_rollout(backbone, prompt, [samples[i] for i in rows], Sampling(max_new_tokens, temperature=0.0))
+    asked_about = {"prompt": prompt, "samples": [samples[i] for i in rows]}
+    drawn = sample_rollout(backbone, asked_about, Sampling(max_new_tokens, temperature=0.0))
     named = dict(zip(rows, drawn.answers, strict=True))
     return [normalise(named[i][0].diagnosis or "") if i in named else "" for i in range(len(samples))]
 

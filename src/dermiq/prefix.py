@@ -1,7 +1,7 @@
 """One prompt, many completions: the prompt and its images run once, every completion forks from it.
 
 Shapes: B prompts of P tokens (padded on the left), N completions of T tokens (padded on the right),
-V vocabulary. Log-probs are float32.
+H channels of a hidden state. Log-probs are float32.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from dermiq.attention import SharedPrefix, implementation
 from dermiq.backbone import VLMBackbone
-from dermiq.caches import Cache, KeyValue, fork_cache, recorded_states, recording_cache
+from dermiq.caches import KeyValue, OwnCache, recorded_states, recording_cache
+from dermiq.logprobs import token_logprobs
+from dermiq.schema import ModelError
 
 
 class _SendBack(torch.autograd.Function):
@@ -40,16 +42,16 @@ class Prefix:
 
     Attributes:
         states: keys and values of each layer, [B, heads, P, head_dim].
-        last_logits: [B, V], they predict the first token of every completion.
-        attention_mask: [B, P] int64, 0 = padding.
+        last_state: [B, H], the hidden state that predicts the first token of every completion.
+        visible: [B, P] bool, False = padding; None if there is none.
         next_position: [B] int64, the rotary position of a completion's first token.
-        leaves: the detached tensors among `states` and `last_logits` that collect gradients.
+        leaves: the detached tensors among `states` and `last_state` that collect gradients.
         sources: the tensors of the graph that the leaves stand for.
     """
 
     states: tuple[KeyValue, ...]
-    last_logits: Tensor
-    attention_mask: Tensor
+    last_state: Tensor
+    visible: Tensor | None
     next_position: Tensor
     leaves: tuple[Tensor, ...] = ()
     sources: tuple[Tensor, ...] = ()
@@ -59,13 +61,13 @@ class Prefix:
 
         Tensors that need no gradient (keys of a first layer under frozen projections) get no leaf.
         """
-        flat = [tensor for pair in self.states for tensor in pair] + [self.last_logits]
+        flat = [tensor for pair in self.states for tensor in pair] + [self.last_state]
         leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in flat]
         kept = [(leaf, source) for leaf, source in zip(leaves, flat, strict=True) if source.requires_grad]
         return Prefix(
             states=tuple(zip(leaves[0:-1:2], leaves[1:-1:2], strict=True)),
-            last_logits=leaves[-1],
-            attention_mask=self.attention_mask,
+            last_state=leaves[-1],
+            visible=self.visible,
             next_position=self.next_position,
             leaves=tuple(leaf for leaf, _ in kept),
             sources=tuple(source for _, source in kept),
@@ -75,6 +77,13 @@ class Prefix:
         """A scalar 0 whose backward pass sends the gradients collected in the leaves through the prompt, once."""
         zero: Tensor = _SendBack.apply([leaf.grad for leaf in self.leaves], *self.sources)
         return zero
+
+    def shared(self, prompts: Tensor, first: int | Tensor = 0) -> SharedPrefix:
+        """The `prompts` [b] for attention; all of them in their order are not copied."""
+        everyone = len(prompts) == len(self.last_state) and bool((prompts[1:] > prompts[:-1]).all())
+        states = self.states if everyone else [(keys[prompts], values[prompts]) for keys, values in self.states]
+        visible = self.visible if everyone or self.visible is None else self.visible[prompts]
+        return SharedPrefix(states, visible, first)
 
 
 @dataclass(frozen=True)
@@ -99,42 +108,48 @@ def prefill(backbone: VLMBackbone, prompt: Mapping[str, Tensor]) -> Prefix:
     _forget_rope(vlm)
     if not multimodal_rope:
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
-    output = vlm(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    output = vlm.model(**inputs, past_key_values=cache, use_cache=True)
     next_position = mask.sum(-1)
     if multimodal_rope and vlm.model.rope_deltas is not None:
         next_position = next_position + vlm.model.rope_deltas.flatten()
     _forget_rope(vlm)
     return Prefix(
         states=recorded_states(cache),
-        last_logits=output.logits[:, -1],
-        attention_mask=mask,
+        last_state=output.last_hidden_state[:, -1],
+        visible=None if mask.all() else mask.bool(),
         next_position=next_position,
     )
 
 
 def continue_from(
-    backbone: VLMBackbone, prefix: Prefix, cache: Cache, rows: Tensor, ids: Tensor, mask: Tensor, done: int = 0
+    backbone: VLMBackbone, shared: SharedPrefix, ids: Tensor, positions: Tensor, cache: OwnCache | None = None
 ) -> Tensor:
-    """Logits [N, t, V] after each of the tokens `ids` [N, t], which follow `done` earlier tokens of a completion.
+    """Hidden states [N, t, H] of completions' next tokens, N / B of them side by side for each shared prompt.
 
     Args:
         backbone: a loaded backbone.
-        prefix: the prompts.
-        cache: keys and values of the prompts `rows` and of the `done` tokens.
-        rows: [N] int64, the prompt of each completion.
+        shared: the prompts.
         ids: [N, t] int64.
-        mask: [N, done + t] bool, True = a token of the completion.
-        done: tokens of the completions that the cache holds already.
+        positions: [N, t] int64, rotary.
+        cache: keys and values of the completions' earlier tokens, which takes those of `ids` too; None if these are
+            the first.
+
+    Raises:
+        ModelError: if the model goes round transformers' attention functions.
     """
-    steps = torch.arange(done, done + ids.shape[1], device=ids.device)
-    logits: Tensor = backbone.vlm(
-        input_ids=ids,
-        attention_mask=torch.cat([prefix.attention_mask[rows], mask.long()], dim=1),
-        position_ids=prefix.next_position[rows, None] + steps,
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
-    return logits
+    decoder = backbone.vlm.get_decoder()
+    with implementation(decoder.config):
+        output = decoder(
+            input_ids=ids,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            shared_prefix=shared,
+        )
+    if not shared.used:
+        raise ModelError(f"{type(decoder).__name__} does not attend through transformers' attention functions.")
+    states: Tensor = output.last_hidden_state
+    return states
 
 
 def score(
@@ -148,6 +163,8 @@ def score(
 ) -> TokenScores:
     """Log-probs of completions that fork from a prefix.
 
+    Nothing of the prompts is copied where each of them has as many of the completions as the others or none.
+
     Args:
         backbone: a loaded backbone.
         prefix: the prompts, detached or not.
@@ -157,20 +174,23 @@ def score(
         temperature: of the policy.
         restricted: renormalise over the tokens that a policy may write, as the rollout does.
     """
-    logits = prefix.last_logits[rows, None]
+    states = prefix.last_state[rows, None]
     if ids.shape[1] > 1:
-        cache = fork_cache(prefix.states, rows)
-        logits = torch.cat([logits, continue_from(backbone, prefix, cache, rows, ids[:, :-1], mask[:, :-1])], dim=1)
-    distribution = log_softmax(logits, backbone.banned if restricted else None, temperature)
-    logprobs = distribution.gather(-1, ids[..., None]).squeeze(-1)
-    entropy = -(distribution.exp() * distribution.clamp(min=-1e4)).sum(-1)
-    return TokenScores(logprobs.masked_fill(~mask, 0.0), entropy.masked_fill(~mask, 0.0))
+        order = rows.argsort(stable=True)
+        prompts, counts = rows.unique(return_counts=True)
+        prompts = prompts if (counts == counts[0]).all() else rows[order]
+        positions = prefix.next_position[rows, None] + torch.arange(ids.shape[1] - 1, device=ids.device)
+        after = continue_from(backbone, prefix.shared(prompts), ids[order, :-1], positions[order])
+        states = torch.cat([states, after[order.argsort()]], dim=1)
+    output = backbone.output_layer(restricted)
+    logprobs, entropy = token_logprobs(states[mask], ids[mask], output, temperature)
+    return TokenScores(_placed(logprobs, mask), _placed(entropy, mask))
 
 
 def sequence_logprobs(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
     """Log-probs of some tokens of whole conversations, each given all that stands before it, in one pass.
 
-    Logits are made for the columns alone that some row of `mask` needs, over the whole vocabulary.
+    Logits are made for the tokens alone that `mask` names, over the whole vocabulary.
 
     Args:
         backbone: a loaded backbone.
@@ -183,24 +203,19 @@ def sequence_logprobs(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask:
     """
     vlm = backbone.vlm
     _forget_rope(vlm)
-    columns = mask.any(0).nonzero().flatten()
-    logits = vlm(**inputs, use_cache=False, logits_to_keep=columns - 1).logits
+    states = vlm.model(**inputs, use_cache=False).last_hidden_state
     _forget_rope(vlm)
-    targets = inputs["input_ids"][:, columns]
-    logprobs = -cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-    wanted = logprobs.view_as(targets).masked_fill(~mask[:, columns], 0.0)
-    return wanted.new_zeros(mask.shape).index_copy(1, columns, wanted)
+    output = backbone.output_layer(restricted=False)
+    logprobs, _ = token_logprobs(states[:, :-1][mask[:, 1:]], inputs["input_ids"][mask], output)
+    return _placed(logprobs, mask)
+
+
+def _placed(values: Tensor, mask: Tensor) -> Tensor:
+    """Values of the True places of a mask in its shape, 0 elsewhere."""
+    return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
 
 def _forget_rope(vlm: Any) -> None:
     """Multimodal rotary offsets are model state that must not outlive a batch."""
     if hasattr(vlm.model, "rope_deltas"):
         vlm.model.rope_deltas = None
-
-
-def log_softmax(logits: Tensor, banned: Tensor | None, temperature: float = 1.0) -> Tensor:
-    """Log-probs [..., V] float32 of a policy that never writes the tokens `banned` [V] (bool)."""
-    scaled = logits.float() / temperature
-    if banned is not None:
-        scaled = scaled.masked_fill(banned, -torch.inf)
-    return scaled.log_softmax(-1)

@@ -17,6 +17,7 @@ from dermiq.schema import ModelError
 
 __all__ = [
     "ProcessorMixin",
+    "banned_ids",
     "context_length",
     "encode_completions",
     "encode_conversations",
@@ -25,6 +26,7 @@ __all__ = [
     "from_hub",
     "load_config",
     "load_processor",
+    "stop_ids",
 ]
 
 _MARKER = "x"  # a reply whose surroundings are looked at
@@ -133,6 +135,25 @@ def end_of_turn(processor: ProcessorMixin) -> int:
     tail = text[text.rindex(_MARKER) + len(_MARKER) :].strip()
     ids = processor.tokenizer(tail, add_special_tokens=False)["input_ids"]
     return int(ids[0]) if ids else int(processor.tokenizer.eos_token_id)
+
+
+def stop_ids(processor: ProcessorMixin, configured: int | list[int] | None) -> tuple[int, ...]:
+    """Token ids that end a completion: the end of the turn, the tokenizer's, and those that the model itself names."""
+    named = configured if isinstance(configured, list) else [configured]
+    ids = {end_of_turn(processor), processor.tokenizer.eos_token_id, *named}
+    return tuple(sorted(i for i in ids if i is not None))
+
+
+def banned_ids(processor: ProcessorMixin, config: PreTrainedConfig, stops: Sequence[int]) -> Tensor:
+    """[V] bool: tokens that a policy may not write (image and other special tokens, unused rows)."""
+    vocabulary = config.get_text_config().vocab_size
+    tokenizer = processor.tokenizer
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= {*tokenizer.all_special_ids, *range(len(tokenizer), vocabulary)}
+    special |= {getattr(config, name, None) for name in ("image_token_id", "video_token_id")}
+    banned = torch.zeros(vocabulary, dtype=torch.bool)
+    banned[[i for i in special if i is not None and i < vocabulary and i not in stops]] = True
+    return banned
 
 
 def encode_completions(processor: ProcessorMixin, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from dermiq.backbone import VLMBackbone
-from dermiq.caches import decoding_cache
-from dermiq.prefix import Prefix, continue_from, log_softmax, prefill
+from dermiq.decoding import Completions, Decoder, Engine, Sampling
+from dermiq.prefix import Prefix
 from dermiq.prompts import parse
 from dermiq.schema import Answer, Sample, TrainingError
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn: temperature 0 is greedy."""
-
-    max_new_tokens: int = 256
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.temperature < 0:
-            raise ValueError(f"sampling needs max_new_tokens >= 1 and temperature >= 0; got {self}")
+__all__ = ["Completions", "Decoder", "Engine", "Rollout", "Sampling", "sample_rollout"]
 
 
 @dataclass(frozen=True)
@@ -69,42 +57,78 @@ class Rollout:
         mean = self.logprobs.sum(-1) / self.mask.sum(-1).clamp(min=1)
         return mean.exp().view(len(self.samples), -1)
 
-    def parts(self, size: int | None) -> Iterator[Tensor]:
-        """Row indices [n] of micro-batches of at most `size` completions; None gives one of all."""
-        yield from torch.arange(len(self.ids), device=self.ids.device).split(size or len(self.ids))
+    def parts(self, tokens: int | None) -> Iterator[Tensor]:
+        """Row indices [n] of micro-batches of at most `tokens` padded tokens; None gives one of all.
+
+        A micro-batch holds whole groups, or part of one; a row that is too long alone stands alone. Within a group
+        that has to be divided, rows go by length, so that little of them is padding.
+        """
+        rows = torch.arange(len(self.ids))
+        if tokens is None:
+            yield rows.to(self.ids.device)
+            return
+        lengths = self.mask.sum(-1).cpu()
+        whole: list[Tensor] = []
+        for group in rows.split(self.group_size):
+            if whole and _padded(lengths, [*whole, group]) > tokens:
+                yield torch.cat(whole).to(self.ids.device)
+                whole = []
+            if _padded(lengths, [group]) <= tokens:
+                whole.append(group)
+            else:
+                yield from (part.to(self.ids.device) for part in _divided(group, lengths, tokens))
+        if whole:
+            yield torch.cat(whole).to(self.ids.device)
+
+
+def _padded(lengths: Tensor, groups: Sequence[Tensor]) -> int:
+    """Tokens of a micro-batch of these rows, padding included."""
+    rows = torch.cat(list(groups))
+    return len(rows) * int(lengths[rows].max())
+
+
+def _divided(group: Tensor, lengths: Tensor, tokens: int) -> Iterator[Tensor]:
+    """A group's rows, the longest first, in pieces of at most `tokens` padded tokens."""
+    order = group[lengths[group].argsort(descending=True, stable=True)]
+    while len(order):
+        size = max(1, tokens // max(1, int(lengths[order[0]])))
+        yield order[:size]
+        order = order[size:]
 
 
 def sample_rollout(
     backbone: VLMBackbone,
-    prompt: Mapping[str, Tensor],
-    samples: Sequence[Sample],
+    batch: Mapping[str, Any],
     sampling: Sampling,
     group_size: int = 1,
     seed: str = "0",
-    rows_per_pass: int | None = None,
+    engine: Engine | None = None,
+    prefix: Prefix | None = None,
 ) -> Rollout:
     """Draw `group_size` completions of each prompt in evaluation mode, without gradients.
 
     The random numbers of a completion depend on `seed`, its sample's id and its place in the group alone, so
-    neither the batch around it nor the number of processes nor a resume changes what is drawn. At most
-    `rows_per_pass` completions are decoded together, all if None.
+    neither the batch around it nor the number of processes nor a resume changes what is drawn.
+
+    Args:
+        backbone: a loaded backbone.
+        batch: see `dermiq.datamodules.collate`; `prompt` and `samples` are enough for the default engine.
+        sampling: how completions are drawn.
+        group_size: completions per prompt.
+        seed: of the random numbers.
+        engine: draws the completions; None is `Decoder()`.
+        prefix: the prompts, if they ran already under the same weights.
 
     Raises:
         TrainingError: if the policy's probabilities are not finite, naming the samples.
     """
-    noise = _noise(samples, group_size, sampling.max_new_tokens, seed).to(prompt["input_ids"].device)
+    samples: Sequence[Sample] = batch["samples"]
     with backbone.sampling_mode():
-        prefix = prefill(backbone, prompt)
-        rows = torch.arange(len(samples), device=noise.device).repeat_interleave(group_size)
-        size = rows_per_pass or len(rows)
-        passes = [
-            _decode(backbone, prefix, *part, sampling) for part in zip(rows.split(size), noise.split(size), strict=True)
-        ]
-        ids, mask, logprobs = (_join(parts) for parts in zip(*passes, strict=True))
-    _refuse_non_finite(logprobs, samples)
-    answers = [parse(text) for text in backbone.decode(ids, mask)]
+        drawn = (engine or Decoder()).complete(backbone, batch, sampling, group_size, seed, prefix)
+    _refuse_non_finite(drawn.logprobs, samples)
+    answers = [parse(text) for text in backbone.decode(drawn.ids, drawn.mask)]
     groups = [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
-    return Rollout(tuple(samples), ids, mask, logprobs, groups)
+    return Rollout(tuple(samples), *drawn, groups)
 
 
 def _refuse_non_finite(logprobs: Tensor, samples: Sequence[Sample]) -> None:
@@ -114,53 +138,3 @@ def _refuse_non_finite(logprobs: Tensor, samples: Sequence[Sample]) -> None:
             "its weights or these images are broken. If this came up in training, lower the learning rate and "
             "go on from the last adapter that works."
         )
-
-
-def _join(parts: Sequence[Tensor]) -> Tensor:
-    """Rows of different width [n, T] one below the other, padded with 0."""
-    width = max(part.shape[1] for part in parts)
-    return torch.cat([pad(part, (0, width - part.shape[1])) for part in parts])
-
-
-def _decode(
-    backbone: VLMBackbone, prefix: Prefix, rows: Tensor, noise: Tensor, sampling: Sampling
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens, mask and log-probs [n, T] of completions of the prompts `rows` [n] under `noise` [n, steps]."""
-    cache = decoding_cache(prefix.states, rows, sampling.max_new_tokens)
-    stops = torch.tensor(backbone.stop_ids, device=noise.device)
-    logits, going = prefix.last_logits[rows], torch.ones_like(rows, dtype=torch.bool)
-    ids, mask, logprobs = [], [], []
-    for step in range(sampling.max_new_tokens):
-        distribution = log_softmax(logits, backbone.banned, sampling.temperature or 1.0)
-        token = _pick(distribution, noise[:, step] if sampling.temperature else None)
-        ids.append(token.where(going, stops[0]))
-        mask.append(going)
-        logprobs.append(distribution.gather(-1, token[:, None])[:, 0].where(going, 0.0))
-        going = going & ~torch.isin(token, stops)
-        if step + 1 == sampling.max_new_tokens or not going.any():
-            break
-        seen = torch.stack(mask, dim=1)
-        logits = continue_from(backbone, prefix, cache, rows, ids[-1][:, None], seen, done=step)[:, -1]
-    return torch.stack(ids, dim=1), torch.stack(mask, dim=1), torch.stack(logprobs, dim=1)
-
-
-def _pick(distribution: Tensor, uniform: Tensor | None) -> Tensor:
-    """Tokens [N] by inverse transform of log-probs [N, V] at `uniform` [N] in [0, 1); None is greedy."""
-    if uniform is None:
-        return distribution.argmax(-1)
-    cumulative = distribution.exp().cumsum(-1)
-    threshold = uniform.clamp(max=1 - 1e-6) * cumulative[:, -1]
-    token = torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]
-    return token.clamp(max=distribution.shape[-1] - 1)  # NaN finds no place; the caller refuses it
-
-
-def _noise(samples: Sequence[Sample], group_size: int, steps: int, seed: str) -> Tensor:
-    """Uniform numbers [B * G, steps] float32."""
-    rows = []
-    seen: Counter[str] = Counter()
-    for sample in samples:
-        digest = hashlib.sha256(f"{seed}/{sample.id}/{seen[sample.id]}".encode()).digest()
-        seen[sample.id] += 1
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        rows.append(torch.rand(group_size, steps, generator=generator, dtype=torch.float32))
-    return torch.cat(rows)

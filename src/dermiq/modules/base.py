@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -221,11 +222,11 @@ class StageModule(LightningModule):
         samples = batch["samples"]
         if not samples:
             return []
-        rollout = sample_rollout(self.backbone, batch["prompt"], samples, self.eval_sampling, seed="eval")
+        rollout = sample_rollout(self.backbone, batch, self.eval_sampling, seed="eval")
         rows = judged_rows(self.judge, rollout, self.rewards(rollout.answers, samples))
         if self.eval_samples:
-            sampling = Sampling(self.eval_sampling.max_new_tokens, temperature=1.0)
-            rollout = sample_rollout(self.backbone, batch["prompt"], samples, sampling, self.eval_samples, seed="eval")
+            sampling = replace(self.eval_sampling, temperature=1.0)
+            rollout = sample_rollout(self.backbone, batch, sampling, self.eval_samples, seed="eval")
             add_samples(rows, self.judge, rollout, self.rewards(rollout.answers, samples))
         return rows
 

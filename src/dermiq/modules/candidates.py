@@ -14,7 +14,7 @@ from dermiq.backbone import REFERENCE, VLMBackbone
 from dermiq.grounding import Passage, ground
 from dermiq.modules.base import Batch, Row, StageModule
 from dermiq.prompts import question
-from dermiq.rollout import Rollout, Sampling, sample_rollout
+from dermiq.rollout import Decoder, Rollout, Sampling, sample_rollout
 from dermiq.schema import Sample, TrainingError
 
 
@@ -27,7 +27,7 @@ class CandidateModule(StageModule):
     Args:
         candidates: answers to each question.
         sampling: how they are drawn; keep the temperature above 0.
-        rollouts_per_pass: answers that are decoded together; None takes all.
+        engine: draws them; its `rows_per_pass` bounds memory.
         seed: of the sampling.
         stage: arguments of `StageModule`.
 
@@ -40,18 +40,18 @@ class CandidateModule(StageModule):
         *args: Any,
         candidates: int = 8,
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
-        rollouts_per_pass: int | None = None,
+        engine: Decoder | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if candidates < 2 or (rollouts_per_pass is not None and rollouts_per_pass < 1):
-            raise ValueError("pairs need candidates >= 2; rollouts_per_pass is at least 1")
+        if candidates < 2:
+            raise ValueError(f"pairs need candidates >= 2; got {candidates}")
         if sampling.temperature == 0:
             raise ValueError("candidates have to differ: sampling.temperature must be above 0")
         self.candidates = candidates
         self.sampling = sampling
-        self.rollouts_per_pass = rollouts_per_pass
+        self.engine = Decoder() if engine is None else engine
         self.seed = seed
         self.done: Container[str] = frozenset()
 
@@ -122,10 +122,9 @@ class CandidateModule(StageModule):
     ) -> list[list[Row]]:
         """`count` candidates of each sample from one kind of prompt."""
         seed = f"{self.seed}/{stream}"
-        rollout = sample_rollout(
-            self.backbone, prompt, samples, self.sampling, count, seed, rows_per_pass=self.rollouts_per_pass
-        )
-        finished = _finished(rollout, self.backbone.stop_ids)
+        batch = {"prompt": prompt, "samples": samples}
+        rollout = sample_rollout(self.backbone, batch, self.sampling, count, seed, self.engine)
+        finished = _finished(rollout, self.backbone.stop_ids, self.sampling.max_new_tokens)
         return [
             [
                 {
@@ -155,10 +154,11 @@ class CandidateModule(StageModule):
         }
 
 
-def _finished(rollout: Rollout, stops: Sequence[int]) -> Tensor:
+def _finished(rollout: Rollout, stops: Sequence[int], limit: int) -> Tensor:
     """[B, G] bool, completions that ended by themselves."""
     last = rollout.ids.gather(1, rollout.mask.sum(-1, keepdim=True) - 1)
-    return torch.isin(last, torch.tensor(stops, device=last.device)).view(len(rollout.samples), -1)
+    closed = torch.isin(last, torch.tensor(stops, device=last.device)).view(len(rollout.samples), -1)
+    return closed | (rollout.lengths < limit)
 
 
 def _fingerprint(backbone: VLMBackbone) -> str:

@@ -17,7 +17,7 @@ from dermiq.losses import constant_length, policy_loss
 from dermiq.modules.base import Batch, StageModule
 from dermiq.prefix import Prefix, TokenScores, prefill, score
 from dermiq.rewards import Scores
-from dermiq.rollout import Rollout, Sampling, sample_rollout
+from dermiq.rollout import Decoder, Engine, Rollout, Sampling, sample_rollout
 from dermiq.schema import Sample, TrainingError
 
 
@@ -26,10 +26,13 @@ class GRPOModule(StageModule):
 
     Manual optimisation, so `trainer.accumulate_grad_batches` and `trainer.gradient_clip_val` do not apply:
     `accumulate_batches` and `max_grad_norm` take their place, and `trainer.max_steps` counts optimiser steps.
-    The old policy's log-probs are those of the rollout itself.
+    The old policy's log-probs are those of the rollout itself. The prompt runs once per step, with gradient: the
+    rollout forks from that pass, and the update's first epoch goes backward through it. Dropout is off throughout, so
+    that the policy which learns is the one that was sampled.
 
     Args:
-        group_size: completions per prompt; costs time, not memory, where both `..._per_pass` are set.
+        group_size: completions per prompt; costs time, not memory, with `tokens_per_pass` and the engine's
+            `rows_per_pass`.
         sampling: how completions are drawn; keep the temperature above 0.
         advantage: the estimator, see `dermiq.advantages`; None is GRPO++'s `OutcomeAnchored()`.
         token_weights: (mask [N, T], max_new_tokens) -> weights [N, T]; see `dermiq.losses`.
@@ -39,8 +42,9 @@ class GRPOModule(StageModule):
         entropy_coef: weight of the entropy bonus.
         inner_epochs: optimiser steps on each rollout.
         accumulate_batches: batches that share one optimiser step (with one inner epoch).
-        completions_per_pass: completions that run forward and backward together; None takes all.
-        rollouts_per_pass: completions that are decoded together; None takes all.
+        tokens_per_pass: tokens of completions, padding included, that run forward and backward together; None takes
+            all.
+        engine: draws the completions, see `dermiq.decoding`; None is `Decoder()`.
         reference_sync_every: optimiser steps after which the reference becomes the policy; None never.
         seed: of the sampling.
         stage: arguments of `StageModule`.
@@ -59,14 +63,14 @@ class GRPOModule(StageModule):
         entropy_coef: float = 0.0,
         inner_epochs: int = 1,
         accumulate_batches: int = 1,
-        completions_per_pass: int | None = None,
-        rollouts_per_pass: int | None = None,
+        tokens_per_pass: int | None = None,
+        engine: Engine | None = None,
         reference_sync_every: int | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        optional = (completions_per_pass, rollouts_per_pass, reference_sync_every)
+        optional = (tokens_per_pass, reference_sync_every)
         given = (value for value in optional if value is not None)
         if min(group_size, inner_epochs, accumulate_batches, *given) < 1:
             raise ValueError("group_size, inner_epochs, accumulate_batches and the like are at least 1")
@@ -85,8 +89,8 @@ class GRPOModule(StageModule):
         self.kl_coef, self.entropy_coef = kl_coef, entropy_coef
         self.inner_epochs = inner_epochs
         self.accumulate_batches = accumulate_batches
-        self.completions_per_pass = completions_per_pass
-        self.rollouts_per_pass = rollouts_per_pass
+        self.tokens_per_pass = tokens_per_pass
+        self.engine = Decoder() if engine is None else engine
         self.reference_sync_every = reference_sync_every
         self.seed = seed
 
@@ -110,33 +114,30 @@ class GRPOModule(StageModule):
             return None
         _refuse_conversation(batch["samples"])
         start = time.perf_counter()
-        rollout = sample_rollout(
-            self.backbone,
-            batch["prompt"],
-            batch["samples"],
-            self.sampling,
-            self.group_size,
-            seed=f"{self.seed}/{self.current_epoch}/{batch_idx}",
-            rows_per_pass=self.rollouts_per_pass,
-        )
-        scores = self.rewards(rollout.answers, rollout.samples)
-        advantages = self.advantage(scores.total, scores.correct, rollout.confidence.cpu()).to(self.device)
-        ref_logprobs = self._reference_logprobs(batch, rollout)
-        for _ in range(self.inner_epochs):
-            stats = self._backward(batch, rollout, advantages.flatten(), ref_logprobs, synchronise=closes)
-            if closes:
-                self._step()
+        with self.backbone.without_dropout():
+            prefix = prefill(self.backbone, batch["prompt"])
+            seed = f"{self.seed}/{self.current_epoch}/{batch_idx}"
+            rollout = sample_rollout(
+                self.backbone, batch, self.sampling, self.group_size, seed, self.engine, prefix.detach()
+            )
+            scores = self.rewards(rollout.answers, rollout.samples)
+            advantages = self.advantage(scores.total, scores.correct, rollout.confidence.cpu()).to(self.device)
+            ref_logprobs = self._reference_logprobs(batch, rollout)
+            for epoch in range(self.inner_epochs):
+                prefix = prefill(self.backbone, batch["prompt"]) if epoch else prefix
+                stats = self._backward(prefix.detach(), rollout, advantages.flatten(), ref_logprobs, synchronise=closes)
+                if closes:
+                    self._step()
         self._log(rollout, scores, stats, time.perf_counter() - start)
         return {"rollout": rollout, "scores": scores, "advantages": advantages}
 
     def _backward(
-        self, batch: Batch, rollout: Rollout, advantages: Tensor, ref_logprobs: Tensor | None, synchronise: bool
+        self, prefix: Prefix, rollout: Rollout, advantages: Tensor, ref_logprobs: Tensor | None, synchronise: bool
     ) -> Counter[str]:
         """Gradients of the policy loss: completions in parts, then the shared prompts once."""
-        prefix = prefill(self.backbone, batch["prompt"]).detach()
         weights = self.token_weights(rollout.mask, self.sampling.max_new_tokens)
         totals: Counter[str] = Counter()
-        for part in rollout.parts(self.completions_per_pass):
+        for part in rollout.parts(self.tokens_per_pass):
             width = int(rollout.mask[part].sum(-1).max())
             tokens = self._score(prefix, rollout, part, width)
             loss, stats = policy_loss(
@@ -169,9 +170,11 @@ class GRPOModule(StageModule):
             return None
         with self.backbone.sampling_mode(), self.backbone.reference():
             prefix = prefill(self.backbone, batch["prompt"])
-            width = rollout.mask.shape[1]
-            parts = rollout.parts(self.completions_per_pass)
-            return torch.cat([self._score(prefix, rollout, part, width).logprobs for part in parts])
+            logprobs = torch.zeros_like(rollout.logprobs)
+            for part in rollout.parts(self.tokens_per_pass):
+                width = int(rollout.mask[part].sum(-1).max())
+                logprobs[part, :width] = self._score(prefix, rollout, part, width).logprobs
+            return logprobs
 
     def _step(self) -> None:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()

@@ -1,0 +1,60 @@
+"""Surgery on modules with adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+
+@contextmanager
+def folded(model: nn.Module, adapter: str) -> Iterator[None]:
+    """An adapter as part of the base's weights, which return bit by bit: the same results by fewer products.
+
+    In float32 alone: rounding to fewer bits would swallow what the adapter adds.
+    """
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, LoraLayer) and _foldable(m, adapter)]
+    kept = [layer.get_base_layer().weight.data for layer in layers]
+    try:
+        for layer, data in zip(layers, kept, strict=True):
+            layer.get_base_layer().weight.data = data + layer.get_delta_weight(adapter)
+            layer.merged_adapters.append(adapter)
+        yield
+    finally:
+        for layer, data in zip(layers, kept, strict=True):
+            layer.get_base_layer().weight.data = data
+            layer.merged_adapters.clear()
+
+
+def _foldable(layer: Any, adapter: str) -> bool:
+    """True if the adapter is at work on a whole float32 weight, without autocast."""
+    data = layer.get_base_layer().weight.data
+    at_work = not layer.disable_adapters and layer.active_adapters == [adapter] and adapter in layer.lora_A
+    plain = type(data) is torch.Tensor and data.dtype == torch.float32
+    return at_work and plain and not torch.is_autocast_enabled(data.device.type)
+
+
+def difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
+    """What differs between the names and shapes of two sets of weights, in words."""
+    missing = sorted(expected.keys() - found.keys())
+    unknown = sorted(found.keys() - expected.keys())
+    shapes = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
+    parts = (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
+    return "; ".join(f"{len(keys)} weights {what} (first: {keys[0]})" for what, keys in parts if keys) + "."
+
+
+def in_float32(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a module with float32 weights stand in a base of another dtype, as peft does for LoRA layers alone."""
+
+    @wraps(forward)
+    def wrapper(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not hidden.is_floating_point():
+            return forward(hidden, *args, **kwargs)
+        return forward(hidden.float(), *args, **kwargs).to(hidden.dtype)
+
+    return wrapper
