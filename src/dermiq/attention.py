@@ -106,11 +106,10 @@ def attend(
     shared_prefix.used = True
     past_key, past_value = shared_prefix.states[module.layer_idx]
     masks = shared_prefix.masks(query.shape[2], key.shape[2], sliding_window)
-    with torch.autocast(query.device.type, enabled=False):
-        query, key = query.to(value.dtype), key.to(value.dtype)
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        attention = _SharedAttention.apply if torch.is_grad_enabled() else _read
-        output = attention(query, past_key, past_value, key, value, scale, *masks)
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    attention = _SharedAttention.apply if torch.is_grad_enabled() else _read
+    output = attention(query, past_key, past_value, key, value, scale, *masks)
     return output.transpose(1, 2), None
 
 
@@ -234,8 +233,8 @@ def _read(
     to_prompt, to_own = _scores(layout, layout.together(alone), alone, past_key, key, at_prompt, at_own)
     weights = torch.cat([layout.apart(to_prompt), to_own], dim=-1).softmax(-1).to(value.dtype)
     to_prompt, to_own = weights.split([past_key.shape[-2], key.shape[-2]], dim=-1)
-    output = layout.apart(layout.together(to_prompt) @ past_value)
-    return layout.heads_of(output + to_own @ value)
+    output = layout.apart(matmul_float32(layout.together(to_prompt), past_value))
+    return layout.heads_of((output + matmul_float32(to_own, value)).to(value.dtype))
 
 
 def _scores(

@@ -110,7 +110,7 @@ class VLMBackbone(nn.Module):
         """
         if self.model is not None:
             return
-        self.processor = load_processor(self.model_id)
+        processor = load_processor(self.model_id)
         base = from_hub(
             AutoModelForImageTextToText.from_pretrained,
             self.model_id,
@@ -118,6 +118,15 @@ class VLMBackbone(nn.Module):
             attn_implementation=self.attn_implementation,
             quantization_config=self._quantisation(),
         )
+        self.attach(base, processor)
+
+    def attach(self, base: PreTrainedModel, processor: ProcessorMixin) -> None:
+        """Take a model that is there already, and add the adapters.
+
+        Raises:
+            ModelError: if the adapter does not fit it.
+        """
+        self.processor = processor
         base.requires_grad_(False)
         self.model = base
         if self.adapter_path is not None:

@@ -18,7 +18,6 @@ from dermiq.logprobs import log_distribution
 from dermiq.prefix import Prefix, continue_from, prefill
 from dermiq.schema import Sample
 
-_STEPS_PER_LOOK = 16  # on a GPU; each look at what is finished waits for the device
 _WORTH_LEAVING = 0.75  # rows leave when no more than this share of them is left
 
 
@@ -140,7 +139,7 @@ class _Drawing:
         self.written = Completions(
             torch.full((rows, length), backbone.stop_ids[0], device=device),
             torch.zeros(rows, length, dtype=torch.bool, device=device),
-            torch.zeros(rows, length, device=device),
+            torch.zeros(rows, length, dtype=torch.float32, device=device),
         )
         self.step = torch.zeros(1, dtype=torch.int64, device=device)  # the column that was written last
         self.cache = OwnCache(len(prefix.states), length, self.step)
@@ -153,7 +152,7 @@ class _Drawing:
 
     def run(self) -> Completions:
         """Write until every row is finished."""
-        length, look_every = self.sampling.max_new_tokens, _STEPS_PER_LOOK if self.going.is_cuda else 1
+        length, look_every = self.sampling.max_new_tokens, _steps_per_look(self.going.device)
         self._draw(self.start)
         seen, done, advance = 0, 1, self._stepper()
         while True:
@@ -242,6 +241,11 @@ class _Drawing:
                     self.written.logprobs[row, end:] = 0.0
                     self.going[slot] = False
                     break
+
+
+def _steps_per_look(device: torch.device) -> int:
+    """Steps between looks at what is finished, each of which waits for a GPU to catch up."""
+    return 1 if device.type == "cpu" else 16
 
 
 def _pick(distribution: Tensor, uniform: Tensor | None) -> Tensor:

@@ -48,11 +48,10 @@ def token_logprobs(
         temperature: of the policy.
         piece: logits in memory at once.
     """
-    with torch.autocast(states.device.type, enabled=False):
-        logprobs, entropy = _TokenLogprobs.apply(
-            states, output.weight, output.bias, output, targets, temperature, piece
-        )
-    return logprobs, entropy
+    found: tuple[Tensor, Tensor] = _TokenLogprobs.apply(
+        states, output.weight, output.bias, output, targets, temperature, piece
+    )
+    return found
 
 
 def _tiles(vocabulary: int, rows: int, piece: int) -> list[tuple[int, int]]:
@@ -106,8 +105,8 @@ class _TokenLogprobs(torch.autograd.Function):
             powers = logprobs.exp()
             # d logprob / d logits = onehot - p;  d entropy / d logits = -p (log p + entropy)
             d_logits = -powers * (of_logprob + of_entropy * (logprobs.clamp_(min=-1e30) + entropy[:, None]))
-            here = ((targets >= start) & (targets < stop)).nonzero()[:, 0]
-            d_logits[here, targets[here] - start] += of_logprob[here, 0]
+            here = ((targets >= start) & (targets < stop))[:, None]
+            d_logits.scatter_add_(1, (targets - start).clamp(0, stop - start - 1)[:, None], of_logprob * here)
             d_logits /= ctx.temperature
             d_states += matmul_float32(d_logits.to(weight.dtype), weight[start:stop])
             if d_weight is not None:

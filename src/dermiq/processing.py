@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from jinja2 import TemplateError
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig, ProcessorMixin
 
 from dermiq.schema import ModelError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "ProcessorMixin",
