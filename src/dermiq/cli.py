@@ -22,6 +22,7 @@ from dermiq.checkpointing import LAST, AtomicCheckpointIO, RunCheckpoint
 from dermiq.datamodules import DermDataModule
 from dermiq.files import write_atomically
 from dermiq.modules import StageModule
+from dermiq.preflight import Preflight
 from dermiq.schema import DermIQError, TrainingError
 
 BASE_CONFIG = Path(__file__).parents[2] / "configs" / "base.yaml"
@@ -38,10 +39,12 @@ class SaveFitConfig(SaveConfigCallback):
     """Keeps the configuration of training as ``config.yaml``: the record that the other subcommands read."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it into the run directory, for fit alone."""
+        """Write it into the run directory, for fit alone; what only fit knows stays out."""
         if stage == "fit":
+            config = self.config.clone()
+            config.pop("preflight")
             path = Path(trainer.default_root_dir) / "config.yaml"
-            write_atomically(path, self.parser.dump(self.config, skip_none=False))
+            write_atomically(path, self.parser.dump(config, skip_none=False))
 
 
 class DermIQCLI(LightningCLI):
@@ -53,6 +56,16 @@ class DermIQCLI(LightningCLI):
         parser.link_arguments(backbone, "data.init_args.model_id")
         tokens = "model.init_args.eval_sampling.max_new_tokens"
         parser.link_arguments(tokens, "data.init_args.max_new_tokens_reserve")
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Training alone has a preflight."""
+        super().setup_parser(*args, **kwargs)
+        self._parser("fit").add_argument(
+            "--preflight",
+            action="store_true",
+            help="Before training, run one step on the longest samples, which leaves no trace, and say how much memory "
+            "it takes, for how long training will run at most, and what to lower.",
+        )
 
     def before_instantiate_classes(self) -> None:
         """Refuse a checkpoint that is not there, which Lightning would pass over with a warning."""
@@ -95,6 +108,8 @@ class DermIQCLI(LightningCLI):
             )
         kwargs["plugins"] = [*(self.config_init[self.subcommand].trainer.plugins or []), AtomicCheckpointIO()]
         trainer = super().instantiate_trainer(**kwargs)
+        if self.config[self.subcommand].get("preflight"):
+            trainer.callbacks.insert(0, Preflight())  # type: ignore[attr-defined]  # set by a connector
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, RunCheckpoint):
                 callback.dirpath = str((Path(root) / LAST).parent)

@@ -70,7 +70,7 @@ class ConversationDataModule(DermDataModule):
 
     Args:
         group_by_length: make training batches of samples of similar length, so that short ones do not pay for the
-            padding of long ones; see `dermiq.datamodules.loading.EpochSampler`.
+            padding of long ones where the stage does not pack them; see `dermiq.datamodules.loading.EpochSampler`.
     """
 
     def __init__(self, *args: Any, group_by_length: bool = False, **kwargs: Any) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from dermiq.losses import sft_loss
 from dermiq.modules.base import Batch, Row, StageModule
+from dermiq.packing import can_pack, check_packing, packed_logprobs
 from dermiq.prefix import sequence_logprobs
 
 
@@ -14,7 +17,25 @@ class SFTModule(StageModule):
 
     Automatic optimisation: accumulate with ``--trainer.accumulate_grad_batches``. Where validation or test data hold
     replies, the loss on all their turns is logged as ``val/loss`` or ``test/loss``, a mean over tokens.
+
+    Args:
+        packing: run the conversations of a batch as one row, each seeing itself alone, so that nothing is computed for
+            padding (`dermiq.packing`); gradients are the same. ``train/padding`` is the share of the padded batch
+            that is padding. Where a model cannot (eager attention, recurrent layers) the padded batch runs.
+        stage: arguments of `StageModule`.
     """
+
+    def __init__(self, *args: Any, packing: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.packing = packing
+        self._checked = False
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """On the first batch, make sure that packing changes nothing."""
+        super().on_train_batch_start(batch, batch_idx)
+        if self._packs and not self._checked and batch["samples"]:
+            check_packing(self.backbone, batch["conversation"], batch["loss_mask"])
+            self._checked = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """One forward pass over whole conversations; None for a batch without readable images."""
@@ -25,6 +46,7 @@ class SFTModule(StageModule):
         self.check_finite(loss, batch["samples"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(mask))
         self.log("train/perplexity", stats["perplexity"], batch_size=len(mask))
+        self.log("train/padding", 1 - batch["conversation"]["attention_mask"].float().mean(), batch_size=len(mask))
         return loss * self.share(mask.sum())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
@@ -37,9 +59,14 @@ class SFTModule(StageModule):
         self._log_held_out("test/loss", batch)
         return super().test_step(batch, batch_idx)
 
+    @property
+    def _packs(self) -> bool:
+        return self.packing and can_pack(self.backbone)
+
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         mask = batch["loss_mask"]
-        return sft_loss(sequence_logprobs(self.backbone, batch["conversation"], mask), mask)
+        logprobs = packed_logprobs if self._packs else sequence_logprobs
+        return sft_loss(logprobs(self.backbone, batch["conversation"], mask), mask)
 
     def _log_held_out(self, name: str, batch: Batch) -> None:
         if "loss_mask" in batch:
