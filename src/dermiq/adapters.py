@@ -22,13 +22,14 @@ def folded(model: nn.Module, adapter: str) -> Iterator[None]:
     kept = [layer.get_base_layer().weight.data for layer in layers]
     try:
         for layer, data in zip(layers, kept, strict=True):
-            layer.get_base_layer().weight.data = data + layer.get_delta_weight(adapter)
-            layer.merged_adapters.append(adapter)
+            base = layer.get_base_layer()
+            base.weight.data = data + layer.get_delta_weight(adapter)
+            layer.forward = base.forward
         yield
     finally:
         for layer, data in zip(layers, kept, strict=True):
             layer.get_base_layer().weight.data = data
-            layer.merged_adapters.clear()
+            vars(layer).pop("forward", None)
 
 
 def _foldable(layer: Any, adapter: str) -> bool:

@@ -61,16 +61,18 @@ class SharedPrefix:
         return self._masks[key]
 
     def _make_masks(self, queries: int, own: int, window: int | None) -> tuple[Tensor | None, Tensor | None]:
-        keys = self.states[0][0]
-        place = torch.arange(queries, device=keys.device)[:, None] + self.first
-        distance = place - torch.arange(own, device=keys.device)
         at_prompt = None if self.visible is None else self.visible[:, None]
-        if window is not None:
-            near = place + keys.shape[-2] - torch.arange(keys.shape[-2], device=keys.device) < window
-            at_prompt = near[None] if at_prompt is None else at_prompt & near
-            return at_prompt, (distance >= 0) & (distance < window)
-        last_alone = queries == 1 and isinstance(self.first, int)
-        return at_prompt, None if last_alone else distance >= 0
+        if window is None and queries == 1 and isinstance(self.first, int):
+            return at_prompt, None
+        past = self.states[0][0].shape[-2]
+        device = self.states[0][0].device
+        place = torch.arange(queries, device=device)[:, None] + self.first
+        distance = place - torch.arange(own, device=device)
+        if window is None:
+            return at_prompt, distance >= 0
+        near = place + past - torch.arange(past, device=device) < window
+        at_prompt = near[None] if at_prompt is None else at_prompt & near
+        return at_prompt, (distance >= 0) & (distance < window)
 
 
 @contextmanager
@@ -117,45 +119,50 @@ AttentionInterface.register(IMPLEMENTATION, attend)
 
 
 class _Layout:
-    """How queries [N, heads, t, d] stand as rows: for the prompt [B, kv, G * rep * t, d], alone [N, kv, rep * t, d]."""
+    """Queries [N, heads, t, d] as rows: alone [N * kv, rep * t, d], together per prompt [B * kv, G * rep * t, d]."""
 
     def __init__(self, query: Tensor, prompts: int, kv: int) -> None:
         self.rows, self.heads, self.tokens, _ = query.shape
         self.prompts, self.group, self.kv, self.rep = prompts, self.rows // prompts, kv, self.heads // kv
 
     def alone(self, tensor: Tensor) -> Tensor:
-        """[N, heads, t, x] -> [N, kv, rep * t, x]."""
-        return tensor.reshape(self.rows, self.kv, self.rep * self.tokens, tensor.shape[-1])
+        """[N, heads, t, x] -> [N * kv, rep * t, x]."""
+        return tensor.reshape(self.rows * self.kv, self.rep * self.tokens, tensor.shape[-1])
 
     def together(self, alone: Tensor) -> Tensor:
-        """[N, kv, rep * t, x] -> [B, kv, G * rep * t, x]."""
+        """[N * kv, rep * t, x] -> [B * kv, G * rep * t, x]."""
         grouped = alone.reshape(self.prompts, self.group, self.kv, self.rep * self.tokens, alone.shape[-1])
-        return grouped.transpose(1, 2).flatten(2, 3)
+        return grouped.transpose(1, 2).reshape(self.prompts * self.kv, -1, alone.shape[-1])
 
     def apart(self, together: Tensor) -> Tensor:
-        """[B, kv, G * rep * t, x] -> [N, kv, rep * t, x]."""
+        """[B * kv, G * rep * t, x] -> [N * kv, rep * t, x]."""
         grouped = together.reshape(self.prompts, self.kv, self.group, self.rep * self.tokens, together.shape[-1])
-        return grouped.transpose(1, 2).reshape(self.rows, self.kv, self.rep * self.tokens, together.shape[-1])
+        return grouped.transpose(1, 2).reshape(self.rows * self.kv, -1, together.shape[-1])
 
     def heads_of(self, alone: Tensor) -> Tensor:
-        """[N, kv, rep * t, x] -> [N, heads, t, x]."""
+        """[N * kv, rep * t, x] -> [N, heads, t, x]."""
         return alone.reshape(self.rows, self.heads, self.tokens, alone.shape[-1])
 
-    def hide_prompt(self, scores: Tensor, mask: Tensor | None) -> Tensor:
-        """Scores [B, kv, G * rep * t, P] with -inf where `mask` [B or 1, t or 1, P] is False, in place."""
-        if mask is None:
-            return scores
-        shaped = scores.view(self.prompts, self.kv, self.group * self.rep, self.tokens, scores.shape[-1])
-        shaped.masked_fill_(~mask[:, None, None], -torch.inf)
-        return scores
-
-    def hide_own(self, scores: Tensor, mask: Tensor | None) -> Tensor:
-        """Scores [N, kv, rep * t, S] with -inf where `mask` [t, S] is False, in place."""
-        if mask is None:
-            return scores
-        shaped = scores.view(self.rows, self.kv, self.rep, self.tokens, scores.shape[-1])
-        shaped.masked_fill_(~mask, -torch.inf)
-        return scores
+    def scores(
+        self,
+        query: Tensor,
+        past_key: Tensor,
+        key: Tensor,
+        scale: float,
+        at_prompt: Tensor | None,
+        at_own: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries together and alone, and their scores, -inf where masks [B or 1, t or 1, P] and [t, S] are False."""
+        alone = self.alone(query * scale)
+        together = self.together(alone)
+        to_prompt = matmul_float32(together, past_key.flatten(0, 1).transpose(1, 2))
+        to_own = matmul_float32(alone, key.flatten(0, 1).transpose(1, 2))
+        if at_prompt is not None:
+            shape = (self.prompts, self.kv, self.group * self.rep, self.tokens, -1)
+            to_prompt.view(shape).masked_fill_(~at_prompt[:, None, None], -torch.inf)
+        if at_own is not None:
+            to_own.view(self.rows * self.kv, self.rep, self.tokens, -1).masked_fill_(~at_own, -torch.inf)
+        return together, alone, to_prompt, to_own
 
 
 class _SharedAttention(torch.autograd.Function):
@@ -174,47 +181,52 @@ class _SharedAttention(torch.autograd.Function):
         at_own: Tensor | None,
     ) -> Tensor:
         layout = _Layout(query, past_key.shape[0], key.shape[1])
-        alone = layout.alone(query * scale)
-        together = layout.together(alone)
-        to_prompt, to_own = _scores(layout, together, alone, past_key, key, at_prompt, at_own)
+        *_, to_prompt, to_own = layout.scores(query, past_key, key, scale, at_prompt, at_own)
         peak = torch.maximum(layout.apart(to_prompt.amax(-1, keepdim=True)), to_own.amax(-1, keepdim=True))
         to_prompt.sub_(layout.together(peak)).exp_()
         to_own.sub_(peak).exp_()
         total = layout.apart(to_prompt.sum(-1, keepdim=True)) + to_own.sum(-1, keepdim=True)
-        output = layout.apart(matmul_float32(to_prompt.to(value.dtype), past_value))
-        output = (output + matmul_float32(to_own.to(value.dtype), value)) / total
+        dtype = value.dtype
+        output = layout.apart(matmul_float32(to_prompt.to(dtype), past_value.flatten(0, 1)))
+        output = (output + matmul_float32(to_own.to(dtype), value.flatten(0, 1))) / total
         ctx.save_for_backward(query, past_key, past_value, key, value, output, peak + total.log(), at_prompt, at_own)
         ctx.scale = scale
-        return layout.heads_of(output).to(value.dtype)
+        return layout.heads_of(output).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, past_key, past_value, key, value, output, lse, at_prompt, at_own = ctx.saved_tensors
         layout = _Layout(query, past_key.shape[0], key.shape[1])
-        alone = layout.alone(query * ctx.scale)
-        together = layout.together(alone)
-        to_prompt, to_own = _scores(layout, together, alone, past_key, key, at_prompt, at_own)
+        together, alone, to_prompt, to_own = layout.scores(query, past_key, key, ctx.scale, at_prompt, at_own)
         to_prompt.sub_(layout.together(lse)).exp_()
         to_own.sub_(lse).exp_()
         d_alone = layout.alone(gradients[0])
         d_together = layout.together(d_alone)
-        shift = (d_alone.float() * output).sum(-1, keepdim=True)
         d_past_value = _transposed(to_prompt, d_together)
         d_value = _transposed(to_own, d_alone)
-        to_prompt.mul_(matmul_float32(d_together, past_value.transpose(-1, -2)).sub_(layout.together(shift)))
-        to_own.mul_(matmul_float32(d_alone, value.transpose(-1, -2)).sub_(shift))
+        shift = (d_alone.float() * output).sum(-1, keepdim=True)
+        d_prompt = matmul_float32(d_together, past_value.flatten(0, 1).transpose(1, 2))
+        d_own = matmul_float32(d_alone, value.flatten(0, 1).transpose(1, 2))
+        d_prompt.sub_(layout.together(shift)).mul_(to_prompt)
+        d_own.sub_(shift).mul_(to_own)
         dtype = query.dtype
-        d_query = layout.apart(matmul_float32(to_prompt.to(dtype), past_key)) + matmul_float32(to_own.to(dtype), key)
+        d_query = layout.apart(matmul_float32(d_prompt.to(dtype), past_key.flatten(0, 1)))
+        d_query += matmul_float32(d_own.to(dtype), key.flatten(0, 1))
         return (
             layout.heads_of(d_query * ctx.scale).to(dtype),
-            _transposed(to_prompt, together),
-            d_past_value,
-            _transposed(to_own, alone),
-            d_value,
+            _transposed(d_prompt, together).view_as(past_key),
+            d_past_value.view_as(past_value),
+            _transposed(d_own, alone).view_as(key),
+            d_value.view_as(value),
             None,
             None,
             None,
         )
+
+
+def _transposed(left: Tensor, right: Tensor) -> Tensor:
+    """Left' @ right in the dtype of `right`, for gradients of keys and values."""
+    return matmul_float32(left.to(right.dtype).transpose(1, 2), right).to(right.dtype)
 
 
 def _read(
@@ -229,27 +241,8 @@ def _read(
 ) -> Tensor:
     """The forward pass of `_SharedAttention` in fewer steps, for few queries."""
     layout = _Layout(query, past_key.shape[0], key.shape[1])
-    alone = layout.alone(query * scale)
-    to_prompt, to_own = _scores(layout, layout.together(alone), alone, past_key, key, at_prompt, at_own)
-    weights = torch.cat([layout.apart(to_prompt), to_own], dim=-1).softmax(-1).to(value.dtype)
+    *_, to_prompt, to_own = layout.scores(query, past_key, key, scale, at_prompt, at_own)
+    weights = torch.cat([to_prompt, layout.together(to_own)], dim=-1).softmax(-1).to(value.dtype)
     to_prompt, to_own = weights.split([past_key.shape[-2], key.shape[-2]], dim=-1)
-    output = layout.apart(matmul_float32(layout.together(to_prompt), past_value))
-    return layout.heads_of((output + matmul_float32(to_own, value)).to(value.dtype))
-
-
-def _scores(
-    layout: _Layout,
-    together: Tensor,
-    alone: Tensor,
-    past_key: Tensor,
-    key: Tensor,
-    at_prompt: Tensor | None,
-    at_own: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    to_prompt = layout.hide_prompt(matmul_float32(together, past_key.transpose(-1, -2)), at_prompt)
-    return to_prompt, layout.hide_own(matmul_float32(alone, key.transpose(-1, -2)), at_own)
-
-
-def _transposed(left: Tensor, right: Tensor) -> Tensor:
-    """Left' @ right in the dtype of `right`, for gradients of keys and values."""
-    return matmul_float32(left.to(right.dtype).transpose(-1, -2), right).to(right.dtype)
+    output = layout.apart(matmul_float32(to_prompt, past_value.flatten(0, 1)))
+    return layout.heads_of((output + matmul_float32(layout.apart(to_own), value.flatten(0, 1))).to(value.dtype))

@@ -7,6 +7,7 @@ K and V of a layer are [rows, heads, tokens, head_dim]. None of them trims a sli
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor
@@ -34,38 +35,47 @@ class _RecordingLayer(_Layer):
         return key_states, value_states
 
 
+@dataclass
+class Room:
+    """Where completions' own tokens are kept.
+
+    Attributes:
+        tokens: of the longest completion.
+        place: of the token that is written next, which whoever owns the cache moves on: a number, and attention looks
+            no further; or [1] int64, and attention is shown all places, so that every step has the same shape.
+    """
+
+    tokens: int
+    place: int | Tensor
+
+
 class _OwnLayer(_Layer):
     """Keys and values of a completion's own tokens, one more with each step, in room that is taken once."""
 
-    def __init__(self, owner: OwnCache) -> None:
+    def __init__(self, room: Room) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._owner = owner
+        self._room = room
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> KeyValue:
+        room = self._room
         if not self.is_initialized:
             rows, heads, _, channels = key_states.shape
-            room = (rows, heads, self._owner.room, channels)
-            self._hold(value_states.new_zeros(room), value_states.new_zeros(room))
-        self.keys.index_copy_(2, self._owner.step, key_states.to(self.keys.dtype))
-        self.values.index_copy_(2, self._owner.step, value_states)
-        return self.keys[:, :, : self._owner.width], self.values[:, :, : self._owner.width]
+            shape = (rows, heads, room.tokens, channels)
+            self._hold(value_states.new_zeros(shape), value_states.new_zeros(shape))
+        if isinstance(room.place, Tensor):
+            self.keys.index_copy_(2, room.place, key_states.to(self.keys.dtype))
+            self.values.index_copy_(2, room.place, value_states)
+            return self.keys, self.values
+        self.keys[:, :, room.place] = key_states[:, :, 0]
+        self.values[:, :, room.place] = value_states[:, :, 0]
+        return self.keys[:, :, : room.place + 1], self.values[:, :, : room.place + 1]
 
 
 class OwnCache(Cache):
-    """Keys and values of the tokens that completions have written themselves.
+    """Keys and values of the tokens that completions have written themselves, for a decoder of so many layers."""
 
-    Args:
-        layers: of the decoder.
-        room: tokens of the longest completion.
-        step: [1] int64, the place of the token that is written next; whoever owns the cache moves it on.
-
-    Attributes:
-        width: places that attention looks at; all of `room` keeps every step of the same shape.
-    """
-
-    def __init__(self, layers: int, room: int, step: Tensor) -> None:
-        self.room, self.step, self.width = room, step, room
-        super().__init__(layers=[_OwnLayer(self) for _ in range(layers)])
+    def __init__(self, layers: int, room: Room) -> None:
+        super().__init__(layers=[_OwnLayer(room) for _ in range(layers)])
 
     def keep(self, rows: Tensor) -> None:
         """Only `rows` [n] go on."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dermiq.backbone import VLMBackbone
-from dermiq.caches import OwnCache
+from dermiq.caches import OwnCache, Room
 from dermiq.logprobs import log_distribution
 from dermiq.prefix import Prefix, continue_from, prefill
 from dermiq.schema import Sample
@@ -142,7 +142,8 @@ class _Drawing:
             torch.zeros(rows, length, dtype=torch.float32, device=device),
         )
         self.step = torch.zeros(1, dtype=torch.int64, device=device)  # the column that was written last
-        self.cache = OwnCache(len(prefix.states), length, self.step)
+        self.room = Room(length, self.step if compiled else 0)
+        self.cache = OwnCache(len(prefix.states), self.room)
         self.prompts, self.shared = prompts, prefix.shared(prompts)
         each = prompts.repeat_interleave(rows // len(prompts))
         self.start, self.position = prefix.last_state[each], prefix.next_position[each]
@@ -157,9 +158,10 @@ class _Drawing:
         seen, done, advance = 0, 1, self._stepper()
         while True:
             self._stop_at_texts(seen, done)
-            if done == length or not self.going.any():
+            alive = int(self.going.sum())
+            if done == length or not alive:
                 break
-            if self._leave():
+            if alive <= _WORTH_LEAVING * len(self.going) and self._leave():
                 advance = self._stepper()
             seen, done = done, min(done + look_every, length)
             for place in range(seen - 1, done - 1):
@@ -191,8 +193,8 @@ class _Drawing:
 
     def _advance(self, place: int) -> None:
         """Feed the tokens of the column `place`, and draw those of the next."""
-        self.cache.width = self.sampling.max_new_tokens if self.compiled else place + 1
-        self.shared.move(self.step if self.compiled else place)
+        self.room.place = self.step if self.compiled else place
+        self.shared.move(self.room.place)
         position = (self.position + self.step)[:, None]
         states = continue_from(self.backbone, self.shared, self.token[:, None], position, self.cache)
         self.step += 1
@@ -214,7 +216,7 @@ class _Drawing:
         """Let finished rows go, if that makes the rectangle of slots smaller; True if it did."""
         going = self.going.view(len(self.prompts), -1)
         alive = going.sum(-1)
-        prompts, width = (alive > 0).nonzero()[:, 0], int(alive.max())
+        prompts, width = alive.nonzero()[:, 0], int(alive.max())
         if len(prompts) * width > _WORTH_LEAVING * going.numel():
             return False
         slots = going.int().argsort(dim=1, descending=True, stable=True)[prompts, :width]

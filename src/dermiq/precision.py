@@ -12,10 +12,10 @@ def matmul_float32(left: Tensor, right: Tensor) -> Tensor:
     Rounding a score or a logit to bfloat16 before it is exponentiated would cost two decimal places. On a GPU the
     factors stay in half precision, which is exact and uses its matrix units.
     """
+    if left.dtype == right.dtype == torch.float32 and not torch.is_autocast_enabled(left.device.type):
+        return left @ right
     with torch.autocast(left.device.type, enabled=False):
         if not left.is_cuda or left.dtype != right.dtype or left.dtype == torch.float32:
             return left.float() @ right.float()
-        if left.ndim == 2:
-            return torch.mm(left, right, out_dtype=torch.float32)
-        product = torch.bmm(left.flatten(0, -3), right.flatten(0, -3), out_dtype=torch.float32)
-        return product.view(*left.shape[:-1], right.shape[-1])
+        product = torch.mm if left.ndim == 2 else torch.bmm
+        return product(left, right, out_dtype=torch.float32)

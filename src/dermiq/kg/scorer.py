@@ -139,7 +139,7 @@ class KGScorer:
         if case is None:
             return None
         asked = question_types(sample.question)
-        return self.score(spoken(answer), case, asked[0] if asked else None)
+        return _recent(self.ontology, self.merge, spoken(answer), case, asked[0] if asked else None)
 
     def _condition(self, sample: Sample) -> str | None:
         found = self.graph.lookup(sample.target) if sample.target else None
@@ -257,6 +257,14 @@ class KGScorer:
 
     def _is_malignant(self, condition: str) -> bool:
         return any(fact.value == "malignant" for fact in self.graph.about(condition, "malignancy"))
+
+
+@lru_cache(maxsize=2**11)
+def _recent(
+    ontology: Path | None, merge: tuple[Path, ...], answer: str, condition: str, question_type: str | None
+) -> KGScore:
+    """A score that several reward terms ask for."""
+    return KGScorer(ontology, list(merge)).score(answer, condition, question_type)
 
 
 def spoken(answer: Answer) -> str:

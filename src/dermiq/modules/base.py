@@ -136,7 +136,17 @@ class StageModule(LightningModule):
     def share(self, count: Tensor) -> Tensor:
         """This process's count (of tokens, of pairs) over the mean of all processes, so that each counts alike."""
         mean = self.trainer.strategy.reduce(count.float(), reduce_op="mean")
-        return count / mean
+        return count / mean.clamp(min=1e-6)  # 0 where no process has any
+
+    def no_loss(self) -> Tensor | None:
+        """The loss of a batch without readable images: None, or with several processes a zero for every weight.
+
+        The others exchange gradients in their backward pass and would wait for this one for ever.
+        """
+        if self.trainer.world_size == 1:
+            return None
+        nothing = self.share(torch.tensor(0, device=self.device))
+        return nothing * torch.stack([weight.sum() for weight in self.backbone.trainable_parameters()]).sum()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the adapter alone of the model, and add what Lightning leaves out."""

@@ -80,10 +80,10 @@ class DPOModule(StageModule):
             self._cache = ReferenceCache(path, fingerprint(self.backbone, self.trainer.precision))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """One forward pass over prompts and both replies; None for a batch without readable images."""
+        """One forward pass over prompts and both replies; no loss for a batch without readable images."""
         pairs = len(batch["samples"])
         if not pairs:
-            return None
+            return self.no_loss()
         loss, stats = self._loss(batch)
         self.check_finite(loss, batch["samples"])
         shown = {"train/loss": loss, "train/accuracy": stats.pop("accuracy")}

@@ -109,8 +109,7 @@ class GRPOModule(StageModule):
         """Sample, score, and improve; returns the rollout and its scores for callbacks."""
         closes = (batch_idx + 1) % self.accumulate_batches == 0 or self.trainer.is_last_batch
         if not batch["samples"]:
-            if closes:
-                self._step()
+            self._skip(closes)
             return None
         _refuse_conversation(batch["samples"])
         start = time.perf_counter()
@@ -121,18 +120,27 @@ class GRPOModule(StageModule):
                 self.backbone, batch, self.sampling, self.group_size, seed, self.engine, prefix.detach()
             )
             scores = self.rewards(rollout.answers, rollout.samples)
+            share = self.share(torch.tensor(len(rollout.samples), device=self.device))
             advantages = self.advantage(scores.total, scores.correct, rollout.confidence.cpu()).to(self.device)
             ref_logprobs = self._reference_logprobs(batch, rollout)
             for epoch in range(self.inner_epochs):
                 prefix = prefill(self.backbone, batch["prompt"]) if epoch else prefix
-                stats = self._backward(prefix.detach(), rollout, advantages.flatten(), ref_logprobs, synchronise=closes)
+                stats = self._backward(
+                    prefix.detach(), rollout, advantages.flatten(), ref_logprobs, share, synchronise=closes
+                )
                 if closes:
                     self._step()
         self._log(rollout, scores, stats, time.perf_counter() - start)
         return {"rollout": rollout, "scores": scores, "advantages": advantages}
 
     def _backward(
-        self, prefix: Prefix, rollout: Rollout, advantages: Tensor, ref_logprobs: Tensor | None, synchronise: bool
+        self,
+        prefix: Prefix,
+        rollout: Rollout,
+        advantages: Tensor,
+        ref_logprobs: Tensor | None,
+        share: Tensor,
+        synchronise: bool,
     ) -> Counter[str]:
         """Gradients of the policy loss: completions in parts, then the shared prompts once."""
         weights = self.token_weights(rollout.mask, self.sampling.max_new_tokens)
@@ -154,7 +162,7 @@ class GRPOModule(StageModule):
             )
             self.check_finite(loss, rollout.samples)
             with self._without_synchronisation():
-                self.manual_backward(loss / self.accumulate_batches)
+                self.manual_backward(loss * share / self.accumulate_batches)
             totals.update({"loss": loss.item(), **{name: value.item() for name, value in stats.items()}})
         with nullcontext() if synchronise else self._without_synchronisation():
             self.manual_backward(prefix.pullback())
@@ -175,6 +183,14 @@ class GRPOModule(StageModule):
                 width = int(rollout.mask[part].sum(-1).max())
                 logprobs[part, :width] = self._score(prefix, rollout, part, width).logprobs
             return logprobs
+
+    def _skip(self, closes: bool) -> None:
+        """Take part in the steps that the other processes make of their batches."""
+        zero = self.no_loss()
+        for _ in range(self.inner_epochs if closes else 0):
+            if zero is not None:
+                self.manual_backward(zero, retain_graph=True)
+            self._step()
 
     def _step(self) -> None:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()

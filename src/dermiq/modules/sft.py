@@ -30,17 +30,16 @@ class SFTModule(StageModule):
         self.packing = packing
         self._checked = False
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """On the first batch, make sure that packing changes nothing."""
-        super().on_train_batch_start(batch, batch_idx)
-        if self._packs and not self._checked and batch["samples"]:
-            check_packing(self.backbone, batch["conversation"], batch["loss_mask"])
-            self._checked = True
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """One forward pass over whole conversations; None for a batch without readable images."""
+        """One forward pass over whole conversations; no loss for a batch without readable images.
+
+        In the first step, make sure that packing changes nothing.
+        """
+        checked, self._checked = self._checked, True
         if not batch["samples"]:
-            return None
+            return self.no_loss()
+        if self._packs and not checked:
+            check_packing(self.backbone, batch["conversation"], batch["loss_mask"])
         mask = batch["loss_mask"]
         loss, stats = self._loss(batch)
         self.check_finite(loss, batch["samples"])
