@@ -13,7 +13,7 @@ quickstart: $(STAMP)  ## the whole pipeline on a tiny model: warm start, GRPO++,
 	$(BIN)/python -m dermiq.quickstart
 
 test: $(STAMP)  ## run the fast tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --dist=loadfile
 
 test-all: $(STAMP)  ## run every test
 	$(BIN)/python -m pytest
@@ -28,8 +28,12 @@ format: $(STAMP)  ## rewrite the sources in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## time one GRPO step, shared prompt against duplicated prompt
-	$(BIN)/python benchmarks/grpo_step.py
+bench: $(STAMP)  ## GRPO, SFT and DPO against TRL, and where a step goes; with plots (about 45 minutes)
+	$(BIN)/python benchmarks/versus_trl.py --suite cpu
+	$(BIN)/python benchmarks/sft_step.py --out benchmarks/results/sft_step_cpu.json
+	$(BIN)/python benchmarks/dpo_step.py --out benchmarks/results/dpo_step_cpu.json
+	$(BIN)/python benchmarks/profile_step.py --out benchmarks/results/profile_step.json
+	$(BIN)/python benchmarks/plot.py benchmarks/results/versus_trl_cpu.json --out docs/images
 
 clean:  ## remove the environment and the tools' caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

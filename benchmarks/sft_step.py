@@ -15,22 +15,19 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 from transformers import AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from lightning.pytorch import Callback, LightningModule, Trainer
-from measuring import exact_malloc, forget_peak, machine, resident, summary
+from measuring import exact_malloc, forget_peak, machine, resident
 from trl import SFTConfig, SFTTrainer
+from turns import MAX_NORM, adamw, take_turns
 
 from dermiq.backbone import VLMBackbone
 from dermiq.datamodules.collate import Item
@@ -41,57 +38,13 @@ from dermiq.packing import packed_logprobs
 from dermiq.prefix import sequence_logprobs
 from dermiq.schema import Sample
 from families import build_model_dir
-from trl_lab import adapter_weights, difference, load_policy, quiet_trainer, trl_trainer
+from trl_lab import load_policy, trl_trainer
 
 LAYERS, HIDDEN = 3, 320
-RATE, MAX_NORM = 1e-5, 1.0
 SETTINGS = ("longest", "shortest", "conversations", "reply", "repeats", "threads")
 WORD = " a"  # one token, wherever it stands
 
 Inputs = dict[str, Tensor]
-
-
-class TakeTurns(Callback):
-    """After each step of DermIQ's `fit`, one step of TRL's trainer, both timed.
-
-    Args:
-        trainer: TRL's, on its own copy of the policy.
-        batch: the one that DermIQ trains on.
-    """
-
-    def __init__(self, trainer: SFTTrainer, batch: dict[str, Any]) -> None:
-        self.trl, self.batch = trainer, batch
-        self.weights = adapter_weights(trainer.model)
-        self.optimizer = torch.optim.AdamW(self.weights.values(), lr=RATE)
-        self.seconds: dict[str, list[float]] = {"dermiq": [], "trl": []}
-        self.losses: dict[str, list[float]] = {"dermiq": [], "trl": []}
-        self.gradients: dict[str, Tensor] = {}
-        self.gradient_difference = float("nan")
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Start the clock."""
-        self.start = time.perf_counter()
-
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the first gradient."""
-        if not self.gradients:
-            self.gradients = {name: weight.grad.clone() for name, weight in adapter_weights(pl_module).items()}
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
-        """Stop the clock, and let TRL take its step: forward pass, backward, clipping, optimiser."""
-        self.seconds["dermiq"].append(time.perf_counter() - self.start)
-        self.losses["dermiq"].append(outputs["loss"].item())
-        inputs = trl_inputs(self.batch)
-        start = time.perf_counter()
-        loss = self.trl.training_step(self.trl.model, inputs, None)
-        if trainer.global_step == 1:
-            found = {name: weight.grad for name, weight in self.weights.items()}
-            self.gradient_difference = difference(self.gradients, found)
-        torch.nn.utils.clip_grad_norm_(self.weights.values(), MAX_NORM)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.seconds["trl"].append(time.perf_counter() - start)
-        self.losses["trl"].append(loss.item())
 
 
 def write_model(folder: Path) -> Path:
@@ -156,24 +109,9 @@ def time_steps(directory: Path, batch: dict[str, Any], repeats: int, packing: bo
     """Steps of DermIQ and TRL in turn."""
     policy = load_policy(directory)
     with tempfile.TemporaryDirectory() as folder:
-        turns = TakeTurns(trl_side(policy, folder), batch)
-        module = SFTModule(
-            policy, None, partial(torch.optim.AdamW, lr=RATE), max_grad_norm=MAX_NORM, packing=packing
-        )  # fmt: skip
-        batches = DataLoader([renewed(batch) for _ in range(repeats + 1)], batch_size=None)
-        quiet_trainer(max_epochs=1, limit_val_batches=0, callbacks=[turns]).fit(module, batches, batches)
-    seconds = {path: summary(values[1:]) for path, values in turns.seconds.items()}  # without the warm-up
-    pairs = zip(seconds["trl"]["all"], seconds["dermiq"]["all"], strict=True)
-    losses = list(zip(turns.losses["dermiq"], turns.losses["trl"], strict=True))
-    return {
-        "seconds": seconds,
-        "trl_over_dermiq": summary([slow / fast for slow, fast in pairs]),
-        "agreement": {
-            "first_losses": dict(zip(("dermiq", "trl"), losses[0], strict=True)),
-            "first_relative_gradient_difference": turns.gradient_difference,
-            "max_abs_loss_difference": max(abs(a - b) for a, b in losses),
-        },
-    }
+        module = SFTModule(policy, None, adamw, max_grad_norm=MAX_NORM, packing=packing)
+        batches = [renewed(batch) for _ in range(repeats + 1)]
+        return take_turns(module, batches, trl_side(policy, folder), lambda: trl_inputs(batch))
 
 
 def compare(directory: Path, lengths: list[int], options: argparse.Namespace) -> dict[str, Any]:

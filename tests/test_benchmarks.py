@@ -143,6 +143,15 @@ def test_pictures_and_table_hold_what_was_measured(tmp_path, capsys, monkeypatch
 
 
 @pytest.mark.slow
+def test_the_published_table_is_the_measured_one():
+    plot = pytest.importorskip("plot")
+    root = Path(__file__).parents[1]
+    result = json.loads((root / "benchmarks" / "results" / "versus_trl_cpu.json").read_text())
+    page = (root / "docs" / "speed.md").read_text()
+    published = page.partition("<!-- results: versus_trl -->\n")[2].partition("\n<!-- end -->")[0]
+    assert published == f"{plot.targets(result['targets'])}\n\n{plot.table(result['cells'])}"
+
+
 def test_a_tiny_run_measures_both_sides_and_goes_on_where_it_was(tmp_path):
     pytest.importorskip("trl")
     options = "--sizes tiny --prompt-tokens 200 --new-tokens 4 --groups 2 --repeats 1 --threads 1 --memory"

@@ -43,9 +43,9 @@ def batch(sizes=((48,), (64, 32))):
     return samples, [to_messages(sample) for sample in samples], images
 
 
-def loaded(directory, checkpointing=False, **options):
+def loaded(directory, **options):
     torch.manual_seed(0)
-    backbone = VLMBackbone(str(directory), LoRA(rank=4), gradient_checkpointing=checkpointing, **options)
+    backbone = VLMBackbone(str(directory), LoRA(rank=4), **options)
     backbone.load()
     with torch.no_grad():
         for name, parameter in sorted(backbone.named_parameters()):
@@ -74,10 +74,10 @@ def relative_difference(a, b):
     return distance / sum(float(b[k].square().sum()) for k in b) ** 0.5
 
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("memory", [None, "gradient_checkpointing", "offload_activations"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logprobs_and_gradients_equal_the_duplicated_forward(family, checkpointing, family_dir):
-    backbone = loaded(family_dir(family), checkpointing).train()
+def test_logprobs_and_gradients_equal_the_duplicated_forward(family, memory, family_dir):
+    backbone = loaded(family_dir(family), **({memory: True} if memory else {})).train()
     _, conversations, images = batch()
     rows, ids, mask = completions(backbone)
     weights = torch.randn(ids.shape, generator=torch.Generator().manual_seed(2)) * mask
@@ -240,7 +240,7 @@ def test_sampling_restores_the_mode_and_the_rope_state(family_dir):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_frozen_tower_stays_out_of_autograd(family, family_dir):
-    backbone = loaded(family_dir(family), checkpointing=True).train()
+    backbone = loaded(family_dir(family), gradient_checkpointing=True).train()
     _, conversations, images = batch()
     seen = []
     tower = [

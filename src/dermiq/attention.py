@@ -103,7 +103,10 @@ def attend(
     Raises:
         ModelError: if the model changes its scores in a way that this function does not know.
     """
-    if unknown := [name for name in _UNKNOWN if options.get(name) is not None]:
+    unknown = [name for name in _UNKNOWN if options.get(name) is not None]
+    if options.get("dropout"):
+        unknown.append("attention_dropout")
+    if unknown:
         raise ModelError(f"{type(module).__name__} asks for {unknown[0]}, which the shared prefix cannot do.")
     shared_prefix.used = True
     past_key, past_value = shared_prefix.states[module.layer_idx]
