@@ -142,7 +142,6 @@ def test_pictures_and_table_hold_what_was_measured(tmp_path, capsys, monkeypatch
     assert all(text in svg for text in ("completions per prompt", "times as fast as TRL", "predicted from FLOPs"))
 
 
-@pytest.mark.slow
 def test_the_published_table_is_the_measured_one():
     plot = pytest.importorskip("plot")
     root = Path(__file__).parents[1]
@@ -152,6 +151,7 @@ def test_the_published_table_is_the_measured_one():
     assert published == f"{plot.targets(result['targets'])}\n\n{plot.table(result['cells'])}"
 
 
+@pytest.mark.slow
 def test_a_tiny_run_measures_both_sides_and_goes_on_where_it_was(tmp_path):
     pytest.importorskip("trl")
     options = "--sizes tiny --prompt-tokens 200 --new-tokens 4 --groups 2 --repeats 1 --threads 1 --memory"

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dermiq.backbone import LoRA, VLMBackbone
+from dermiq.decoding import _pick
 from dermiq.processing import encode_prompts
 from dermiq.prompts import to_messages
-from dermiq.decoding import _pick
 from dermiq.rollout import Rollout, Sampling, sample_rollout
 from dermiq.schema import Sample, TrainingError
 from pictures import picture

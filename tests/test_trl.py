@@ -116,7 +116,7 @@ def test_grpo_equals_trl(weights, loss_type, policy, rollout, tmp_path):
     batch = {"prompt": prompt}
     reference = module._reference_logprobs(batch, rollout)
     prefix = prefill(policy, prompt).detach()
-    stats = module._backward(prefix, rollout, torch.tensor(ADVANTAGES), reference, synchronise=True)
+    stats = module._backward(prefix, rollout, torch.tensor(ADVANTAGES), reference, torch.tensor(1.0), synchronise=True)
 
     assert 0.1 < clipped < 0.9 and stats["kl"] > 0.1
     assert stats["loss"] == pytest.approx(expected, abs=1e-5)
