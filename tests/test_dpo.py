@@ -52,7 +52,7 @@ def backbone(family_dir):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_equal_the_duplicated_forward(family, checkpointing, family_dir):
     """Each reply with its own copy of prompt and images, under the policy and under the base without adapter."""
-    backbone = loaded(family_dir(family), checkpointing).train()
+    backbone = loaded(family_dir(family), gradient_checkpointing=checkpointing).train()
     backbone.banned[:] = False  # the oracle's policy, like TRL's, may write every token
     batch = batch_of(backbone)
     arguments = (
@@ -80,8 +80,8 @@ def test_images_are_seen_once_and_prompts_run_once_for_both_replies(backbone, mo
     seen, rows = [], []
     compute = features.compute
     monkeypatch.setattr(features, "compute", lambda *a, **k: seen.append(1) or compute(*a, **k))
-    hook = backbone.vlm.register_forward_pre_hook(
-        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    hook = backbone.vlm.get_decoder().register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(kwargs["position_ids"].shape[-2]), with_kwargs=True
     )
     stage(backbone)._loss(batch_of(backbone))
     hook.remove()

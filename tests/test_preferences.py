@@ -105,7 +105,7 @@ def test_what_a_run_leaves_behind(whole, backbone):
     header, *records = rows(whole / CANDIDATES)
     policy = {"model_id": backbone.model_id, "adapter": None, "weights": header["policy"]["weights"]}
     retriever = {"class": "dermiq.kg.retrieval.Retriever"} | Retriever(budget=40).__getstate__()
-    sampling = {"max_new_tokens": 6, "temperature": 1.0}
+    sampling = {"max_new_tokens": 6, "temperature": 1.0, "stop": []}
     assert header == {"policy": policy, "sampling": sampling, "candidates": 6, "seed": 0, "retriever": retriever}
     assert [record["id"] for record in records] == [lesion.id for lesion in LESIONS]
     for record, lesion in zip(records, LESIONS, strict=True):
@@ -277,7 +277,7 @@ def config(tmp_path_factory, family_dir):
         },
         "rewards": REWARDS,
         "retriever": {"class_path": "dermiq.kg.Retriever", "init_args": {"budget": 40}},
-        "sampling": {"max_new_tokens": 6, "temperature": 1.0},
+        "sampling": {"max_new_tokens": 6, "temperature": 1.0, "stop": []},
         "eval_sampling": {"max_new_tokens": 6, "temperature": 0.0},
         "candidates": 6,
     }

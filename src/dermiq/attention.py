@@ -113,7 +113,8 @@ def attend(
     masks = shared_prefix.masks(query.shape[2], key.shape[2], sliding_window)
     query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    attention = _SharedAttention.apply if torch.is_grad_enabled() else _read
+    decodes = query.shape[2] == 1 and not torch.is_grad_enabled()
+    attention = _read if decodes else _SharedAttention.apply
     output = attention(query, past_key, past_value, key, value, scale, *masks)
     return output.transpose(1, 2), None
 
