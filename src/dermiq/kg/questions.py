@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 
 from dermiq.kg.linking import Linker, words
@@ -52,6 +52,7 @@ _ASKED_BY = {
 _LINKER = Linker((phrase, kind) for kind, phrases in _ASKED_BY.items() for phrase in phrases.split("|"))
 
 
+@lru_cache(maxsize=2**10)
 def question_types(question: str) -> tuple[str, ...]:
     """The types of a question, in the order in which its words ask for them; empty if none is recognised."""
     return tuple(dict.fromkeys(kind for _, _, kind in _LINKER.link(words(question))))
