@@ -32,6 +32,7 @@ bench: $(STAMP)  ## GRPO, SFT and DPO against TRL, and where a step goes; with p
 	$(BIN)/python benchmarks/versus_trl.py --suite cpu
 	$(BIN)/python benchmarks/sft_step.py --out benchmarks/results/sft_step_cpu.json
 	$(BIN)/python benchmarks/dpo_step.py --out benchmarks/results/dpo_step_cpu.json
+	$(BIN)/python benchmarks/worth.py --out benchmarks/results/worth.json
 	$(BIN)/python benchmarks/profile_step.py --out benchmarks/results/profile_step.json
 	$(BIN)/python benchmarks/plot.py benchmarks/results/versus_trl_cpu.json --out docs/images
 
