@@ -10,7 +10,6 @@ gradient of the first step and on the loss of every step. What is measured, and 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from bench_models import HIDDEN, Case, build, image_tokens
 from dermiq_grpo import load_policy
-from measuring import machine
+from measuring import machine, publish
 from torch import Tensor
 from torch.nn.functional import pad
 from trl import DPOConfig, DPOTrainer
@@ -119,11 +118,7 @@ def main() -> None:
             "reference_in_every_step": time_steps(case, options.new_tokens, options.repeats, precomputed=False),
             "reference_precomputed": time_steps(case, options.new_tokens, options.repeats, precomputed=True),
         }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
+    publish(result, options.out)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import platform
 import statistics
@@ -49,3 +50,12 @@ def exact_malloc() -> None:
     for option, value in ((_M_MMAP_THRESHOLD, 65536), (_M_MMAP_MAX, 1_000_000)):
         if libc.mallopt(option, value) != 1:
             raise OSError("malloc cannot be made exact here")
+
+
+def publish(result: dict[str, Any], out: Path | None) -> None:
+    """Print a result as JSON, and write it to `out` if there is one."""
+    text = json.dumps(result, indent=1)
+    print(text)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n")

@@ -9,7 +9,6 @@ told apart by the functions that do them; what no part claims is Lightning, logg
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from unittest import mock
 
 import torch
 import yaml
-from measuring import machine
+from measuring import machine, publish
 from torch.profiler import ProfilerActivity, profile
 
 import dermiq.modules.grpo as grpo
@@ -150,10 +149,7 @@ def main() -> None:
         "outside_the_model": round(1 - model / clock.total, 4),
         "operators": operators(more),
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    publish(result, options.out)
 
 
 if __name__ == "__main__":

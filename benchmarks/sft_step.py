@@ -25,7 +25,7 @@ from transformers import AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from measuring import exact_malloc, forget_peak, machine, resident
+from measuring import exact_malloc, forget_peak, machine, publish, resident
 from trl import SFTConfig, SFTTrainer
 from turns import MAX_NORM, adamw, take_turns
 
@@ -202,11 +202,7 @@ def main() -> None:
             "mixed_lengths": compare(directory, mixed, options),
             "equal_lengths": compare(directory, [options.longest] * options.conversations, options),
         }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
+    publish(result, options.out)
 
 
 if __name__ == "__main__":

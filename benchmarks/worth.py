@@ -8,7 +8,6 @@ Every part is exact, so that both ways do the same; `tests/` hold them to it.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from unittest import mock
 import torch
 from bench_models import Case, build
 from dermiq_grpo import load_policy
-from measuring import exact_malloc, forget_peak, machine, resident, summary
+from measuring import exact_malloc, forget_peak, machine, publish, resident, summary
 from torch import Tensor
 
 import dermiq.decoding as decoding
@@ -176,10 +175,7 @@ def main() -> None:
             | {"update: log-probs in pieces of the vocabulary": measure_vocabulary(2)},
         }
     result["settings"].pop("out")
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    publish(result, options.out)
 
 
 if __name__ == "__main__":

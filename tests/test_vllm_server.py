@@ -15,7 +15,7 @@ from dermiq.processing import encode_prompts
 from dermiq.prompts import to_messages
 from dermiq.rollout import sample_rollout
 from dermiq.schema import Sample, TrainingError
-from dermiq.vllm_server import VLLMServer
+from dermiq.vllm_server import VLLMServer, _Completion, _padded
 from lab import logged
 from pictures import picture
 from vllm_lab import StubServer
@@ -304,3 +304,14 @@ def test_grpo_through_a_server(lab, tmp_path, family_dir):
     assert len(server.bodies("/load_lora_adapter")) == 2 and len(server.bodies("/unload_lora_adapter")) == 1
     rows = [row for row in logged(tmp_path) if row.get("train/clip_fraction")]
     assert rows and all(float(row["train/clip_fraction"]) == 0 for row in rows)
+
+
+def test_log_probs_stay_float32_where_the_trainer_changes_the_default():
+    """As `--trainer.precision=bf16-true` does."""
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        drawn = _padded([_Completion([5, 6], [-1.2345678, -0.5]), _Completion([7], [-2.0])], 0, torch.device("cpu"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert drawn.logprobs.dtype == torch.float32
+    torch.testing.assert_close(drawn.logprobs, torch.tensor([[-1.2345678, -0.5], [-2.0, 0.0]]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -269,10 +269,15 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
 def uniform_numbers(samples: Sequence[Sample], group_size: int, steps: int, seed: str) -> Tensor:
     """Uniform numbers [B * G, steps] float32 that depend on the seed, the sample's id and the place in the group."""
     rows = []
-    seen: Counter[str] = Counter()
-    for sample in samples:
-        digest = hashlib.sha256(f"{seed}/{sample.id}/{seen[sample.id]}".encode()).digest()
-        seen[sample.id] += 1
+    for digest in seed_digests(samples, seed):
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
         rows.append(torch.rand(group_size, steps, generator=generator, dtype=torch.float32))
     return torch.cat(rows)
+
+
+def seed_digests(samples: Sequence[Sample], seed: str) -> Iterator[bytes]:
+    """A hash for each sample of the seed, its id, and how often that id stood before."""
+    seen: Counter[str] = Counter()
+    for sample in samples:
+        yield hashlib.sha256(f"{seed}/{sample.id}/{seen[sample.id]}".encode()).digest()
+        seen[sample.id] += 1

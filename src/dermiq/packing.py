@@ -23,7 +23,7 @@ from transformers.masking_utils import create_masks_for_generate
 from dermiq.attention import implementation
 from dermiq.backbone import VLMBackbone
 from dermiq.logprobs import token_logprobs
-from dermiq.prefix import sequence_logprobs
+from dermiq.prefix import placed, sequence_logprobs
 from dermiq.schema import ModelError
 
 IMPLEMENTATION = "dermiq_packed"
@@ -90,7 +90,7 @@ def packed_logprobs(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask: T
     wanted = mask[keep].nonzero()[:, 0]
     output = backbone.output_layer(restricted=False)
     logprobs, _ = token_logprobs(states[wanted - 1], tokens["input_ids"][0, wanted], output)
-    return logprobs.new_zeros(mask.shape).masked_scatter(mask, logprobs)
+    return placed(logprobs, mask)
 
 
 def _kind(backbone: VLMBackbone) -> str:

@@ -184,7 +184,7 @@ def score(
         states = torch.cat([states, after[order.argsort()]], dim=1)
     output = backbone.output_layer(restricted)
     logprobs, entropy = token_logprobs(states[mask], ids[mask], output, temperature)
-    return TokenScores(_placed(logprobs, mask), _placed(entropy, mask))
+    return TokenScores(placed(logprobs, mask), placed(entropy, mask))
 
 
 def sequence_logprobs(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
@@ -207,10 +207,10 @@ def sequence_logprobs(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask:
     _forget_rope(vlm)
     output = backbone.output_layer(restricted=False)
     logprobs, _ = token_logprobs(states[:, :-1][mask[:, 1:]], inputs["input_ids"][mask], output)
-    return _placed(logprobs, mask)
+    return placed(logprobs, mask)
 
 
-def _placed(values: Tensor, mask: Tensor) -> Tensor:
+def placed(values: Tensor, mask: Tensor) -> Tensor:
     """Values of the True places of a mask in its shape, 0 elsewhere."""
     return values.new_zeros(mask.shape).masked_scatter(mask, values)
 

@@ -24,7 +24,6 @@ import math
 import shutil
 import tempfile
 import weakref
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
@@ -39,7 +38,7 @@ from PIL import Image
 from torch import nn
 
 from dermiq.backbone import VLMBackbone
-from dermiq.decoding import Completions, Sampling
+from dermiq.decoding import Completions, Sampling, seed_digests
 from dermiq.prefix import Prefix
 from dermiq.schema import Sample, TrainingError
 
@@ -265,13 +264,7 @@ def _request(backbone: VLMBackbone, sampling: Sampling) -> dict[str, Any]:
 
 def _seeds(samples: Sequence[Sample], seed: str) -> list[int]:
     """The seed of each sample's first completion; the server counts on from it (48 bits leave room for that)."""
-    seen: Counter[str] = Counter()
-    seeds = []
-    for sample in samples:
-        digest = hashlib.sha256(f"{seed}/{sample.id}/{seen[sample.id]}".encode()).digest()
-        seen[sample.id] += 1
-        seeds.append(int.from_bytes(digest[:6], "little"))
-    return seeds
+    return [int.from_bytes(digest[:6], "little") for digest in seed_digests(samples, seed)]
 
 
 def _with_images(messages: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> list[dict[str, Any]]:
@@ -340,11 +333,11 @@ def _padded(completions: Sequence[_Completion], end: int, device: torch.device) 
     """Rows of different length as tensors [N, T], filled up with `end`."""
     width = max(len(completion.ids) for completion in completions)
     ids = torch.full((len(completions), width), end)
-    logprobs = torch.zeros(len(completions), width)
+    logprobs = torch.zeros(len(completions), width, dtype=torch.float32)
     mask = torch.zeros(len(completions), width, dtype=torch.bool)
     for row, completion in enumerate(completions):
         length = len(completion.ids)
         ids[row, :length] = torch.tensor(completion.ids)
-        logprobs[row, :length] = torch.tensor(completion.logprobs)
+        logprobs[row, :length] = torch.tensor(completion.logprobs, dtype=torch.float32)
         mask[row, :length] = True
     return Completions(ids.to(device), mask.to(device), logprobs.to(device))
