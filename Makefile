@@ -4,13 +4,22 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all check format bench clean
+.PHONY: help quickstart reproduce test test-all check format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[.a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
 quickstart: $(STAMP)  ## the whole pipeline on a tiny model: warm start, GRPO++, SFT, pairs, DPO (about 25 minutes)
 	$(BIN)/python -m dermiq.quickstart
+
+# STUDY=small is the headline alone; DATA is the folder that holds ham10000/
+STUDY ?= full
+DATA ?= data
+PUBLISH = $(if $(filter full,$(STUDY)),docs/study,runs/study/$(STUDY))
+PAGE = $(if $(filter full,$(STUDY)),docs/study.md,runs/study/$(STUDY)/study.md)
+
+reproduce: $(STAMP)  ## the study of docs/study.md (3 hours; STUDY=small: 20 minutes), resumable
+	$(BIN)/python -m dermiq.study --scale $(STUDY) --data $(DATA) --publish $(PUBLISH) --page $(PAGE)
 
 test: $(STAMP)  ## run the fast tests
 	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --dist=loadfile

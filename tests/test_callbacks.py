@@ -29,7 +29,8 @@ def test_one_row_per_completion():
     answers = [[parse("1"), parse("2")], [parse("3"), parse("4")]]
     rollout = Rollout(samples, zeros.long(), zeros.bool(), zeros, answers)
     total = torch.tensor([[0.0, 0.25], [0.5, 0.75]])
-    rows = completion_rows(rollout, Scores(total, {"x": total * 2}, total > 0), [[1.0, 2.0], [3.0, 4.0]])
+    scores = Scores(total, {"x": total * 2}, total > 0, total[None], torch.tensor([0.5]))
+    rows = completion_rows(rollout, scores, [[1.0, 2.0], [3.0, 4.0]])
     assert [(row["id"], row["target"], row["completion"], row["advantage"], row["reward/x"]) for row in rows] == [
         ("a", "t-a", "1", 1.0, 0.0),
         ("a", "t-a", "2", 2.0, 0.5),

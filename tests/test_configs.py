@@ -19,7 +19,8 @@ def content(path):
     return yaml.safe_load(path.read_text()) or {}
 
 
-FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "data")  # that is of the split tool
+OTHERS = ("data", "study")  # of the split tool, and with placeholders that tests/test_study.py fills
+FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in OTHERS and path.stem != "study")
 EXPERIMENTS = [path for path in FILES if {"model", "data"} <= content(path).keys()]
 PARTS = [path for path in FILES if path not in EXPERIMENTS and path != BASE]
 

@@ -5,10 +5,21 @@ import math
 import pytest
 import torch
 
-from dermiq.losses import constant_length, kl_k3, per_sequence, per_token, policy_loss, sft_loss
+from dermiq.losses import (
+    clipped_sequences,
+    clipped_tokens,
+    clipped_weights,
+    constant_length,
+    kl_k3,
+    per_sequence,
+    per_token,
+    policy_loss,
+    sft_loss,
+)
 
 MASK = torch.tensor([[True, True, True, True], [True, False, False, False]])
 WEIGHTINGS = (constant_length, per_sequence, per_token)
+SURROGATES = (clipped_tokens, clipped_sequences, clipped_weights)
 
 
 def loss_of_one_token(ratio, advantage, **options):
@@ -47,14 +58,54 @@ def test_a_clipped_token_has_no_gradient(ratio, advantage):
     assert logprob.grad.item() == 0
 
 
-def test_the_gradient_at_ratio_one_is_that_of_policy_gradient():
-    """At r = 1, d(-w min(r A, clip(r) A)) / d logp = -w A r = -w A."""
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_the_gradient_at_ratio_one_is_that_of_policy_gradient(surrogate):
+    """At r = 1, d(-w min(r A, clip(r) A)) / d logp = -w A r = -w A; a sequence's weights are alike, as per_sequence."""
     generator = torch.Generator().manual_seed(0)
     logprobs = -torch.rand(2, 4, generator=generator)
-    advantages, weights = torch.tensor([0.7, -1.3]), torch.rand(2, 4, generator=generator)
+    advantages, weights = torch.tensor([0.7, -1.3]), per_sequence(MASK, 4)
     policy = logprobs.clone().requires_grad_()
-    policy_loss(policy, logprobs, advantages, weights)[0].backward()
+    policy_loss(policy, logprobs, advantages, weights, surrogate=surrogate)[0].backward()
     torch.testing.assert_close(policy.grad, -weights * advantages[:, None])
+
+
+def test_a_sequence_has_one_ratio():
+    """Ratios 2 and .605, and one outside of the mask: s = sqrt(2 * .605) = 1.1, A = 2, weights 1/2: loss -2.2.
+
+    s of n tokens has the gradient s / n for each of them: -(1/2 + 1/2) * 2 * 1.1 / 2 = -1.1.
+    """
+    logprobs = torch.tensor([[math.log(2.0), math.log(0.605), 7.0]], requires_grad=True)
+    weights = torch.tensor([[0.5, 0.5, 0.0]])
+    options = {"surrogate": clipped_sequences, "clip_low": 0.2, "clip_high": 0.2}
+    loss, stats = policy_loss(logprobs, torch.zeros(1, 3), torch.tensor([2.0]), weights, **options)
+    loss.backward()
+    assert loss.item() == pytest.approx(-2.2) and stats["clip_fraction"] == 0
+    torch.testing.assert_close(logprobs.grad, torch.tensor([[-1.1, -1.1, 0.0]]))
+
+
+def test_a_clipped_sequence_has_no_gradient():
+    """s = 1.1 of the same tokens is above 1.05: loss -2 * 1.05, all of it clipped."""
+    logprobs = torch.tensor([[math.log(2.0), math.log(0.605)]], requires_grad=True)
+    options = {"surrogate": clipped_sequences, "clip_low": 0.05, "clip_high": 0.05}
+    loss, stats = policy_loss(logprobs, torch.zeros(1, 2), torch.tensor([2.0]), torch.full((1, 2), 0.5), **options)
+    loss.backward()
+    assert loss.item() == pytest.approx(-2.1) and stats["clip_fraction"] == 1
+    assert logprobs.grad.tolist() == [[0.0, 0.0]]
+
+
+def test_a_clipped_weight_keeps_its_gradient():
+    """Ratios 1.5, 1.1 and .3, bounds 0 and 1.28, A = -2: weights 1.28, 1.1, .3; loss 2 w sum(ratio * logp).
+
+    The gradient of -w ratio A logp is -w ratio A = .5 * 2 * (1.28, 1.1, .3): no token is silent, one is clipped.
+    """
+    ratios = torch.tensor([[1.5, 1.1, 0.3]])
+    logprobs = ratios.log().requires_grad_()
+    options = {"surrogate": clipped_weights, "clip_low": 1.0, "clip_high": 0.28}
+    loss, stats = policy_loss(logprobs, torch.zeros(1, 3), torch.tensor([-2.0]), torch.full((1, 3), 0.5), **options)
+    loss.backward()
+    torch.testing.assert_close(logprobs.grad, torch.tensor([[1.28, 1.1, 0.3]]))
+    expected = 1.28 * math.log(1.5) + 1.1 * math.log(1.1) + 0.3 * math.log(0.3)
+    assert loss.item() == pytest.approx(expected) and stats["clip_fraction"] == pytest.approx(0.5)
 
 
 def test_k3():
@@ -125,8 +176,9 @@ def test_an_empty_completion_counts_nothing(weighting):
     assert torch.equal(weights, torch.zeros(1, 3))
 
 
+@pytest.mark.parametrize("surrogate", SURROGATES)
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_the_loss_of_parts_adds_up(weighting):
+def test_the_loss_of_parts_adds_up(weighting, surrogate):
     """The weights are made of the whole batch, so any cut into micro-batches gives the same sum and statistics."""
     generator = torch.Generator().manual_seed(1)
     logprobs, old, reference, entropy = (-torch.rand(5, 4, generator=generator) for _ in range(4))
@@ -139,6 +191,7 @@ def test_the_loss_of_parts_adds_up(weighting):
             old[rows],
             advantages[rows],
             weights[rows],
+            surrogate=surrogate,
             ref_logprobs=reference[rows],
             kl_coef=0.1,
             entropy=entropy[rows],
@@ -152,12 +205,14 @@ def test_the_loss_of_parts_adds_up(weighting):
         torch.testing.assert_close(sum(part[name] for _, part in parts), value)
 
 
-def test_masked_tokens_change_nothing():
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_masked_tokens_change_nothing(surrogate):
     generator = torch.Generator().manual_seed(2)
     logprobs, old = (-torch.rand(2, 4, generator=generator) for _ in range(2))
     weights, advantages = per_token(MASK, 4), torch.tensor([1.0, -1.0])
-    before, _ = policy_loss(logprobs, old, advantages, weights)
-    after, _ = policy_loss(logprobs.masked_fill(~MASK, -3.0), old, advantages, weights)
+    before, _ = policy_loss(logprobs, old, advantages, weights, surrogate=surrogate)
+    changed = logprobs.masked_fill(~MASK, -3.0)
+    after, _ = policy_loss(changed, old, advantages, weights, surrogate=surrogate)
     assert before == after
 
 

@@ -40,6 +40,56 @@ def test_places_are_balanced_within_each_target(choices, ham10000):
     assert all(set(count.values()) == {2} and len(count) == 4 for count in places.values())
 
 
+def places_of(questions, source):
+    """target -> how often the right option of its questions stands at each letter."""
+    questions.load()
+    places = defaultdict(Counter)
+    for sample, original in zip(questions, source, strict=True):
+        assert sample.options["ABCD".index(sample.target)] == original.target
+        places[original.target][sample.target] += 1
+    return places
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ({"A": 5.0}, {"A": 5, "B": 1, "C": 1, "D": 1}),
+        ({"B": 3.0, "D": 0.0}, {"B": 24 / 5, "A": 8 / 5, "C": 8 / 5}),
+        ({"A": 0, "B": 0, "C": 1, "D": 0}, {"C": 8}),
+        ({}, {"A": 2, "B": 2, "C": 2, "D": 2}),
+    ],
+)
+def test_places_may_be_biased(places, expected, ham10000):
+    """Eight questions of each of seven targets: each place has its share, rounded up or down."""
+    found = places_of(ChoiceQuestions(ham10000, places=places), ham10000)
+    assert len(found) == 7
+    for count in found.values():
+        assert set(count) <= set(expected)
+        assert all(abs(count[letter] - number) < 1 for letter, number in expected.items())
+
+
+def test_a_bias_of_places_leaves_the_options_and_is_set_by_the_seed(choices, ham10000):
+    biased, again, other = (ChoiceQuestions(ham10000, seed=seed, places={"A": 5.0}) for seed in (0, 0, 1))
+    biased.load(), again.load(), other.load()
+    assert list(again) == list(biased) and [s.target for s in other] != [s.target for s in biased]
+    assert [set(sample.options) for sample in biased] == [set(sample.options) for sample in choices]
+    firsts = [s.target for s in biased]
+    assert firsts != sorted(firsts), "the places are in random order"
+
+
+@pytest.mark.parametrize(
+    "places", [{"E": 2.0}, {"a": 2.0}, {"A": -1.0}, {"A": float("nan")}, dict.fromkeys("ABCD", 0.0)]
+)
+def test_places_that_make_no_sense_are_refused(places, ham10000):
+    with pytest.raises(DataError, match=r"`places` is .*: it gives letters from A to D a number from 0 on"):
+        ChoiceQuestions(ham10000, places=places)
+
+
+def test_equal_places_are_dealt_as_ever(choices):
+    """The places of one target as they came before `places` existed."""
+    assert "".join(sample.target for sample in choices if sample.label == "mel") == "ADBCACBD"
+
+
 def test_options_are_shuffled_per_sample_and_set_by_the_seed(choices, ham10000):
     assert len({sample.options for sample in choices}) > 20
     again, other = ChoiceQuestions(ham10000), ChoiceQuestions(ham10000, seed=1)

@@ -13,7 +13,17 @@ from dermiq.datamodules.collate import SampleDataset
 from dermiq.datamodules.conversation import ConversationCollate
 from dermiq.datamodules.preference import PreferenceCollate
 from dermiq.datamodules.sources import Conversations, Preferences
-from dermiq.losses import constant_length, dpo_ipo, dpo_robust, dpo_sigmoid, per_sequence, per_token
+from dermiq.losses import (
+    clipped_sequences,
+    clipped_tokens,
+    clipped_weights,
+    constant_length,
+    dpo_ipo,
+    dpo_robust,
+    dpo_sigmoid,
+    per_sequence,
+    per_token,
+)
 from dermiq.modules import DPOModule, GRPOModule, SFTModule
 from dermiq.prefix import prefill, score
 from dermiq.processing import encode_prompts
@@ -66,11 +76,11 @@ def rollout(policy):
     return prompt, pictures, Rollout(tuple(samples), ids, mask, logprobs, answers)
 
 
-def grpo_of_trl(policy, rollout, pictures, folder, loss_type):
+def grpo_of_trl(policy, rollout, pictures, folder, options):
     """Loss and gradients of TRL's trainer on the same completions, each with its own copy of prompt and images."""
     trainer = trl_trainer(
         policy, partial(GRPOTrainer, reward_funcs=len), GRPOConfig, [{"prompt": "unused"}], output_dir=str(folder),
-        loss_type=loss_type, beta=KL_COEF, use_bias_correction_kl=False, epsilon=0.2, temperature=TEMPERATURE,
+        beta=KL_COEF, use_bias_correction_kl=False, epsilon=0.2, temperature=TEMPERATURE, **options,
         num_generations=GROUP, per_device_train_batch_size=2 * GROUP, max_completion_length=LENGTH,
     )  # fmt: skip
     rows = rollout.rows.tolist()
@@ -90,27 +100,37 @@ def grpo_of_trl(policy, rollout, pictures, folder, loss_type):
         "prompt_ids": prompt["input_ids"], "prompt_mask": prompt["attention_mask"],
         "completion_ids": rollout.ids, "completion_mask": mask, "advantages": torch.tensor(ADVANTAGES),
         "old_per_token_logps": rollout.logprobs, "ref_per_token_logps": ref_logprobs, **vision,
+        "num_items_in_batch": mask.sum(),
     }  # fmt: skip
     loss = trainer.compute_loss(trainer.model, inputs)
     loss.backward()
-    clipped = trainer._metrics["train"]["clip_ratio/region_mean"][0]
-    return loss.item(), gradients(trainer.model), clipped
+    name = "cispo_clip_ratio" if options["loss_type"] == "cispo" else "clip_ratio/region_mean"
+    return loss.item(), gradients(trainer.model), trainer._metrics["train"][name][0]
 
 
 @pytest.mark.parametrize(
-    ("weights", "loss_type"), [(per_sequence, "grpo"), (per_token, "bnpo"), (constant_length, "dr_grpo")]
-)
-def test_grpo_equals_trl(weights, loss_type, policy, rollout, tmp_path):
-    """The clipped loss with its leash, off policy so that some ratios clip; each side makes its own reference.
+    ("surrogate", "weights", "bounds", "options"),
+    [
+        (clipped_tokens, per_sequence, (0.2, 0.2), {"loss_type": "grpo"}),
+        (clipped_tokens, per_token, (0.2, 0.2), {"loss_type": "bnpo"}),
+        (clipped_tokens, constant_length, (0.2, 0.2), {"loss_type": "dr_grpo"}),
+        (clipped_sequences, per_sequence, (0.2, 0.05),
+         {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon_high": 0.05}),
+        (clipped_weights, per_token, (1.0, 0.2), {"loss_type": "cispo", "epsilon_high": 1.2}),
+    ],
+)  # fmt: skip
+def test_grpo_equals_trl(surrogate, weights, bounds, options, policy, rollout, tmp_path):
+    """Each surrogate with its leash, off policy so that some ratios clip; each side makes its own reference.
 
-    TRL's default multiplies the leash by the ratio (`use_bias_correction_kl`); the paper's loss does not.
+    TRL's default multiplies the leash by the ratio (`use_bias_correction_kl`); the paper's loss does not. Its
+    `epsilon_high` is the bound itself for CISPO.
     """
     prompt, pictures, rollout = rollout
-    expected, expected_gradients, clipped = grpo_of_trl(policy, rollout, pictures, tmp_path, loss_type)
+    expected, expected_gradients, clipped = grpo_of_trl(policy, rollout, pictures, tmp_path, options)
     module = attached(
         GRPOModule(
             policy, None, group_size=GROUP, sampling=Sampling(LENGTH, TEMPERATURE), token_weights=weights,
-            clip_low=0.2, clip_high=0.2, kl_coef=KL_COEF, tokens_per_pass=4 * LENGTH,
+            surrogate=surrogate, clip_low=bounds[0], clip_high=bounds[1], kl_coef=KL_COEF, tokens_per_pass=4 * LENGTH,
         )
     )  # fmt: skip
     batch = {"prompt": prompt}

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from dermiq.advantages import Advantage
+from dermiq.advantages import Advantage, Graded
 from dermiq.schema import Answer, Sample
 
 
@@ -32,8 +32,8 @@ def no_number(answer: Answer, sample: Sample) -> float:
 class Infinite(Advantage):
     """A broken advantage."""
 
-    def __call__(self, rewards: Tensor, correct: Tensor, confidence: Tensor) -> Tensor:
-        return torch.full_like(rewards, torch.inf)
+    def __call__(self, graded: Graded) -> Tensor:
+        return torch.full_like(graded.rewards, torch.inf)
 
 
 class InterruptAt(Callback):

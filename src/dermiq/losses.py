@@ -7,6 +7,8 @@ the pair weights [B] of the preference losses do the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -39,12 +41,64 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return difference.exp() - difference - 1
 
 
+# (logprobs [N, T], old_logprobs [N, T], advantages [N], weights [N, T], clip_low, clip_high) -> what to raise for each
+# token [N, T], and which tokens are clipped [N, T] bool.
+Surrogate = Callable[[Tensor, Tensor, Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
+
+
+def clipped_tokens(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, weights: Tensor, clip_low: float, clip_high: float
+) -> tuple[Tensor, Tensor]:
+    """Each token's own ratio (GRPO, arXiv:2402.03300, eq. 3), with two bounds (DAPO, arXiv:2503.14476, eq. 8).
+
+    With r = exp(logprobs - old_logprobs): min(r A, clip(r, 1 - clip_low, 1 + clip_high) A).
+    """
+    return _clipped((logprobs - old_logprobs).exp(), advantages, clip_low, clip_high)
+
+
+def clipped_sequences(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, weights: Tensor, clip_low: float, clip_high: float
+) -> tuple[Tensor, Tensor]:
+    """One ratio for the whole completion (GSPO, Zheng et al. 2025, arXiv:2507.18071, eqs. 5 and 7).
+
+    With s the exponential of the mean of logprobs - old_logprobs over the tokens of non-zero weight, every token gets
+    min(s A, clip(s, 1 - clip_low, 1 + clip_high) A). The weights `per_sequence` make the paper's objective of it. A
+    mean moves far less than a token: the paper clips at 3e-4 and 4e-4.
+    """
+    counted = (weights > 0).float()
+    mean = ((logprobs - old_logprobs) * counted).sum(-1, keepdim=True) / counted.sum(-1, keepdim=True).clamp(min=1)
+    objective, is_clipped = _clipped(mean.exp(), advantages, clip_low, clip_high)
+    return objective.expand_as(logprobs), is_clipped.expand_as(logprobs)
+
+
+def clipped_weights(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, weights: Tensor, clip_low: float, clip_high: float
+) -> tuple[Tensor, Tensor]:
+    """The clipped ratio as a constant factor: clipped tokens learn too (CISPO, MiniMax-M1, arXiv:2506.13585, eq. 4).
+
+    With r = exp(logprobs - old_logprobs) and sg = no gradient: sg(clip(r, 1 - clip_low, 1 + clip_high)) A logprobs.
+    The paper has no lower bound, which is clip_low = 1. The value says little; the gradient is that of a weighted
+    policy gradient.
+    """
+    ratio = (logprobs - old_logprobs).detach().exp()
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    return clipped * advantages[:, None] * logprobs, clipped != ratio
+
+
+def _clipped(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> tuple[Tensor, Tensor]:
+    """The pessimistic one of r A and clip(r) A for ratios [N, T], and where clipping made the difference."""
+    whole = ratio * advantages[:, None]
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high) * advantages[:, None]
+    return torch.minimum(whole, clipped), clipped < whole
+
+
 def policy_loss(
     logprobs: Tensor,
     old_logprobs: Tensor,
     advantages: Tensor,
     weights: Tensor,
     *,
+    surrogate: Surrogate = clipped_tokens,
     clip_low: float = 0.2,
     clip_high: float = 0.2,
     ref_logprobs: Tensor | None = None,
@@ -52,17 +106,16 @@ def policy_loss(
     entropy: Tensor | None = None,
     entropy_coef: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clipped surrogate of GRPO (Shao et al. 2024, arXiv:2402.03300, eq. 3), with DAPO's two clip bounds.
+    """A surrogate of the policy's return, with a leash and an entropy bonus.
 
-    With r = exp(logprobs - old_logprobs):
-
-        loss = sum_it w_it * ( -min(r A_i, clip(r, 1 - clip_low, 1 + clip_high) A_i) + kl_coef k3 - entropy_coef H )
+        loss = sum_it w_it * ( -surrogate_it + kl_coef k3 - entropy_coef H )
 
     Args:
         logprobs: [N, T] of the policy, with gradient.
         old_logprobs: [N, T] of the policy that sampled.
         advantages: [N].
         weights: [N, T] token weights, 0 where masked (`constant_length`, `per_sequence`, `per_token`).
+        surrogate: what to raise for each token: `clipped_tokens`, `clipped_sequences` or `clipped_weights`.
         clip_low: the ratio's lower bound is 1 - clip_low.
         clip_high: the ratio's upper bound is 1 + clip_high.
         ref_logprobs: [N, T] of the reference; needed where kl_coef > 0.
@@ -73,12 +126,8 @@ def policy_loss(
     Returns:
         The scalar loss, and detached sums over tokens under the same weights: `clip_fraction`, `kl`, `entropy`.
     """
-    ratio = (logprobs - old_logprobs).exp()
-    advantage = advantages[:, None]
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    objective = torch.minimum(ratio * advantage, clipped * advantage)
+    objective, is_clipped = surrogate(logprobs, old_logprobs, advantages, weights, clip_low, clip_high)
     total = (weights * -objective).sum()
-    is_clipped = (clipped * advantage < ratio * advantage).float()
     stats = {"clip_fraction": (weights * is_clipped).sum()}
     if ref_logprobs is not None:
         kl = (weights * kl_k3(logprobs, ref_logprobs)).sum()

@@ -73,6 +73,15 @@ class Prefix:
             sources=tuple(source for _, source in kept),
         )
 
+    def only(self, prompts: Tensor) -> Prefix:
+        """The prompts [b] int64 alone, their states copied, without gradients."""
+        return Prefix(
+            states=tuple((keys.detach()[prompts], values.detach()[prompts]) for keys, values in self.states),
+            last_state=self.last_state.detach()[prompts],
+            visible=None if self.visible is None else self.visible[prompts],
+            next_position=self.next_position[prompts],
+        )
+
     def pullback(self) -> Tensor:
         """A scalar 0 whose backward pass sends the gradients collected in the leaves through the prompt, once."""
         zero: Tensor = _SendBack.apply([leaf.grad for leaf in self.leaves], *self.sources)
@@ -88,10 +97,17 @@ class Prefix:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Log-probs and entropies of completion tokens, both [N, T] float32, in nats."""
+    """What the policy makes of completion tokens.
+
+    Attributes:
+        logprobs: [N, T] float32 in nats.
+        entropy: [N, T] float32 in nats.
+        states: [N, T, H] last hidden states, each the one that predicts its token; None if not asked for.
+    """
 
     logprobs: Tensor
     entropy: Tensor
+    states: Tensor | None = None
 
 
 def prefill(backbone: VLMBackbone, prompt: Mapping[str, Tensor]) -> Prefix:
@@ -160,6 +176,7 @@ def score(
     mask: Tensor,
     temperature: float = 1.0,
     restricted: bool = True,
+    with_states: bool = False,
 ) -> TokenScores:
     """Log-probs of completions that fork from a prefix.
 
@@ -173,6 +190,7 @@ def score(
         mask: [N, T] bool; log-probs and entropies elsewhere are 0.
         temperature: of the policy.
         restricted: renormalise over the tokens that a policy may write, as the rollout does.
+        with_states: return the hidden states too, which the masked places have as well.
     """
     states = prefix.last_state[rows, None]
     if ids.shape[1] > 1:
@@ -184,7 +202,7 @@ def score(
         states = torch.cat([states, after[order.argsort()]], dim=1)
     output = backbone.output_layer(restricted)
     logprobs, entropy = token_logprobs(states[mask], ids[mask], output, temperature)
-    return TokenScores(placed(logprobs, mask), placed(entropy, mask))
+    return TokenScores(placed(logprobs, mask), placed(entropy, mask), states if with_states else None)
 
 
 def sequence_logprobs(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:

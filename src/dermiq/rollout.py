@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dermiq.backbone import VLMBackbone
 from dermiq.decoding import Completions, Decoder, Engine, Sampling
@@ -15,7 +16,7 @@ from dermiq.prefix import Prefix
 from dermiq.prompts import parse
 from dermiq.schema import Answer, Sample, TrainingError
 
-__all__ = ["Completions", "Decoder", "Engine", "Rollout", "Sampling", "sample_rollout"]
+__all__ = ["Completions", "Decoder", "Engine", "Rollout", "Sampling", "only_prompts", "sample_rollout"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,24 @@ class Rollout:
         mean = self.logprobs.sum(-1) / self.mask.sum(-1).clamp(min=1)
         return mean.exp().view(len(self.samples), -1)
 
+    def with_groups(self, places: Sequence[int], other: Rollout) -> Rollout:
+        """The same with the groups at `places` taken from `other`, whose groups they are; both padded alike."""
+        rows = torch.cat([torch.arange(self.group_size) + place * self.group_size for place in places])
+        rows, width = rows.to(self.ids.device), max(self.ids.shape[1], other.ids.shape[1])
+
+        def merged(mine: Tensor, theirs: Tensor) -> Tensor:
+            padded = [pad(tensor, (0, width - tensor.shape[1])) for tensor in (mine, theirs)]
+            return padded[0].index_copy(0, rows, padded[1])
+
+        answers = dict(enumerate(self.answers)) | dict(zip(places, other.answers, strict=True))
+        return Rollout(
+            samples=self.samples,
+            ids=merged(self.ids, other.ids),
+            mask=merged(self.mask, other.mask),
+            logprobs=merged(self.logprobs, other.logprobs),
+            answers=list(answers.values()),
+        )
+
     def parts(self, tokens: int | None) -> Iterator[Tensor]:
         """Row indices [n] of micro-batches of at most `tokens` padded tokens; None gives one of all.
 
@@ -94,6 +113,13 @@ def _divided(group: Tensor, lengths: Tensor, tokens: int) -> Iterator[Tensor]:
         size = max(1, tokens // max(1, int(lengths[order[0]])))
         yield order[:size]
         order = order[size:]
+
+
+def only_prompts(batch: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
+    """Some prompts of a batch, to be drawn from with their prefix: the vision inputs stay behind."""
+    listed = {name: [batch[name][place] for place in places] for name in ("samples", "messages", "images")}
+    text = {name: batch["prompt"][name][list(places)] for name in ("input_ids", "attention_mask")}
+    return {**listed, "prompt": text}
 
 
 def sample_rollout(

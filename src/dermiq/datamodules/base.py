@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule
 
 from dermiq.datamodules.collate import Item, PromptCollate, SampleDataset
+from dermiq.datamodules.curriculum import Curriculum, CurriculumSampler, RecordOutcomes
 from dermiq.datamodules.loading import (
     EpochEndResume,
     EpochSampler,
@@ -55,6 +56,8 @@ class DermDataModule(LightningDataModule, ABC):
         seed: of the order of the training samples.
         balance: draw training samples, with replacement, so that every combination that occurs of these is
             equally frequent: some of ``label`` (the target), ``skin_type``, ``dataset``; true stands for ``[label]``.
+        curriculum: serve training prompts that are answered rightly about half of the time more often than others;
+            its weights multiply those of `balance`. For stages that sample answers; see `Curriculum`.
         limit: split -> the most samples to keep of it, whole groups, targets in proportion.
         on_bad_image: ``error`` stops at an image that is missing or cannot be read; ``skip`` leaves its
             sample out and reports it.
@@ -78,6 +81,7 @@ class DermDataModule(LightningDataModule, ABC):
         num_workers: int = 0,
         seed: int = 0,
         balance: bool | list[str] = False,
+        curriculum: Curriculum | None = None,
         limit: dict[str, int] | None = None,
         on_bad_image: Literal["error", "skip"] = "error",
         max_new_tokens_reserve: int = 256,
@@ -88,6 +92,7 @@ class DermDataModule(LightningDataModule, ABC):
         self.fractions = FRACTIONS if fractions is None else fractions
         self.split_seed, self.split_file, self.seed = split_seed, split_file, seed
         self.balance = {True: ["label"], False: []}[balance] if isinstance(balance, bool) else balance
+        self.curriculum = curriculum
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.limit = {} if limit is None else limit
         self.on_bad_image, self.max_new_tokens_reserve = on_bad_image, max_new_tokens_reserve
@@ -119,8 +124,8 @@ class DermDataModule(LightningDataModule, ABC):
         """
         if not self.splits:
             self._split()
-            if self.trainer is not None:
-                self.trainer.callbacks.insert(0, EpochEndResume())  # type: ignore[attr-defined]  # set by a connector
+        if self.trainer is not None:
+            self._attach(self.trainer.callbacks)  # type: ignore[attr-defined]  # set by a connector
         for split in _NEEDS[stage]:
             if split in self.splits:
                 self._check_longest(split)
@@ -130,9 +135,12 @@ class DermDataModule(LightningDataModule, ABC):
         dataset = self._dataset("train")
         balanced = [BALANCED[name] for name in self.balance]
         weights = equalising_weights(self._outlines["train"], balanced) if balanced else None
-        sampler = EpochSampler(
-            len(dataset), self.batch_size, self.seed, weights, *self._process(), lengths=self._lengths()
-        )
+        arguments = (self.batch_size, self.seed, weights, *self._process(), self._lengths())
+        if self.curriculum is None:
+            sampler = EpochSampler(len(dataset), *arguments)
+        else:
+            ids = self._outlines["train"].texts("id").to_pylist()
+            sampler = CurriculumSampler(self.curriculum, ids, *arguments)
         return ResumableDataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -173,6 +181,12 @@ class DermDataModule(LightningDataModule, ABC):
                 f"`sources`), or do without it (--trainer.limit_{split}_batches=0)."
             )
         return self.splits[split]
+
+    def _attach(self, callbacks: list[Callback]) -> None:
+        """Put the callbacks that the training loader needs before a trainer's own, once."""
+        needed: list[Callback] = [EpochEndResume()] if self.curriculum is None else [EpochEndResume(), RecordOutcomes()]
+        present = set(map(type, callbacks))
+        callbacks[:0] = [callback for callback in needed if type(callback) not in present]
 
     def _process(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

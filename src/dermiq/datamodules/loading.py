@@ -120,13 +120,16 @@ class EpochSampler(Sampler[int]):
             "group_by_length": self.lengths is not None,
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the order depends on beside the arguments and the epoch: here nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+
     def order(self) -> Tensor:
         """Indices that all processes serve in this epoch, [batches * world_size * batch_size] int64."""
-        generator = torch.Generator().manual_seed(_seed(self.seed, self.epoch))
-        if self.weights is None:
-            drawn = torch.randperm(self.length, generator=generator)
-        else:
-            drawn = torch.multinomial(self.weights, self.length, replacement=True, generator=generator)
+        drawn = self._drawn(torch.Generator().manual_seed(_seed(self.seed, self.epoch)))
         block = self.batch_size * self.world_size
         drawn = drawn[: self.length // block * block]
         return drawn if self.lengths is None else _grouped(drawn, self.lengths, block)
@@ -139,6 +142,12 @@ class EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         """Indices of this process in a whole epoch, whatever `start` is."""
         return self.length // (self.batch_size * self.world_size) * self.batch_size
+
+    def _drawn(self, generator: torch.Generator) -> Tensor:
+        """Indices [samples] int64 of an epoch, of which whole batches are served."""
+        if self.weights is None:
+            return torch.randperm(self.length, generator=generator)
+        return torch.multinomial(self.weights, self.length, replacement=True, generator=generator)
 
 
 class _Pickler(pickle.Pickler):
@@ -219,8 +228,14 @@ class ResumableDataLoader(IsolatedDataLoader):
     _resumed = False
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch, the batches served in it, and what the order depends on."""
-        return {"epoch": self._epoch, "served": self._served, "order": self._epoch_sampler().identity()}
+        """The epoch, the batches served in it, what the order depends on, and the sampler's own state."""
+        sampler = self._epoch_sampler()
+        return {
+            "epoch": self._epoch,
+            "served": self._served,
+            "order": sampler.identity(),
+            "sampler": sampler.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the batches that `state` says were served.
@@ -228,15 +243,18 @@ class ResumableDataLoader(IsolatedDataLoader):
         Raises:
             TrainingError: if the run stopped within an epoch and now has another order of samples.
         """
-        now = self._epoch_sampler().identity()
+        sampler = self._epoch_sampler()
+        now = sampler.identity()
         if 0 < state["served"] < len(self) and state["order"] != now:
             before = state["order"]
-            changes = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key])
+            both = [(key, before.get(key), now.get(key)) for key in before | now]
+            changes = ", ".join(f"{key} {former} -> {value}" for key, former, value in both if former != value)
             raise TrainingError(
                 f"the checkpoint was written after {state['served']} batches of epoch {state['epoch']}, and the data "
                 f"have changed since ({changes}), so that it cannot be continued there. Resume with the data settings "
                 "of the saved config.yaml, or start a new run from the saved adapter."
             )
+        sampler.load_state_dict(state.get("sampler", {}))
         self._epoch, self._served, self._resumed = state["epoch"], state["served"], True
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

@@ -1,5 +1,6 @@
 """The knowledge graph: an ontology of skin conditions that judges answers and grounds them."""
 
+from dermiq.kg.consistency import ReasoningConsistency, TypicalDescription
 from dermiq.kg.graph import Citation, Concept, Fact, KnowledgeGraph
 from dermiq.kg.loading import load_graph
 from dermiq.kg.pairs import PairMaker, Pairs
@@ -23,7 +24,9 @@ __all__ = [
     "PairMaker",
     "Pairs",
     "Passage",
+    "ReasoningConsistency",
     "Retriever",
     "Terminology",
+    "TypicalDescription",
     "load_graph",
 ]

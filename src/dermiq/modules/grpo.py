@@ -12,12 +12,14 @@ import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 
-from dermiq.advantages import Advantage, OutcomeAnchored, uniform_groups
-from dermiq.losses import constant_length, policy_loss
+from dermiq.advantages import Advantage, Graded, OutcomeAnchored, uniform_groups
+from dermiq.alignment_loss import Aim, SemanticPull
+from dermiq.correction import Corrections, corrections
+from dermiq.losses import Surrogate, clipped_tokens, constant_length, policy_loss
 from dermiq.modules.base import Batch, StageModule
 from dermiq.prefix import Prefix, TokenScores, prefill, score
 from dermiq.rewards import Scores
-from dermiq.rollout import Decoder, Engine, Rollout, Sampling, sample_rollout
+from dermiq.rollout import Decoder, Engine, Rollout, Sampling, only_prompts, sample_rollout
 from dermiq.schema import Sample, TrainingError
 
 
@@ -36,6 +38,8 @@ class GRPOModule(StageModule):
         sampling: how completions are drawn; keep the temperature above 0.
         advantage: the estimator, see `dermiq.advantages`; None is GRPO++'s `OutcomeAnchored()`.
         token_weights: (mask [N, T], max_new_tokens) -> weights [N, T]; see `dermiq.losses`.
+        surrogate: what the policy raises: `clipped_tokens` (GRPO, DAPO), `clipped_sequences` (GSPO) or
+            `clipped_weights` (CISPO) of `dermiq.losses`. On the first step from a rollout all have the same gradient.
         clip_low: the probability ratio is clipped to [1 - clip_low, 1 + clip_high].
         clip_high: above clip_low, rare tokens may rise (DAPO's clip-higher).
         kl_coef: weight of the leash to the reference; 0 saves the reference pass.
@@ -45,6 +49,13 @@ class GRPOModule(StageModule):
         tokens_per_pass: tokens of completions, padding included, that run forward and backward together; None takes
             all.
         engine: draws the completions, see `dermiq.decoding`; None is `Decoder()`.
+        redraws: how often, at most, groups whose outcomes are all alike are drawn again before the update (in the
+            manner of DAPO's dynamic sampling, arXiv:2503.14476, eq. 11). DAPO draws other prompts in their place;
+            the same prompts keep no state between steps, every sample its share of the epoch, and the batch its size.
+            What is logged of the rollout is of the groups that are learned from.
+        alignment: an auxiliary loss on the reasoning's hidden states, see `dermiq.alignment_loss`.
+        correction_coef: weight of the cross-entropy of the right answer behind the reasoning of each wrong one, see
+            `dermiq.correction`; 1 lets its tokens weigh as those of an answer of advantage 1.
         reference_sync_every: optimiser steps after which the reference becomes the policy; None never.
         seed: of the sampling.
         stage: arguments of `StageModule`.
@@ -57,6 +68,7 @@ class GRPOModule(StageModule):
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         advantage: Advantage | None = None,
         token_weights: Callable[[Tensor, int], Tensor] = constant_length,
+        surrogate: Surrogate = clipped_tokens,
         clip_low: float = 0.2,
         clip_high: float = 0.28,
         kl_coef: float = 0.01,
@@ -65,6 +77,9 @@ class GRPOModule(StageModule):
         accumulate_batches: int = 1,
         tokens_per_pass: int | None = None,
         engine: Engine | None = None,
+        redraws: int = 0,
+        alignment: SemanticPull | None = None,
+        correction_coef: float = 0.0,
         reference_sync_every: int | None = None,
         seed: int = 0,
         **kwargs: Any,
@@ -78,6 +93,8 @@ class GRPOModule(StageModule):
             raise ValueError(
                 "inner_epochs and accumulate_batches cannot both be above 1: raise data.batch_size instead"
             )
+        if min(redraws, correction_coef) < 0:
+            raise ValueError(f"redraws and correction_coef are not negative; got {redraws}, {correction_coef}")
         if sampling.temperature == 0:
             raise ValueError("GRPO learns from differences within a group: sampling.temperature must be above 0")
         self.automatic_optimization = False
@@ -85,12 +102,16 @@ class GRPOModule(StageModule):
         self.sampling = sampling
         self.advantage = OutcomeAnchored() if advantage is None else advantage
         self.token_weights = token_weights
+        self.surrogate = surrogate
         self.clip_low, self.clip_high = clip_low, clip_high
         self.kl_coef, self.entropy_coef = kl_coef, entropy_coef
         self.inner_epochs = inner_epochs
         self.accumulate_batches = accumulate_batches
         self.tokens_per_pass = tokens_per_pass
         self.engine = Decoder() if engine is None else engine
+        self.redraws = redraws
+        self.alignment = alignment
+        self.correction_coef = correction_coef
         self.reference_sync_every = reference_sync_every
         self.seed = seed
 
@@ -116,22 +137,54 @@ class GRPOModule(StageModule):
         with self.backbone.without_dropout():
             prefix = prefill(self.backbone, batch["prompt"])
             seed = f"{self.seed}/{self.current_epoch}/{batch_idx}"
-            rollout = sample_rollout(
-                self.backbone, batch, self.sampling, self.group_size, seed, self.engine, prefix.detach()
-            )
-            scores = self.rewards(rollout.answers, rollout.samples)
+            rollout, scores, redrawn = self._draw(batch, prefix.detach(), seed)
             share = self.share(torch.tensor(len(rollout.samples), device=self.device))
-            advantages = self.advantage(scores.total, scores.correct, rollout.confidence.cpu()).to(self.device)
+            advantages = self.advantage(_graded(rollout, scores)).to(self.device)
             ref_logprobs = self._reference_logprobs(batch, rollout)
+            aim = self._aim(rollout)
+            corrected = corrections(self.backbone, rollout, scores.correct) if self.correction_coef else None
             for epoch in range(self.inner_epochs):
                 prefix = prefill(self.backbone, batch["prompt"]) if epoch else prefix
                 stats = self._backward(
-                    prefix.detach(), rollout, advantages.flatten(), ref_logprobs, share, synchronise=closes
+                    prefix.detach(), rollout, advantages.flatten(), ref_logprobs, share, closes, aim, corrected
                 )
                 if closes:
                     self._step()
+        if self.redraws:
+            stats.update({"redrawn": redrawn.item()})
         self._log(rollout, scores, stats, time.perf_counter() - start)
         return {"rollout": rollout, "scores": scores, "advantages": advantages}
+
+    def _draw(self, batch: Batch, prefix: Prefix, seed: str) -> tuple[Rollout, Scores, Tensor]:
+        """Sample and score, and draw groups of a single outcome again; the last is their share."""
+        rollout = sample_rollout(self.backbone, batch, self.sampling, self.group_size, seed, self.engine, prefix)
+        scores = self.rewards(rollout.answers, rollout.samples)
+        redrawn = torch.zeros(len(rollout.samples), dtype=torch.bool)
+        for number in range(1, self.redraws + 1):
+            places = uniform_groups(scores.correct).nonzero()[:, 0]
+            if not len(places):
+                break
+            other = sample_rollout(
+                self.backbone,
+                only_prompts(batch, places.tolist()),
+                self.sampling,
+                self.group_size,
+                f"{seed}/redraw {number}",
+                self.engine,
+                prefix.only(places.to(self.device)),
+            )
+            rollout = rollout.with_groups(places.tolist(), other)
+            scores = scores.with_groups(places, self.rewards(other.answers, other.samples))
+            redrawn[places] = True
+        return rollout, scores, redrawn.float().mean()
+
+    def _aim(self, rollout: Rollout) -> Aim | None:
+        """What the reasoning is pulled to, if there is anything."""
+        if self.alignment is None:
+            return None
+        answers = [answer for group in rollout.answers for answer in group]
+        samples = [rollout.samples[row] for row in rollout.rows.tolist()]
+        return self.alignment.aim(self.backbone.decode, rollout.ids, rollout.mask, answers, samples)
 
     def _backward(
         self,
@@ -141,18 +194,21 @@ class GRPOModule(StageModule):
         ref_logprobs: Tensor | None,
         share: Tensor,
         synchronise: bool,
+        aim: Aim | None = None,
+        corrected: Corrections | None = None,
     ) -> Counter[str]:
-        """Gradients of the policy loss: completions in parts, then the shared prompts once."""
+        """Gradients of all losses: completions in parts, then the shared prompts once."""
         weights = self.token_weights(rollout.mask, self.sampling.max_new_tokens)
         totals: Counter[str] = Counter()
         for part in rollout.parts(self.tokens_per_pass):
             width = int(rollout.mask[part].sum(-1).max())
-            tokens = self._score(prefix, rollout, part, width)
+            tokens = self._score(prefix, rollout, part, width, with_states=aim is not None)
             loss, stats = policy_loss(
                 tokens.logprobs,
                 rollout.logprobs[part, :width],
                 advantages[part],
                 weights[part, :width],
+                surrogate=self.surrogate,
                 clip_low=self.clip_low,
                 clip_high=self.clip_high,
                 ref_logprobs=None if ref_logprobs is None else ref_logprobs[part, :width],
@@ -160,17 +216,39 @@ class GRPOModule(StageModule):
                 entropy=tokens.entropy,
                 entropy_coef=self.entropy_coef,
             )
+            if self.alignment is not None and aim is not None and tokens.states is not None:
+                distance = aim.distance(tokens.states, part)
+                loss = loss + self.alignment.coef * distance
+                stats["alignment"] = distance.detach()
             self.check_finite(loss, rollout.samples)
             with self._without_synchronisation():
                 self.manual_backward(loss * share / self.accumulate_batches)
             totals.update({"loss": loss.item(), **{name: value.item() for name, value in stats.items()}})
+        if corrected is not None:
+            totals["correction"] = self._backward_of_corrections(prefix, corrected, rollout, share)
         with nullcontext() if synchronise else self._without_synchronisation():
             self.manual_backward(prefix.pullback())
         return totals
 
-    def _score(self, prefix: Prefix, rollout: Rollout, part: Tensor, width: int) -> TokenScores:
-        ids, mask = rollout.ids[part, :width], rollout.mask[part, :width]
-        return score(self.backbone, prefix, rollout.rows[part], ids, mask, self.sampling.temperature)
+    def _backward_of_corrections(
+        self, prefix: Prefix, corrected: Corrections, rollout: Rollout, share: Tensor
+    ) -> float:
+        """Gradients of the corrected answers' cross-entropy, a token weighing as one of an answer of advantage 1."""
+        total = 0.0
+        for part in corrected.parts(self.tokens_per_pass):
+            tokens = score(self.backbone, prefix, part.rows, part.ids, part.mask, self.sampling.temperature)
+            loss = -(tokens.logprobs * part.learned).sum() / (len(rollout.ids) * self.sampling.max_new_tokens)
+            self.check_finite(loss, rollout.samples)
+            with self._without_synchronisation():
+                self.manual_backward(self.correction_coef * loss * share / self.accumulate_batches)
+            total += loss.item()
+        return total
+
+    def _score(
+        self, prefix: Prefix, rollout: Rollout, part: Tensor, width: int, with_states: bool = False
+    ) -> TokenScores:
+        ids, mask, rows = rollout.ids[part, :width], rollout.mask[part, :width], rollout.rows[part]
+        return score(self.backbone, prefix, rows, ids, mask, self.sampling.temperature, with_states=with_states)
 
     def _reference_logprobs(self, batch: Batch, rollout: Rollout) -> Tensor | None:
         """[N, T] float32, or None without a leash."""
@@ -223,6 +301,19 @@ class GRPOModule(StageModule):
         }
         self.log_dict(values, batch_size=len(rollout.samples))
         self.log_dict(shown, prog_bar=True, batch_size=len(rollout.samples))
+
+
+def _graded(rollout: Rollout, scores: Scores) -> Graded:
+    """What an estimator is told; the strata are the skin types."""
+    types = [sample.skin_type for sample in rollout.samples]
+    return Graded(
+        rewards=scores.total,
+        correct=scores.correct,
+        confidence=rollout.confidence.cpu(),
+        terms=scores.terms,
+        weights=scores.weights,
+        strata=tuple(None if found is None else f"{found.scale} {found.value}" for found in types),
+    )
 
 
 def _refuse_conversation(samples: Iterable[Sample]) -> None:

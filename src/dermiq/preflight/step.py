@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from dermiq.advantages import Graded
 from dermiq.modules import GRPOModule, StageModule
 
 
@@ -69,9 +70,9 @@ class _Idle:
 def _nothing(*_: Any, **__: Any) -> None: ...
 
 
-def _alternating(rewards: Tensor, *_: Tensor) -> Tensor:
+def _alternating(graded: Graded) -> Tensor:
     """Advantages of 1 and -1 in turn, [B, G] as the rewards."""
-    return (1.0 - 2.0 * (torch.arange(rewards.shape[1]) % 2)).expand_as(rewards)
+    return (1.0 - 2.0 * (torch.arange(graded.rewards.shape[1]) % 2)).expand_as(graded.rewards)
 
 
 @contextmanager

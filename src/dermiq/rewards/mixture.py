@@ -27,17 +27,31 @@ class RewardTerm:
 
 @dataclass(frozen=True)
 class Scores:
-    """Rewards of B groups of G completions, all [B, G].
+    """Rewards of B groups of G completions.
 
     Attributes:
-        total: float32, the product of the gates times the weighted sum of the terms.
-        by_term: float32 values of each term and gate before weighting; NaN where it does not apply.
-        correct: bool, the outcome term is 1 and every gate is open.
+        total: [B, G] float32, the product of the gates times the weighted sum of the terms.
+        by_term: [B, G] float32 values of each term and gate before weighting; NaN where it does not apply.
+        correct: [B, G] bool, the outcome term is 1 and every gate is open.
+        terms: [K, B, G] float32, what each term adds to `total`, in the mixture's order.
+        weights: [K] float32 of the terms.
     """
 
     total: Tensor
     by_term: dict[str, Tensor]
     correct: Tensor
+    terms: Tensor
+    weights: Tensor
+
+    def with_groups(self, places: Tensor, other: Scores) -> Scores:
+        """The same with the groups at `places` [b] int64 taken from `other`, whose b groups they are."""
+        return Scores(
+            total=self.total.index_copy(0, places, other.total),
+            by_term={name: value.index_copy(0, places, other.by_term[name]) for name, value in self.by_term.items()},
+            correct=self.correct.index_copy(0, places, other.correct),
+            terms=self.terms.index_copy(1, places, other.terms),
+            weights=self.weights,
+        )
 
 
 @dataclass(frozen=True)
@@ -85,8 +99,14 @@ class RewardMixture:
         gate = torch.ones_like(by_term[self.outcome])
         for name in self.gates:
             gate = gate * by_term[name].nan_to_num(1.0)
-        total = sum(term.weight * by_term[name].nan_to_num(0.0) for name, term in self.terms.items())
-        return Scores(gate * total, by_term, (by_term[self.outcome] == 1) & (gate == 1))
+        terms = [term.weight * by_term[name].nan_to_num(0.0) for name, term in self.terms.items()]
+        return Scores(
+            total=gate * sum(terms),
+            by_term=by_term,
+            correct=(by_term[self.outcome] == 1) & (gate == 1),
+            terms=gate * torch.stack(terms),
+            weights=torch.tensor([float(term.weight) for term in self.terms.values()]),
+        )
 
 
 def _call(name: str, function: RewardFunction, answer: Answer, sample: Sample) -> float:

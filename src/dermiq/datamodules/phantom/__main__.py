@@ -9,7 +9,7 @@ from textwrap import wrap
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dermiq.datamodules.phantom.canvas import SKIN_TONES
+from dermiq.datamodules.phantom.canvas import PLAIN, SKIN_TONES, Camera
 from dermiq.datamodules.phantom.source import CONDITIONS, PhantomSource
 
 _CAPTION = 150  # pixels left of the pictures
@@ -17,7 +17,7 @@ _TITLE = 24  # pixels above them
 _GAP = 2
 
 
-def sheet(conditions: Sequence[str], seed: int, size: int, draws: int) -> Image.Image:
+def sheet(conditions: Sequence[str], seed: int, size: int, draws: int, camera: Camera = PLAIN) -> Image.Image:
     """A contact sheet: one row per condition, `draws` pictures for each skin type side by side.
 
     Args:
@@ -25,6 +25,7 @@ def sheet(conditions: Sequence[str], seed: int, size: int, draws: int) -> Image.
         seed: of the drawings.
         size: of one picture, in pixels.
         draws: pictures of a condition on skin of one type.
+        camera: takes the pictures.
 
     Raises:
         DataError: if a condition is unknown or a number makes no sense.
@@ -40,7 +41,8 @@ def sheet(conditions: Sequence[str], seed: int, size: int, draws: int) -> Image.
         pen.multiline_text((6, top + size // 3), "\n".join(wrap(condition, 16)), fill="black", font=small)
         for column, tone in enumerate(SKIN_TONES):
             only = {other: float(other == tone) for other in SKIN_TONES}
-            source = PhantomSource(draws, seed + len(SKIN_TONES) * row + column, size, [condition], tones=only)
+            number = seed + len(SKIN_TONES) * row + column
+            source = PhantomSource(draws, number, size, [condition], tones=only, camera=camera)
             for place, sample in enumerate(source):
                 page.paste(source.image(sample.images[0]), (_CAPTION + group * column + pitch * place, top))
     return page
@@ -54,9 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=96, help="of one picture, in pixels")
     parser.add_argument("--draws", type=int, default=2, help="pictures of a condition on skin of one type")
     parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS), metavar="NAME", help="default: all")
+    parser.add_argument("--cast", type=float, nargs=3, default=PLAIN.cast, help="of the camera: red, green, blue")
+    parser.add_argument("--contrast", type=float, default=PLAIN.contrast, help="of the camera")
+    parser.add_argument("--softness", type=float, default=PLAIN.softness, help="of the camera: its blur")
+    parser.add_argument("--noise", type=float, default=PLAIN.noise, help="of the camera")
     options = parser.parse_args(arguments)
+    camera = Camera(tuple(options.cast), options.contrast, options.softness, options.noise)
     options.preview.parent.mkdir(parents=True, exist_ok=True)
-    sheet(options.conditions, options.seed, options.size, options.draws).save(options.preview)
+    sheet(options.conditions, options.seed, options.size, options.draws, camera).save(options.preview)
 
 
 if __name__ == "__main__":

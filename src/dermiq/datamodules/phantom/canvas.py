@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from math import cos, pi, sin
+from math import cos, hypot, inf, pi, sin
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermiq.datamodules.phantom.textures import VARIANTS, Plane, directed, grain, mottling, piece
+from dermiq.schema import DataError
 
 Picture = NDArray[np.floating]
 
@@ -21,6 +23,39 @@ SKIN_TONES = {
     "V": (0.57, 0.40, 0.30),
     "VI": (0.42, 0.29, 0.22),
 }
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What a camera does to every picture, on top of the light, blur and noise that vary from one to the next.
+
+    The defaults do nothing, to the last bit.
+
+    Attributes:
+        cast: factors of red, green and blue: white balance and exposure.
+        contrast: factor of the distance to middle grey; below 1 as behind a foggy lens.
+        softness: standard deviation of a Gaussian blur, as a share of the picture's width.
+        noise: standard deviation of the sensor's noise, as a share of full white.
+
+    Raises:
+        DataError: if a number makes no sense.
+    """
+
+    cast: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    contrast: float = 1.0
+    softness: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        sensible = all(0.0 < factor < inf for factor in (*self.cast, self.contrast))
+        if not sensible or not 0.0 <= self.softness <= 0.5 or not 0.0 <= self.noise <= 1.0:
+            raise DataError(
+                "the phantom's camera needs factors of `cast` and `contrast` above 0, and `softness` from 0 to 0.5 and "
+                f"`noise` from 0 to 1; got {self}."
+            )
+
+
+PLAIN = Camera()
 
 
 def between(rng: np.random.Generator, low: float, high: float) -> float:
@@ -99,8 +134,11 @@ def _ruler(size: int) -> Plane:
     return strip
 
 
-def photograph(picture: Picture, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The picture [3, size, size] as the camera saw it: light, vignette, blur, noise; [size, size, 3] uint8."""
+def photograph(picture: Picture, rng: np.random.Generator, camera: Camera = PLAIN) -> NDArray[np.uint8]:
+    """The picture [3, size, size] as the camera saw it: light, vignette, blur, noise; [size, size, 3] uint8.
+
+    The camera draws nothing at random, so two cameras see one picture in the same light.
+    """
     size = picture.shape[1]
     axis, corner = axis_of(size), _corners(size)
     brightness, right, down = between(rng, 0.88, 1.08), between(rng, -0.08, 0.08), between(rng, -0.08, 0.08)
@@ -109,11 +147,19 @@ def photograph(picture: Picture, rng: np.random.Generator) -> NDArray[np.uint8]:
     if vignette > 0.0:
         light -= vignette * corner
     picture *= light
-    picture *= rgb(1.0, 1.0, 1.0) * (255.0 * (0.96 + 0.08 * rng.random((3, 1, 1), dtype=np.float32)))
+    picture *= rgb(*camera.cast) * (255.0 * (0.96 + 0.08 * rng.random((3, 1, 1), dtype=np.float32)))
     softness = between(rng, -0.4, 0.4)
     if softness > 0.0:
         _blur(picture, softness)
-    picture += np.float32(255.0 * between(rng, 0.005, 0.025)) * piece(grain(size), size, size, rng)
+    if camera.softness > 0.0:
+        kernel = _gaussian(size, camera.softness)
+        picture = kernel @ picture @ kernel.T
+    if camera.contrast != 1.0:
+        picture -= 127.5
+        picture *= camera.contrast
+        picture += 127.5
+    noise = hypot(between(rng, 0.005, 0.025), camera.noise)  # independent noises add up like that
+    picture += np.float32(255.0 * noise) * piece(grain(size), size, size, rng)
     np.maximum(picture, 0.0, out=picture)
     np.minimum(picture, 255.0, out=picture)
     planes = picture.astype(np.uint8)
@@ -135,6 +181,15 @@ def _corners(size: int) -> Plane:
     squares = axis_of(size) ** 2
     corners: Plane = (0.5 * (squares + squares[:, None])) ** 2
     return corners
+
+
+@lru_cache(maxsize=8)
+def _gaussian(size: int, deviation: float) -> Plane:
+    """Weights of a Gaussian blur along an axis, [size, size] float32; rows add up to 1, at the edges too."""
+    place = np.arange(size) / (size * deviation)
+    weights: Plane = np.exp(-0.5 * (place[:, None] - place) ** 2).astype(np.float32)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
 
 
 def _blur(picture: Picture, softness: float) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermiq.datamodules.phantom.canvas import (
+    PLAIN,
     SKIN_TONES,
+    Camera,
     Picture,
     between,
     blend,
@@ -120,7 +122,12 @@ def _gloss(box: Picture, lesion: Shape, light: float, reach: float, strength: fl
 
 
 def draw(
-    findings: Mapping[str, str], tone: str, size: int, rng: np.random.Generator, ruled: bool = False
+    findings: Mapping[str, str],
+    tone: str,
+    size: int,
+    rng: np.random.Generator,
+    ruled: bool = False,
+    camera: Camera = PLAIN,
 ) -> NDArray[np.uint8]:
     """A photograph of lesions with the given findings: [size, size, 3] uint8, RGB.
 
@@ -130,6 +137,7 @@ def draw(
         size: width and height in pixels.
         rng: decides everything else: place, pose, light, hair, blur and noise.
         ruled: a ruler lies beside the lesion.
+        camera: takes the photograph.
     """
     picture = skin(rng, size, tone, findings["site"])
     lesion = shape(findings, size, rng)
@@ -153,4 +161,4 @@ def draw(
     hairs(picture, rng)
     if ruled:
         ruler(picture, rng)
-    return photograph(picture, rng)
+    return photograph(picture, rng, camera)

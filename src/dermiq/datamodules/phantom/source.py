@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermiq.datamodules.phantom.canvas import SKIN_TONES
+from dermiq.datamodules.phantom.canvas import PLAIN, SKIN_TONES, Camera
 from dermiq.datamodules.phantom.lesion import draw
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.sources.card import terminology
@@ -82,6 +82,7 @@ class PhantomSource(Source):
         tones_given: condition -> `tones` of its own; so skin type is confounded with the diagnosis.
         ruler: probability of a ruler in the picture.
         ruler_given: condition -> that probability of its own; so a ruler gives the diagnosis away.
+        camera: another camera than the plain one, for a shift of domain; what it takes pictures of stays the same.
 
     Raises:
         DataError: if a number makes no sense, or a condition or a skin type is unknown.
@@ -99,6 +100,7 @@ class PhantomSource(Source):
         tones_given: dict[str, dict[str, float]] | None = None,
         ruler: float = RULER,
         ruler_given: dict[str, float] | None = None,
+        camera: Camera | None = None,
     ) -> None:
         if count < 1 or size < 16 or seed < 0:
             raise DataError(
@@ -106,6 +108,7 @@ class PhantomSource(Source):
                 "a size of at least 16 pixels and a seed of at least 0."
             )
         self.count, self.seed, self.size = count, seed, size
+        self.camera = PLAIN if camera is None else camera
         self.conditions = _chosen(conditions)
         for given in (prior, tones_given, ruler_given):
             _known("conditions", given or {}, self.conditions)
@@ -157,7 +160,7 @@ class PhantomSource(Source):
         if match is None or int(match[1]) >= self.count:
             raise DataError(f"{reference}: no image of this phantom (seed {self.seed}, {self.count} samples).")
         drawn, rng = self._draw(int(match[1]))
-        return Image.fromarray(draw(drawn.findings, drawn.tone, self.size, rng, drawn.ruler))
+        return Image.fromarray(draw(drawn.findings, drawn.tone, self.size, rng, drawn.ruler, self.camera))
 
     def bayes_accuracy(self) -> float:
         """Accuracy of the best possible reader of the samples' labels, by enumeration.

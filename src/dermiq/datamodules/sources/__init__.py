@@ -1,5 +1,6 @@
 """Adapters of data sets: each yields `dermiq.schema.Sample` in the layout in which its set is published."""
 
+from dermiq.datamodules.sources.accepted import Accepted
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.sources.bcn20000 import BCN20000
 from dermiq.datamodules.sources.ddi import DDI
@@ -18,6 +19,7 @@ from dermiq.datamodules.sources.path_vqa import PathVQA
 from dermiq.datamodules.sources.pmc_vqa import PMCVQA
 from dermiq.datamodules.sources.preferences import Preferences
 from dermiq.datamodules.sources.questions import ChoiceQuestions, FindingQuestions, ManagementQuestions
+from dermiq.datamodules.sources.reasoning import FormatOnly, NoisyReasoning, TypicalReasoning
 from dermiq.datamodules.sources.scin import SCIN
 from dermiq.datamodules.sources.skincap import SkinCAP
 from dermiq.datamodules.sources.skincon import SkinCon
@@ -37,15 +39,18 @@ __all__ = [
     "SCIN",
     "SLAKE",
     "VQARAD",
+    "Accepted",
     "ChoiceQuestions",
     "Conversations",
     "Derm7pt",
     "DermNet",
     "FindingQuestions",
     "Fitzpatrick17k",
+    "FormatOnly",
     "HubDataset",
     "LabelsOnly",
     "ManagementQuestions",
+    "NoisyReasoning",
     "Part",
     "PathVQA",
     "Preferences",
@@ -54,5 +59,6 @@ __all__ = [
     "Source",
     "TabularSource",
     "Together",
+    "TypicalReasoning",
     "VQARADParquet",
 ]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import accumulate
+from math import isfinite
 from random import Random
 
 from PIL import Image
@@ -86,19 +91,27 @@ class ChoiceQuestions(Questions):
     """The diagnosis by multiple choice among the targets of the source.
 
     The wrong options are drawn anew for each sample, from targets that neither lie above or below the right one in the
-    ontology nor share a condition with it. The right one stands equally often at each place, also within its target.
+    ontology nor share a condition with it. The right one stands equally often at each place, also within its target,
+    unless `places` says otherwise.
 
     Args:
         source: its samples ask for the diagnosis.
         options: of each question.
         seed: of options and places.
+        places: letter -> how often the right option stands there, beside 1 for a letter that is not named: ``{A: 3}``
+            puts it at A in half of the questions with four options, of every target. For training sets with a position
+            bias, to see whether a policy learns the place in place of the image. None deals the places equally.
+
+    Raises:
+        DataError: if the number of options is out of range, or `places` names no letter of theirs or is no weights.
     """
 
-    def __init__(self, source: Source, options: int = 4, seed: int = 0) -> None:
+    def __init__(self, source: Source, options: int = 4, seed: int = 0, places: dict[str, float] | None = None) -> None:
         super().__init__(source)
         if not 2 <= options <= len(LETTERS):
             raise DataError(f"a choice is between 2 to {len(LETTERS)} options, not {options}.")
         self.options, self.seed = options, seed
+        self.weights = None if places is None else _weights(places, LETTERS[:options])
         self._wrong: dict[str, list[str]] = {}
         self._places: list[int] = []
 
@@ -116,12 +129,10 @@ class ChoiceQuestions(Questions):
                     f"{len(wrong)} targets of the source differ from {target!r}: too few for {self.options} options. "
                     "Lower `options`."
                 )
-        dealt: Counter[str] = Counter()
-        for sample in self.source:
-            block, turn = divmod(dealt[sample.target], self.options)
-            order = Random(f"{self.seed}/{sample.target}/{block}").sample(range(self.options), self.options)
-            self._places.append(order[turn])
-            dealt[sample.target] += 1
+        targets = [sample.target for sample in self.source]
+        deal = self._equally if self.weights is None else partial(self._by_weight, self.weights)
+        dealt = {target: iter(deal(target, count)) for target, count in Counter(targets).items()}
+        self._places = [next(dealt[target]) for target in targets]
 
     def asked(self, sample: Sample, place: int) -> Sample:
         """The sample's target among wrong options."""
@@ -137,6 +148,22 @@ class ChoiceQuestions(Questions):
             target=ways[0],
             synonyms=ways[1:],
         )
+
+    def _equally(self, target: str, count: int) -> Iterator[int]:
+        """Places of the right option in the questions of a target: every one before any comes again."""
+        for start in range(0, count, self.options):
+            block = start // self.options
+            yield from Random(f"{self.seed}/{target}/{block}").sample(range(self.options), self.options)
+
+    def _by_weight(self, weights: Sequence[float], target: str, count: int) -> list[int]:
+        """Places of the right option in the questions of a target: each its share of `count`, rounded up or down."""
+        ends = list(accumulate(weights))
+        last = max(place for place, weight in enumerate(weights) if weight)
+        generator = Random(f"{self.seed}/{target}")
+        start = generator.random()
+        places = [bisect_right(ends, (i + start) * ends[-1] / count, hi=last) for i in range(count)]
+        generator.shuffle(places)
+        return places
 
 
 class FindingQuestions(Questions):
@@ -178,6 +205,18 @@ class ManagementQuestions(Questions):
         courses = [concept.label for concept in graph.concepts.values() if concept.kind == "urgency"]
         question = MANAGEMENT_QUESTION.format(options=", ".join(courses[:-1]) + f" or {courses[-1]}")
         return replace(sample, kind="management", question=question, target=graph.label(found.pop()), synonyms=())
+
+
+def _weights(places: Mapping[str, float], letters: Sequence[str]) -> list[float]:
+    """How often the right option stands at each of some letters."""
+    unknown = sorted(set(places) - set(letters))
+    weights = [places.get(letter, 1.0) for letter in letters]
+    if unknown or not all(map(isfinite, weights)) or min(weights) < 0 or max(weights) == 0:
+        raise DataError(
+            f"`places` is {dict(places)}: it gives letters from {letters[0]} to {letters[-1]} a number from 0 on, one "
+            "of them more than 0."
+        )
+    return weights
 
 
 def _apart(graph: KnowledgeGraph, some: tuple[str, ...], others: tuple[str, ...]) -> bool:

@@ -1,0 +1,150 @@
+"""From the candidates of predict to ``accepted.jsonl``: the right answers, for rejection-sampled fine-tuning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+
+from dermiq.files import append_lines, whole_lines
+from dermiq.modules import CandidateModule
+from dermiq.prompts import parse
+from dermiq.schema import Sample, TrainingError
+
+ACCEPTED = "accepted.jsonl"
+Row = dict[str, Any]
+_FIELDS: Mapping[str, type] = {"id": str, "target": str, "drawn": int, "right": int, "accepted": list}
+
+
+class WriteAccepted(Callback):
+    """Keeps the right answers of `CandidateModule` in the run's directory, for `dermiq.datamodules.sources.Accepted`.
+
+    An answer is kept if it has the structure asked for, the module's rewards call it correct (the outcome term is 1
+    and every gate is open), and no answer to the same question before it has the same reasoning. ``accepted.jsonl``
+    has a header, then one line per question as batches finish, also for those without a right answer, and the same
+    command goes on where it stopped.
+
+    Args:
+        limit: answers kept of one question, the first ones drawn; None keeps all.
+
+    Raises:
+        ValueError: if the limit is below 1.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1 or None; got {limit}")
+        self.limit = limit
+        self._done: dict[str, Row] = {}
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take up the file where it was left.
+
+        Raises:
+            TrainingError: if there is more than one process, the module samples no candidates or shows facts, or the
+                file is damaged or of another policy or other settings.
+        """
+        if not isinstance(pl_module, CandidateModule):
+            raise TrainingError("WriteAccepted needs candidates: set --model=dermiq.modules.CandidateModule.")
+        if pl_module.retriever is not None:
+            raise TrainingError("WriteAccepted keeps what the policy finds without help: leave out --model.retriever.")
+        if trainer.world_size > 1:
+            raise TrainingError("Accepted answers are written by one process: pass --trainer.devices=1.")
+        self.path = Path(trainer.default_root_dir) / ACCEPTED
+        settings = pl_module.policy | pl_module.settings | {"limit": self.limit}
+        del settings["adapter"]  # a directory, which may move; the weights are told by their hash
+        header = json.loads(json.dumps(settings))
+        self._done = {}
+        if lines := whole_lines(self.path):
+            _refuse_other(self.path, _row(lines[0], f"{self.path}, line 1"), header)
+            rows = [_row(line, f"{self.path}, line {i}", _FIELDS) for i, line in enumerate(lines[1:], start=2)]
+            self._done = {row["id"]: row for row in rows}
+            rank_zero_info(f"{self.path} holds the answers to {len(rows)} questions already: going on from there.")
+        else:
+            append_lines(self.path, [json.dumps(header)])
+        pl_module.done = self._done
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Add a line for each question of the batch.
+
+        Raises:
+            TrainingError: if the file holds answers for another target under the id of a sample.
+        """
+        assert isinstance(pl_module, CandidateModule)
+        samples = {sample.id: sample for sample in batch["samples"]}
+        for name, sample in samples.items():
+            if name in self._done and self._done[name]["target"] != sample.target:
+                raise TrainingError(
+                    f"{self.path} holds answers to sample {name!r} for the target {self._done[name]['target']!r}, not "
+                    f"{sample.target!r}: the data have changed since. Use a new --trainer.default_root_dir."
+                )
+        new = [
+            self._judged(pl_module, samples[record["id"]], [one["completion"] for one in record["candidates"]])
+            for record in outputs["records"]
+            if record["id"] not in self._done
+        ]
+        append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in new))
+        self._done.update({row["id"]: row for row in new})
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what was kept.
+
+        Raises:
+            TrainingError: if no answer was right.
+        """
+        rows = self._done.values()
+        drawn, right = (sum(row[field] for row in rows) for field in ("drawn", "right"))
+        kept = [len(row["accepted"]) for row in rows if row["accepted"]]
+        if not kept:
+            raise TrainingError(
+                f"None of {drawn} answers to {len(rows)} questions was right, so there is nothing to learn from. Start "
+                "from a policy that answers in structure (a warm start), or raise --model.candidates, in a new "
+                "--trainer.default_root_dir."
+            )
+        rank_zero_info(
+            f"{right} of {drawn} answers to {len(rows)} questions were right. Kept {sum(kept)} that differ, to "
+            f"{len(kept)} questions, in {self.path}."
+        )
+
+    def _judged(self, module: CandidateModule, sample: Sample, completions: list[str]) -> Row:
+        """The line of a question."""
+        answers = [parse(completion) for completion in completions]
+        correct = module.rewards([answers], [sample]).correct[0].tolist()
+        right = [answer for answer, yes in zip(answers, correct, strict=True) if yes and answer.well_formed]
+        distinct: dict[str, str] = {}
+        for answer in right:
+            distinct.setdefault(" ".join(answer.think.split()), answer.text)
+        kept = list(distinct.values())[: self.limit]
+        return {"id": sample.id, "target": sample.target, "drawn": len(answers), "right": len(right), "accepted": kept}
+
+
+def _row(line: str, where: str, fields: Mapping[str, type] = MappingProxyType({})) -> Row:
+    """The object in a line of the file.
+
+    Raises:
+        TrainingError: if it is none, or lacks a field.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), kind) for name, kind in fields.items()):
+        raise TrainingError(f"{where} is damaged. Delete the line (with the first one, the file), and run again.")
+    return row
+
+
+def _refuse_other(path: Path, before: Row, now: Row) -> None:
+    if names := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
+        told = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)
+        raise TrainingError(
+            f"{path} was written by another policy or with other settings: {told}. Go back to those, or use a new "
+            "--trainer.default_root_dir."
+        )

@@ -1,0 +1,130 @@
+"""Does the diagnosis follow from the findings that its own reasoning states? And what does a condition look like?
+
+Checking reasoning against a knowledge graph as a reward is the idea of CheXPO-v2 (arXiv:2512.17213), which matches
+triplets of disease, relation and anatomy in reports of chest X-rays with those of a reference. Ours needs no reference:
+it asks which condition the stated findings speak for, by `dermiq.kg.appearance`, and how strongly.
+
+With s_a the values stated of attribute a, and K conditions that are equally probable beforehand,
+
+    P(c | s) = prod_a P_a(s_a | c) / sum_c' prod_a P_a(s_a | c')
+    P_a(s_a | c) = (1 - SLIP) * sum_{v in s_a} p_a(v | c) + SLIP * |s_a| / |V_a|
+
+where p_a(v | c) is the appearance of condition c and V_a are all values of the attribute. Findings count as independent
+given the condition. Several values stated of one attribute mean that one of them is there, so that naming them all says
+nothing.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from types import MappingProxyType
+
+from dermiq.findings import VOCABULARY, read_findings
+from dermiq.kg.appearance import RELATIONS, appearance, typical
+from dermiq.kg.graph import KnowledgeGraph
+from dermiq.kg.loading import load_graph
+from dermiq.prompts import describe, normalise
+from dermiq.schema import Answer, KnowledgeError, Sample
+
+# The chance that a value says nothing of the condition (it was misread, or is rare): one finding excludes nothing.
+SLIP = 0.05
+Stated = frozenset[tuple[str, frozenset[str]]]
+
+_graph = lru_cache(maxsize=4)(load_graph)
+
+
+class ReasoningConsistency:
+    """Probability of the diagnosis that a completion names, given the findings that its reasoning states, in [0, 1].
+
+    It is 0 if no finding is stated, if every value of an attribute is named of all that are stated, and if the
+    diagnosis is none of the conditions compared. The target plays no part: reasoning that is made up to fit a wrong
+    answer is consistent, so use this beside a reward of the diagnosis, and watch the truthfulness.
+
+    Args:
+        conditions: names of the conditions compared; None compares all that the graph describes.
+        ontology: an OWL file in place of the one that comes with the package.
+    """
+
+    def __init__(self, conditions: list[str] | None = None, ontology: Path | None = None) -> None:
+        self.conditions = None if conditions is None else tuple(conditions)
+        self.ontology = ontology
+
+    def __call__(self, answer: Answer, sample: Sample) -> float | None:
+        """The probability; None unless a diagnosis in structure is asked for.
+
+        Raises:
+            KnowledgeError: if the graph does not know one of the conditions, or there are fewer than two.
+        """
+        if not sample.asks_diagnosis:
+            return None
+        named = _graph(self.ontology).lookup(normalise(answer.diagnosis or ""))
+        said = frozenset(
+            (attribute, frozenset(values))
+            for attribute, values in read_findings(answer.think).items()
+            if len(values) < len(VOCABULARY[attribute])
+        )
+        return _posterior(self.ontology, self.conditions, said).get(named.id, 0.0) if named and said else 0.0
+
+
+class TypicalDescription:
+    """What a sample's condition typically looks like, as text: a reference where only the label is known.
+
+    Args:
+        ontology: an OWL file in place of the one that comes with the package.
+    """
+
+    def __init__(self, ontology: Path | None = None) -> None:
+        self.ontology = ontology
+
+    def __call__(self, sample: Sample) -> str | None:
+        """The most typical value of each attribute, in the words of `dermiq.prompts.describe`.
+
+        None unless a diagnosis is asked for, and if the graph has no such condition.
+        """
+        if not sample.asks_diagnosis:
+            return None
+        graph = _graph(self.ontology)
+        found = graph.lookup(sample.concepts[0] if sample.concepts else sample.target)
+        return describe(typical(graph, found.id)) if found else None
+
+
+@lru_cache(maxsize=16)
+def _likelihoods(
+    ontology: Path | None, conditions: tuple[str, ...] | None
+) -> MappingProxyType[str, dict[str, dict[str, float]]]:
+    """Condition -> attribute -> value -> probability, of the conditions compared.
+
+    Raises:
+        KnowledgeError: if the graph does not know one of them, or there are fewer than two.
+    """
+    graph = _graph(ontology)
+    compared = _described(graph) if conditions is None else {graph.find(name).id: None for name in conditions}
+    if len(compared) < 2:
+        raise KnowledgeError("Consistency compares conditions: name at least two different ones in `conditions`.")
+    return MappingProxyType({condition: appearance(graph, condition) for condition in compared})
+
+
+def _described(graph: KnowledgeGraph) -> dict[str, None]:
+    return {
+        condition.id: None
+        for condition in graph.conditions
+        if any(graph.about(condition.id, relation) for relation in RELATIONS)
+    }
+
+
+@lru_cache(maxsize=2**12)
+def _posterior(ontology: Path | None, conditions: tuple[str, ...] | None, said: Stated) -> dict[str, float]:
+    """Condition -> probability given what is said."""
+    likelihoods = {
+        condition: prod(_likelihood(looks[attribute], attribute, values) for attribute, values in said)
+        for condition, looks in _likelihoods(ontology, conditions).items()
+    }
+    total = sum(likelihoods.values())
+    return {condition: likelihood / total for condition, likelihood in likelihoods.items()}
+
+
+def _likelihood(shares: dict[str, float], attribute: str, values: frozenset[str]) -> float:
+    known = sum(shares.get(value, 0.0) for value in values)
+    return (1.0 - SLIP) * known + SLIP * len(values) / len(VOCABULARY[attribute])

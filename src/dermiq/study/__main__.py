@@ -1,0 +1,77 @@
+"""Run the study, or write its page from records: ``python -m dermiq.study``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from dermiq.cli import exit_codes
+from dermiq.schema import DataError
+from dermiq.study.page import write_page
+from dermiq.study.plan import FULL, REPOSITORY, Study, read_study
+from dermiq.study.pool import carry_out
+from dermiq.study.record import read_records, write_records
+from dermiq.tiny import write_tiny_vlm
+
+RECORDS, PAGE = "records.jsonl", "study.md"
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Carry the study out and publish it."""
+    options = _parser().parse_args(args)
+    console = Console()
+    values = {"model": str(options.out / "tiny"), "data": str(options.data)}
+    study = read_study(options.config, options.scale, values)
+    study = _with_data(study, options.data, console)
+    if not options.page_only:
+        write_tiny_vlm(options.out / "tiny")
+        records = carry_out(study, options.out / options.scale, options.jobs, console)
+        write_records(options.publish / RECORDS, records)
+    page = options.page or options.publish / PAGE
+    write_page(study.content, read_records(options.publish / RECORDS), page, page.parent / "images")
+    console.print(f"Records: {options.publish / RECORDS}\nPage: {page}", highlight=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dermiq.study",
+        description="Run the study and write its page. Started again, it goes on from the runs that are finished.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "study.yaml", help="the study's file")
+    parser.add_argument("--scale", default=FULL, help="full, or one of the file's scales")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, one core each")
+    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="where the runs have their directories")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the folder that holds ham10000/")
+    parser.add_argument("--publish", type=Path, default=Path("runs/study/published"), help="where the records go")
+    parser.add_argument("--page", type=Path, help="the page to write; by default beside the records")
+    parser.add_argument("--page-only", action="store_true", help="write the page from published records, run nothing")
+    return parser
+
+
+def _with_data(study: Study, data: Path, console: Console) -> Study:
+    """Without the experiments and the tuning whose photographs are not there."""
+    absent = {
+        name
+        for name, ground in study.content["grounds"].items()
+        if "needs" in ground and not (data / ground["needs"]).is_dir()
+    }
+    for name in absent:
+        needed = data / study.content["grounds"][name]["needs"]
+        console.print(f"[yellow]No {needed}: left out is what needs it. Name the folder with --data.[/]")
+    content = dict(study.content)
+    content["tuning"] = {name: part for name, part in content["tuning"].items() if name not in absent}
+    content["experiments"] = {
+        name: part for name, part in content["experiments"].items() if part["ground"] not in absent
+    }
+    if not content["experiments"]:
+        raise DataError("The study has no experiment left to run.")
+    return Study(content, study.values)
+
+
+if __name__ == "__main__":
+    with exit_codes():
+        main()

@@ -1,0 +1,120 @@
+"""What a run of the study leaves: what it cost, its curves, and how it did on every question of its test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from dermiq.files import write_atomically
+from dermiq.schema import DataError
+
+SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """How a run did on the n questions of one domain, in the order of the data, which is the same for all runs.
+
+    Attributes:
+        target: [n] index into `classes` of what is right.
+        classes: names that occur as targets.
+        greedy: [n] 1 where the greedy answer is right.
+        majority: [n] 1 where the most frequent of the sampled answers is right.
+        named: [n] index into `classes` of the majority's answer, -1 for any other.
+        sampled: [n] share of the sampled answers that are right.
+        truthful: [n] share of the findings stated in the sampled reasoning that are true; 0 where none is stated.
+        recalled: [n] share of the true findings that the sampled reasoning states.
+        skin_type: [n] or empty.
+        position: [n] letters of the right options of multiple choice, or empty.
+        chosen: [n] letters of the chosen options, or empty.
+    """
+
+    target: tuple[int, ...]
+    classes: tuple[str, ...]
+    greedy: tuple[int, ...]
+    majority: tuple[int, ...]
+    named: tuple[int, ...]
+    sampled: tuple[float, ...]
+    truthful: tuple[float, ...]
+    recalled: tuple[float, ...]
+    skin_type: tuple[str, ...] = ()
+    position: tuple[str, ...] = ()
+    chosen: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, found: Mapping[str, Sequence[Any]]) -> Outcomes:
+        """From lists."""
+        return cls(**{each.name: tuple(found.get(each.name, ())) for each in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run.
+
+    Attributes:
+        name: unique, and a path below the study's directory.
+        ground: ``phantom`` or ``photographs``.
+        variant: a key of the study's variants, or of its starts.
+        setting: what was changed besides (``group_size=4``); empty for nothing.
+        size: labelled training images.
+        seed: of data, model and sampling.
+        fingerprint: of the configuration, start and rate included.
+        rate: learning rate.
+        seconds: of ``train`` and ``test``, by the clock of the process's own CPU time.
+        curves: metric -> (optimiser step, value) pairs, as logged in training (``train/…``, ``val/…``).
+        best_step: optimiser step of the checkpoint that validation chose; -1 where the last one was taken.
+        validation: the chosen checkpoint's score on validation.
+        domains: domain -> how the run did there; empty for tuning runs, which never see the test split.
+        metrics: metrics of the test as a whole (``val``: of the validation for tuning runs).
+    """
+
+    name: str
+    ground: str
+    variant: str
+    setting: str
+    size: int
+    seed: int
+    fingerprint: str
+    rate: float
+    seconds: Mapping[str, float]
+    curves: Mapping[str, Sequence[tuple[int, float]]]
+    best_step: int
+    validation: float
+    domains: Mapping[str, Outcomes] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def dumped(record: Record) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(record), sort_keys=True, allow_nan=False, separators=(",", ":"))
+
+
+def parsed(line: str) -> Record:
+    """A record from its line of JSON."""
+    values = json.loads(line)
+    values["domains"] = {name: Outcomes.of(found) for name, found in values["domains"].items()}
+    return Record(**values)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a published file, one per line.
+
+    Raises:
+        DataError: if it is missing or a line is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [parsed(line) for line in lines]
+    except FileNotFoundError as error:
+        raise DataError(f"there are no records at {path}: run `make reproduce` first.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no file of study records ({error}): run `make reproduce` again.") from error
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Publish records, sorted by name, one per line."""
+    lines = sorted(dumped(record) for record in records)
+    write_atomically(path, "".join(f"{line}\n" for line in lines))
