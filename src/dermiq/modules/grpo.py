@@ -225,7 +225,7 @@ class GRPOModule(StageModule):
                 self.manual_backward(loss * share / self.accumulate_batches)
             totals.update({"loss": loss.item(), **{name: value.item() for name, value in stats.items()}})
         if corrected is not None:
-            totals["correction"] = self._backward_of_corrections(prefix, corrected, rollout, share)
+            totals.update({"correction": self._backward_of_corrections(prefix, corrected, rollout, share)})
         with nullcontext() if synchronise else self._without_synchronisation():
             self.manual_backward(prefix.pullback())
         return totals
@@ -293,6 +293,7 @@ class GRPOModule(StageModule):
             "train/completion_length": float(lengths.mean()),
             "train/truncated": float((lengths == self.sampling.max_new_tokens).float().mean()),
             "train/uniform_groups": float(uniform_groups(scores.correct).float().mean()),
+            "train/all_wrong_groups": float((~scores.correct).all(dim=1).float().mean()),
         }
         shown = {
             "train/reward": float(scores.total.mean()),

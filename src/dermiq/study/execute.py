@@ -30,6 +30,8 @@ CURVES = (
     "train/entropy",
     "train/kl",
     "train/uniform_groups",
+    "train/all_wrong_groups",
+    "train/grad_norm",
     "train/loss",
     "val/sampled_accuracy",
     "val/majority_accuracy",

@@ -139,7 +139,7 @@ class Study:
             DataError: if it is missing or names a placeholder that nothing fills.
         """
         values = {name: _text(value) for name, value in self._values(run)}
-        values |= self.values | {
+        values |= dict(self.values) | {
             "size": str(run.size),
             "seed": str(run.seed),
             "data_seed": str((SEEDS if run.start else START_SEEDS) + run.seed),

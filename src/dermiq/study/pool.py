@@ -71,7 +71,7 @@ class Board:
         ground = self.study.content["grounds"][run.ground].get("rates_of", run.ground)
         tuning = [each for each in self.runs if each.tuning and (each.ground, each.variant) == (ground, run.tuned_as)]
         if not tuning:
-            raise DataError(f"{run.name} takes the rate of {run.tuned_as!r}, which the study does not tune on {ground}.")
+            raise DataError(f"{run.name} takes the rate of {run.tuned_as!r}, which is not tuned on {ground}.")
         if any(each.name not in self.records for each in tuning):
             return None
         scores = [(each, self.records[each.name].validation) for each in tuning]
