@@ -117,10 +117,11 @@ def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 def _domains(path: Path, ground: Mapping[str, Any]) -> dict[str, Outcomes]:
     """How the run did on each domain of its ground, told apart by how their samples' ids begin."""
     rows = pq.read_table(path).to_pylist()
-    return {
-        name: _outcomes([row for row in rows if row["id"].startswith(tuple(prefixes))])
+    parts = {
+        name: [row for row in rows if row["id"].startswith(tuple(prefixes))]
         for name, prefixes in ground["domains"].items()
     }
+    return {name: _outcomes(part) for name, part in parts.items() if part}
 
 
 def _outcomes(rows: Sequence[dict[str, Any]]) -> Outcomes:
