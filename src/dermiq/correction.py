@@ -9,17 +9,20 @@ of unified fine-tuning (Liu et al. 2025, arXiv:2505.16984); the form is ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dermiq.backbone import VLMBackbone
 from dermiq.processing import end_of_turn
-from dermiq.prompts import gold_completion
 from dermiq.rollout import Rollout
-from dermiq.schema import Answer, Sample
+from dermiq.schema import Sample
+
+_BETWEEN = re.compile(r"</think>\s*<answer>", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,16 @@ def corrections(backbone: VLMBackbone, rollout: Rollout, correct: Tensor) -> Cor
         rollout: B prompts with G completions.
         correct: [B, G] bool.
     """
-    wrong = [
-        (row, sample, answer)
-        for row, (sample, group) in enumerate(zip(rollout.samples, rollout.answers, strict=True))
-        for answer, is_right in zip(group, correct[row].tolist(), strict=True)
-        if answer.well_formed and not is_right
-    ]
+    answers = [answer for group in rollout.answers for answer in group]
+    right = correct.flatten().tolist()
+    wrong = [place for place, answer in enumerate(answers) if answer.well_formed and not right[place]]
     if not wrong:
         return None
-    written = [_written(backbone, sample, answer) for _, sample, answer in wrong]
+    rows = rollout.rows[wrong]
+    written = [
+        _written(backbone, rollout.samples[row], rollout.ids[place][rollout.mask[place]].tolist(), answers[place].text)
+        for row, place in zip(rows.tolist(), wrong, strict=True)
+    ]
     shape = len(written), max(len(ids) for ids, _ in written)
     ids = torch.zeros(shape, dtype=torch.int64)
     mask, learned = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
@@ -71,22 +75,34 @@ def corrections(backbone: VLMBackbone, rollout: Rollout, correct: Tensor) -> Cor
         mask[place, : len(tokens)] = True
         learned[place, start : len(tokens)] = True
     device = rollout.ids.device
-    rows = torch.tensor([row for row, _, _ in wrong])
-    return Corrections(rows.to(device), ids.to(device), mask.to(device), learned.to(device))
+    return Corrections(rows, ids.to(device), mask.to(device), learned.to(device))
 
 
-def _written(backbone: VLMBackbone, sample: Sample, answer: Answer) -> tuple[list[int], int]:
-    """Token ids of the corrected completion, and where its answer begins."""
-    text = gold_completion(replace(sample, reasoning=answer.think))
-    encode = backbone.processor.tokenizer
-    ids = [*encode(text, add_special_tokens=False)["input_ids"], end_of_turn(backbone.processor)]
-    reasoning = encode(text[: text.rindex("<answer>")].rstrip(), add_special_tokens=False)["input_ids"]
-    return ids, _common(reasoning, ids)
+def _written(backbone: VLMBackbone, sample: Sample, ids: list[int], text: str) -> tuple[list[int], int]:
+    """Token ids of the corrected completion, and where its answer begins.
+
+    The reasoning keeps the tokens that were sampled, as another tokenisation of the same text is another sequence.
+
+    Args:
+        backbone: whose tokenizer writes the answer.
+        sample: what is right.
+        ids: of the completion.
+        text: they stand for.
+    """
+    tokenizer = backbone.processor.tokenizer
+    reasoned, answered = _between(text)
+
+    def end(count: int) -> int:
+        return len(tokenizer.decode(ids[:count], skip_special_tokens=True))
+
+    kept = bisect_right(range(len(ids) + 1), reasoned, key=end) - 1
+    answer = f"{text[end(kept) : answered]}<answer> {sample.target} </answer>"
+    written = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return [*ids[:kept], *written, end_of_turn(backbone.processor)], kept
 
 
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two texts have in common at their beginning."""
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))
+def _between(text: str) -> tuple[int, int]:
+    """Where the reasoning ends in a well-formed completion, and where its answer begins."""
+    found = _BETWEEN.search(text)
+    assert found is not None
+    return found.start() + len("</think>"), found.end() - len("<answer>")
