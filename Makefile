@@ -15,11 +15,10 @@ quickstart: $(STAMP)  ## the whole pipeline on a tiny model: warm start, GRPO++,
 # STUDY=small is the headline alone; DATA is the folder that holds ham10000/
 STUDY ?= full
 DATA ?= data
-PUBLISH = $(if $(filter full,$(STUDY)),docs/study,runs/study/$(STUDY))
-PAGE = $(if $(filter full,$(STUDY)),docs/study.md,runs/study/$(STUDY)/study.md)
+PUBLISH = $(if $(filter full,$(STUDY)),docs/study,runs/study/$(STUDY)/study)
 
 reproduce: $(STAMP)  ## the study of docs/study.md (3 hours; STUDY=small: 20 minutes), resumable
-	$(BIN)/python -m dermiq.study --scale $(STUDY) --data $(DATA) --publish $(PUBLISH) --page $(PAGE)
+	$(BIN)/python -m dermiq.study --scale $(STUDY) --data $(DATA) --publish $(PUBLISH)
 
 test: $(STAMP)  ## run the fast tests
 	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --dist=loadfile

@@ -245,10 +245,10 @@ def smallest(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_study_runs_resumes_and_repeats_itself(smallest, tmp_path, capfd):
-    arguments = ["--config", str(smallest), "--publish", str(tmp_path / "published")]
+    arguments = ["--config", str(smallest), "--publish", str(tmp_path / "study")]
     main([*arguments, "--out", str(tmp_path / "first"), "--jobs", "1"])
-    found = read_records(tmp_path / "published" / "records.jsonl")
-    assert len(found) == 5 and (tmp_path / "published" / "study.md").is_file()
+    found = read_records(tmp_path / "study" / "records.jsonl")
+    assert len(found) == 5 and (tmp_path / "study.md").is_file()
     trained = next(each for each in found if each.name == "phantom/grpo/n16/seed0")
     assert len(trained.domains["new"].majority) == 6 and "train/reward" in trained.curves
     assert not next(each for each in found if "tuning" in each.name).domains
@@ -256,7 +256,7 @@ def test_the_study_runs_resumes_and_repeats_itself(smallest, tmp_path, capfd):
     (tmp_path / "first" / FULL / trained.name / RECORD).unlink()  # as if killed in this run
     main([*arguments, "--out", str(tmp_path / "first"), "--jobs", "1"])
     assert "4 of 5 runs are finished already" in capfd.readouterr().out
-    again = {each.name: each for each in read_records(tmp_path / "published" / "records.jsonl")}
+    again = {each.name: each for each in read_records(tmp_path / "study" / "records.jsonl")}
     same = replace(again[trained.name], seconds=trained.seconds)
     assert dumped(same) == dumped(trained), "the same seed gives the same curve"
 
@@ -272,5 +272,5 @@ def test_a_run_that_fails_is_named_and_the_others_finish(smallest, tmp_path):
 
     write_tiny_vlm(tmp_path / "tiny")
     with pytest.raises(TrainingError, match="phantom/tuning/grpo"):
-        carry_out(study, tmp_path / "runs", 1, Console())
+        carry_out(Board(study, tmp_path / "runs"), 1, Console())
     assert (tmp_path / "runs" / "phantom" / "sft_labels" / "n16" / "seed0" / RECORD).is_file()

@@ -12,7 +12,7 @@ from dermiq.cli import exit_codes
 from dermiq.schema import DataError
 from dermiq.study.page import write_page
 from dermiq.study.plan import FULL, REPOSITORY, Study, read_study
-from dermiq.study.pool import carry_out
+from dermiq.study.pool import Board, carry_out
 from dermiq.study.record import read_records, write_records
 from dermiq.tiny import write_tiny_vlm
 
@@ -26,13 +26,17 @@ def main(args: Sequence[str] | None = None) -> None:
     values = {"model": str(options.out / "tiny"), "data": str(options.data)}
     study = read_study(options.config, options.scale, values)
     study = _with_data(study, options.data, console)
-    if not options.page_only:
+    board = Board(study, options.out / options.scale)
+    if options.page_only:
+        board.take_up()
+    else:
         write_tiny_vlm(options.out / "tiny")
-        records = carry_out(study, options.out / options.scale, options.jobs, console)
-        write_records(options.publish / RECORDS, records)
-    page = options.page or options.publish / PAGE
-    write_page(study.content, read_records(options.publish / RECORDS), page, page.parent / "images")
-    console.print(f"Records: {options.publish / RECORDS}\nPage: {page}", highlight=False)
+        carry_out(board, options.jobs, console)
+    records, page = options.publish / RECORDS, options.publish.parent / PAGE
+    if board.records:
+        write_records(records, board.records.values())
+    write_page(study.content, read_records(records), page, page.parent / "images")
+    console.print(f"Records: {records}\nPage: {page}", highlight=False)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,9 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, one core each")
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="where the runs have their directories")
     parser.add_argument("--data", type=Path, default=Path("data"), help="the folder that holds ham10000/")
-    parser.add_argument("--publish", type=Path, default=Path("runs/study/published"), help="where the records go")
-    parser.add_argument("--page", type=Path, help="the page to write; by default beside the records")
-    parser.add_argument("--page-only", action="store_true", help="write the page from published records, run nothing")
+    publish = "the folder of the records; page and pictures go beside it"
+    parser.add_argument("--publish", type=Path, default=Path("runs/study/full/study"), help=publish)
+    parser.add_argument(
+        "--page-only",
+        action="store_true",
+        help="run nothing: publish the runs that are finished, or write the page again",
+    )
     return parser
 
 

@@ -32,7 +32,7 @@ REGENERATING = """\
 ## How to make this page again
 
 `make reproduce` carries out what is not yet recorded and writes the records, this page and its pictures;
-`python -m dermiq.study --page-only --publish docs/study --page docs/study.md` writes the page from the records that
+`python -m dermiq.study --page-only --publish docs/study` writes the page from the records that
 are published. A test does the same and compares every byte."""
 
 

@@ -100,13 +100,12 @@ class Board:
         return run.ground, self.study.kind(run), run.tuning
 
 
-def carry_out(study: Study, root: Path, jobs: int, console: Console) -> list[Record]:
-    """Execute all runs that are not finished yet, each in a process of its own kind that stays for the next.
+def carry_out(board: Board, jobs: int, console: Console) -> None:
+    """Execute all runs of the board that are not finished yet, `jobs` at a time in as many processes.
 
     Raises:
-        TrainingError: if runs failed, naming them, once all others are finished.
+        TrainingError: if runs failed, naming them, once all others are finished; or if a process was killed.
     """
-    board = Board(study, root)
     if kept := board.take_up():
         console.print(f"{kept} of {len(board.runs)} runs are finished already.")
     with _progress(console) as progress:
@@ -129,9 +128,8 @@ def carry_out(study: Study, root: Path, jobs: int, console: Console) -> list[Rec
         listed = "\n".join(f"  {name}: {why}" for name, why in board.failed.items())
         raise TrainingError(
             f"{len(board.failed)} runs failed; the others are finished:\n{listed}\n"
-            f"Look at {LOG} in their directories below {root}, and start the study again: it goes on from here."
+            f"Look at their logs (NAME.{LOG}) below {board.root}, and start the study again: it goes on from here."
         )
-    return list(board.records.values())
 
 
 def _finished(board: Board, pool: ProcessPoolExecutor, jobs: int) -> Iterator[Run]:
