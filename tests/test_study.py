@@ -130,6 +130,8 @@ def test_the_fingerprint_follows_what_a_run_is_told(study):
     assert study.fingerprint(run, 1e-3) == study.fingerprint(run, 1e-3)
     assert study.fingerprint(run, 1e-3) != study.fingerprint(run, 2e-3)
     assert study.fingerprint(run, 1e-3) != study.fingerprint(replace(run, size=7), 1e-3)
+    elsewhere = replace(study, values={"model": "another/folder", "data": "elsewhere"})
+    assert study.fingerprint(run, 1e-3) == elsewhere.fingerprint(run, 1e-3)
     other = replace(run, start=replace(run.start, seed=99))
     assert study.fingerprint(run, 1e-3) != study.fingerprint(other, 1e-3)
 

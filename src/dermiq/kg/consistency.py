@@ -16,10 +16,13 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
-from math import prod
 from pathlib import Path
 from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dermiq.findings import VOCABULARY, read_findings
 from dermiq.kg.appearance import RELATIONS, appearance, typical
@@ -30,7 +33,8 @@ from dermiq.schema import Answer, KnowledgeError, Sample
 
 # The chance that a value says nothing of the condition (it was misread, or is rare): one finding excludes nothing.
 SLIP = 0.05
-Stated = frozenset[tuple[str, frozenset[str]]]
+Stated = tuple[tuple[str, tuple[str, ...]], ...]
+Tables = Mapping[tuple[str, str], NDArray[np.float64]]
 
 _graph = lru_cache(maxsize=4)(load_graph)
 
@@ -60,9 +64,9 @@ class ReasoningConsistency:
         if not sample.asks_diagnosis:
             return None
         named = _graph(self.ontology).lookup(normalise(answer.diagnosis or ""))
-        said = frozenset(
-            (attribute, frozenset(values))
-            for attribute, values in read_findings(answer.think).items()
+        said = tuple(
+            (attribute, tuple(sorted(values)))
+            for attribute, values in sorted(read_findings(answer.think).items())
             if len(values) < len(VOCABULARY[attribute])
         )
         return _posterior(self.ontology, self.conditions, said).get(named.id, 0.0) if named and said else 0.0
@@ -91,10 +95,8 @@ class TypicalDescription:
 
 
 @lru_cache(maxsize=16)
-def _likelihoods(
-    ontology: Path | None, conditions: tuple[str, ...] | None
-) -> MappingProxyType[str, dict[str, dict[str, float]]]:
-    """Condition -> attribute -> value -> probability, of the conditions compared.
+def _likelihoods(ontology: Path | None, conditions: tuple[str, ...] | None) -> tuple[tuple[str, ...], Tables]:
+    """The K conditions compared, and (attribute, value) -> its probability under each of them, [K] float64.
 
     Raises:
         KnowledgeError: if the graph does not know one of them, or there are fewer than two.
@@ -103,7 +105,13 @@ def _likelihoods(
     compared = _described(graph) if conditions is None else {graph.find(name).id: None for name in conditions}
     if len(compared) < 2:
         raise KnowledgeError("Consistency compares conditions: name at least two different ones in `conditions`.")
-    return MappingProxyType({condition: appearance(graph, condition) for condition in compared})
+    looks = [appearance(graph, condition) for condition in compared]
+    tables = {
+        (attribute, value): np.array([look[attribute].get(value, 0.0) for look in looks])
+        for attribute, values in VOCABULARY.items()
+        for value in values
+    }
+    return tuple(compared), MappingProxyType(tables)
 
 
 def _described(graph: KnowledgeGraph) -> dict[str, None]:
@@ -114,17 +122,12 @@ def _described(graph: KnowledgeGraph) -> dict[str, None]:
     }
 
 
-@lru_cache(maxsize=2**12)
+@lru_cache(maxsize=2**14)
 def _posterior(ontology: Path | None, conditions: tuple[str, ...] | None, said: Stated) -> dict[str, float]:
     """Condition -> probability given what is said."""
-    likelihoods = {
-        condition: prod(_likelihood(looks[attribute], attribute, values) for attribute, values in said)
-        for condition, looks in _likelihoods(ontology, conditions).items()
-    }
-    total = sum(likelihoods.values())
-    return {condition: likelihood / total for condition, likelihood in likelihoods.items()}
-
-
-def _likelihood(shares: dict[str, float], attribute: str, values: frozenset[str]) -> float:
-    known = sum(shares.get(value, 0.0) for value in values)
-    return (1.0 - SLIP) * known + SLIP * len(values) / len(VOCABULARY[attribute])
+    compared, tables = _likelihoods(ontology, conditions)
+    likelihoods = np.ones(len(compared))
+    for attribute, values in said:
+        known = sum((tables[attribute, value] for value in values), np.zeros(len(compared)))
+        likelihoods *= (1.0 - SLIP) * known + SLIP * len(values) / len(VOCABULARY[attribute])
+    return dict(zip(compared, (likelihoods / likelihoods.sum()).tolist(), strict=True))

@@ -18,7 +18,7 @@ from dermiq.cli import run as command_line
 from dermiq.files import write_atomically
 from dermiq.metrics import named_classes
 from dermiq.study.plan import Run, Study
-from dermiq.study.record import Outcomes, Record, dumped
+from dermiq.study.record import SAMPLES, Outcomes, Record, dumped
 
 RECORD = "record.json"
 BEST = "checkpoints/best.ckpt"
@@ -56,11 +56,12 @@ def execute(study: Study, run: Run, root: Path, rate: float) -> Record:
         command_line(["predict", f"--config={_written(study, before, run, rate, root)}"])
     configs = [f"--config={_written(study, path, run, rate, root)}" for path in study.configs(run)]
     arguments = [*configs, f"--trainer.default_root_dir={directory}"]
-    command_line(["fit", *arguments, f"--seed_everything={run.seed}"])
+    done = command_line(["fit", *arguments, f"--seed_everything={run.seed}"])
     trained = time.process_time()
     if not run.tuning:
         chosen = directory / (BEST if (directory / BEST).exists() else LAST)
-        command_line(["test", *arguments, f"--ckpt_path={chosen}", "--model.init_args.eval_samples=8"])
+        done.model.eval_samples = SAMPLES
+        done.trainer.test(done.model, datamodule=done.datamodule, ckpt_path=chosen, verbose=False)
     seconds = {"train": round(trained - began, 1), "test": round(time.process_time() - trained, 1)}
     record = _record(study, run, directory, rate, seconds)
     shutil.rmtree(directory / "checkpoints")

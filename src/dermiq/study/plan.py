@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from string import Template
@@ -166,8 +166,9 @@ class Study:
     def fingerprint(self, run: Run, rate: float) -> str:
         """Changes with whatever a run is told, its start included, but not with where its files are."""
         configs = [*self.configs(run), *filter(None, [self.before(run)])]
+        anywhere = replace(self, values=dict.fromkeys(self.values, "."))
         told = [
-            *(yaml.safe_load(self.filled(path, run, rate, Path())) for path in configs),
+            *(yaml.safe_load(anywhere.filled(path, run, rate, Path())) for path in configs),
             self.fingerprint(run.start, run.start.rate or 0.0) if run.start else "",
         ]
         return hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
