@@ -129,6 +129,7 @@ def _outcomes(rows: Sequence[dict[str, Any]]) -> Outcomes:
     classes = tuple(sorted({row["target"] for row in rows}))
     places = {name: place for place, name in enumerate(classes)}
     majority = named_classes(rows, "majority") if "majority_lineage" in rows[0] else [row["majority"] for row in rows]
+    groups = {name: place for place, name in enumerate(dict.fromkeys(row["group"] for row in rows))}
     return Outcomes(
         target=tuple(places[row["target"]] for row in rows),
         classes=classes,
@@ -138,6 +139,7 @@ def _outcomes(rows: Sequence[dict[str, Any]]) -> Outcomes:
         sampled=_column(rows, "sampled_accuracy"),
         truthful=_column(rows, "sampled_reward/truthfulness"),
         recalled=_column(rows, "sampled_reward/findings"),
+        group=tuple(groups[row["group"]] for row in rows) if len(groups) < len(rows) else (),
         skin_type=tuple(row["skin_type"] for row in rows) if rows[0].get("skin_type") else (),
         position=tuple(row["position"] for row in rows) if rows[0].get("position") else (),
         chosen=tuple(row["position_chosen"] or "" for row in rows) if rows[0].get("position") else (),

@@ -27,6 +27,7 @@ class Outcomes:
         sampled: [n] share of the sampled answers that are right.
         truthful: [n] share of the findings stated in the sampled reasoning that are true; 0 where none is stated.
         recalled: [n] share of the true findings that the sampled reasoning states.
+        group: [n] number of the lesion or patient; empty where each question has its own.
         skin_type: [n] or empty.
         position: [n] letters of the right options of multiple choice, or empty.
         chosen: [n] letters of the chosen options, or empty.
@@ -40,6 +41,7 @@ class Outcomes:
     sampled: tuple[float, ...]
     truthful: tuple[float, ...]
     recalled: tuple[float, ...]
+    group: tuple[int, ...] = ()
     skin_type: tuple[str, ...] = ()
     position: tuple[str, ...] = ()
     chosen: tuple[str, ...] = ()

@@ -215,14 +215,16 @@ def paired(of: Mapping[int, Outcomes], against: Mapping[int, Outcomes], name: st
             "older ones, and run `make reproduce` again."
         )
     differences = [one.value - other.value for one, other in pairs.values()]
-    return Difference(tuple(pairs), Spread(tuple(differences)), _resampled(list(pairs.values())))
+    asked = of[next(iter(pairs))]
+    groups = asked.group or range(len(asked.target))
+    return Difference(tuple(pairs), Spread(tuple(differences)), _resampled(list(pairs.values()), groups))
 
 
-def _resampled(pairs: Sequence[tuple[Measure, Measure]]) -> tuple[float, float]:
-    """Percentile interval of the mean difference: seeds drawn anew, and one draw of questions for all of them."""
+def _resampled(pairs: Sequence[tuple[Measure, Measure]], groups: Sequence[int]) -> tuple[float, float]:
+    """Percentile interval of the mean difference: seeds drawn anew, and one draw of lesions for all of them."""
     measures = [measure for pair in pairs for measure in pair]
     counts = np.hstack([measure.counts for measure in measures])
-    sums = resampled_sums(counts, range(len(counts)))
+    sums = resampled_sums(counts, groups)
     columns = np.split(sums, np.cumsum([measure.counts.shape[1] for measure in measures])[:-1], axis=1)
     values = [measure.statistic(drawn) for measure, drawn in zip(measures, columns, strict=True)]
     differences = np.stack(values[0::2], axis=1) - np.stack(values[1::2], axis=1)
