@@ -22,7 +22,6 @@ from dermiq.study.record import SAMPLES, Outcomes, Record, dumped
 
 RECORD = "record.json"
 BEST = "checkpoints/best.ckpt"
-SCORE = "val/sampled_accuracy"
 CURVES = (
     "train/reward",
     "train/accuracy",
@@ -35,6 +34,7 @@ CURVES = (
     "train/loss",
     "val/sampled_accuracy",
     "val/majority_accuracy",
+    "val/majority_balanced_accuracy",
     "val/sampled_reward/truthfulness",
 )
 POINTS = 10
@@ -77,7 +77,7 @@ def _written(study: Study, source: str, run: Run, rate: float, root: Path) -> Pa
 
 def _record(study: Study, run: Run, directory: Path, rate: float, seconds: Mapping[str, float]) -> Record:
     logged = _logged(directory)
-    scores = logged.get(SCORE, [])
+    scores = logged.get(study.content["grounds"][run.ground]["values"]["score"], [])
     step, score = max(scores, key=lambda point: (point[1], -point[0]), default=(-1, 0.0))
     return Record(
         name=run.name,
