@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ CURVES = (
     "train/loss",
     "val/sampled_accuracy",
     "val/majority_accuracy",
-    "val/majority_balanced_accuracy",
     "val/sampled_reward/truthfulness",
 )
 POINTS = 10
@@ -76,8 +75,9 @@ def _written(study: Study, source: str, run: Run, rate: float, root: Path) -> Pa
 
 
 def _record(study: Study, run: Run, directory: Path, rate: float, seconds: Mapping[str, float]) -> Record:
-    logged = _logged(directory)
-    scores = logged.get(study.content["grounds"][run.ground]["values"]["score"], [])
+    score_name = study.content["grounds"][run.ground]["values"]["score"]
+    logged = _logged(directory, {*CURVES, score_name})
+    scores = logged.get(score_name, [])
     step, score = max(scores, key=lambda point: (point[1], -point[0]), default=(-1, 0.0))
     return Record(
         name=run.name,
@@ -96,13 +96,13 @@ def _record(study: Study, run: Run, directory: Path, rate: float, seconds: Mappi
     )
 
 
-def _logged(directory: Path) -> dict[str, list[tuple[int, float]]]:
+def _logged(directory: Path, names: Collection[str]) -> dict[str, list[tuple[int, float]]]:
     """Metric -> (step, value) of a run's training."""
     found: dict[str, list[tuple[int, float]]] = {}
     for path in sorted(directory.glob("metrics/*/metrics.csv")):
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                for name in CURVES:
+                for name in names:
                     if row.get(name):
                         found.setdefault(name, []).append((int(row["step"]), float(row[name])))
     return found
