@@ -97,8 +97,10 @@ def check(study, tmp_path, monkeypatch):
     return instantiate
 
 
-def test_what_each_ground_is_told_can_be_instantiated(study, check):
-    check(lambda run: (run.ground, study.kind(run)))
+def test_what_the_first_runs_are_told_can_be_instantiated(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(dermiq.cli.DermIQCLI, "_run_subcommand", lambda self, subcommand: None)
+    for variant in ("warm_start", "grpo_plus_plus", "sft_labels"):
+        told(study, next(run for run in study.runs() if run.variant == variant), tmp_path)
 
 
 @pytest.mark.slow
