@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from dermiq.advantages import uniform_groups
-from dermiq.backbone import LoRA, VLMBackbone
 from dermiq.modules import GRPOModule
 from dermiq.prefix import prefill
 from dermiq.processing import encode_prompts
@@ -17,14 +16,6 @@ from pictures import picture
 
 GROUP = 2
 REWARDS = RewardMixture({"diagnosis": RewardTerm(lambda answer, sample: float(len(answer.text) % 2))})
-
-
-@pytest.fixture(scope="module")
-def backbone(family_dir):
-    torch.manual_seed(0)
-    made = VLMBackbone(str(family_dir("idefics3")), LoRA(rank=2))
-    made.load()
-    return made
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from dermiq.modules import StageModule
 from dermiq.schema import DataError, TrainingError
 from dermiq.study.__main__ import main
 from dermiq.study.execute import RECORD
-from dermiq.study.plan import FULL, REPOSITORY, Run, chosen_rates, read_study
+from dermiq.study.plan import FULL, REPOSITORY, read_study
 from dermiq.study.pool import Board, carry_out
-from dermiq.study.record import Outcomes, Record, dumped, parsed, read_records, write_records
+from dermiq.study.record import Outcomes, Record, best, dumped, parsed, read_records, write_records
 
 STUDY = REPOSITORY / "configs" / "study.yaml"
 VALUES = {"model": "runs/study/tiny", "data": "data"}
@@ -146,10 +146,10 @@ def test_a_scale_keeps_what_it_names():
         read_study(STUDY, "tall", VALUES)
 
 
-def test_the_best_rate_on_validation_is_chosen():
-    run = Run("phantom", "grpo", "", 64, 50, tuning=True)
-    scores = [(replace(run, rate=rate), score) for rate, score in ((1e-4, 0.5), (5e-4, 0.7), (1e-3, 0.7))]
-    assert chosen_rates(scores) == {("phantom", "grpo"): 5e-4}
+def test_the_best_rate_on_validation_is_chosen(study):
+    run = next(run for run in study.runs() if run.tuning)
+    scores = ((1e-4, 0.5), (5e-4, 0.7), (1e-3, 0.7))
+    assert best(record(replace(run, rate=rate), study, score) for rate, score in scores).rate == 5e-4
 
 
 def test_the_board_keeps_finished_runs_and_waits_for_rates(study, tmp_path):

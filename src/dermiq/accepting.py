@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from dermiq.files import append_lines, whole_lines
 from dermiq.modules import CandidateModule
+from dermiq.modules.candidates import refuse_other
 from dermiq.prompts import parse
 from dermiq.schema import Sample, TrainingError
 
@@ -62,7 +63,7 @@ class WriteAccepted(Callback):
         header = json.loads(json.dumps(settings))
         self._done = {}
         if lines := whole_lines(self.path):
-            _refuse_other(self.path, _row(lines[0], f"{self.path}, line 1"), header)
+            refuse_other(self.path, _row(lines[0], f"{self.path}, line 1"), header)
             rows = [_row(line, f"{self.path}, line {i}", _FIELDS) for i, line in enumerate(lines[1:], start=2)]
             self._done = {row["id"]: row for row in rows}
             rank_zero_info(f"{self.path} holds the answers to {len(rows)} questions already: going on from there.")
@@ -139,12 +140,3 @@ def _row(line: str, where: str, fields: Mapping[str, type] = MappingProxyType({}
     if not isinstance(row, dict) or not all(isinstance(row.get(name), kind) for name, kind in fields.items()):
         raise TrainingError(f"{where} is damaged. Delete the line (with the first one, the file), and run again.")
     return row
-
-
-def _refuse_other(path: Path, before: Row, now: Row) -> None:
-    if names := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
-        told = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)
-        raise TrainingError(
-            f"{path} was written by another policy or with other settings: {told}. Go back to those, or use a new "
-            "--trainer.default_root_dir."
-        )

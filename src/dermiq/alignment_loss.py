@@ -8,7 +8,6 @@ H channels of a hidden state, D of an embedding.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from dermiq.rewards import reference_description
+from dermiq.rollout import tokens_within
 from dermiq.schema import Answer, Sample, TrainingError
 from dermiq.text_encoder import TextEncoder
 
@@ -125,15 +125,11 @@ class SemanticPull:
 
 def _reasoning(decode: Callable[[Tensor, Tensor], list[str]], ids: Tensor, mask: Tensor) -> slice:
     """The tokens of a well-formed completion [T] that lie between its think tags as a whole."""
-
-    def length(tokens: int) -> int:
-        return len(decode(ids[None, :tokens], mask[None, :tokens])[0])
-
     text = decode(ids[None], mask[None])[0]
     opened, closed = _OPENED.search(text), _CLOSED.search(text)
     assert opened is not None and closed is not None, "a well-formed completion has both tags"
-    places = range(int(mask.sum()) + 1)
-    return slice(bisect_left(places, opened.end(), key=length), bisect_right(places, closed.start(), key=length) - 1)
+    first = tokens_within(decode, ids, mask, opened.end() - 1) + 1  # after the tag's last token
+    return slice(first, tokens_within(decode, ids, mask, closed.start()))
 
 
 @lru_cache(maxsize=4)

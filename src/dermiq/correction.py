@@ -10,7 +10,6 @@ of unified fine-tuning (Liu et al. 2025, arXiv:2505.16984); the form is ours.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,8 +18,7 @@ from torch import Tensor
 
 from dermiq.backbone import VLMBackbone
 from dermiq.processing import end_of_turn
-from dermiq.rollout import Rollout
-from dermiq.schema import Sample
+from dermiq.rollout import Rollout, tokens_within
 
 _BETWEEN = re.compile(r"</think>\s*<answer>", re.IGNORECASE)
 
@@ -63,14 +61,16 @@ def corrections(backbone: VLMBackbone, rollout: Rollout, correct: Tensor) -> Cor
     if not wrong:
         return None
     rows = rollout.rows[wrong]
+    end = end_of_turn(backbone.processor)
     written = [
-        _written(backbone, rollout.samples[row], rollout.ids[place][rollout.mask[place]].tolist(), answers[place].text)
+        _written(backbone, rollout.samples[row].target, rollout.ids[place], rollout.mask[place], answers[place].text)
         for row, place in zip(rows.tolist(), wrong, strict=True)
     ]
-    shape = len(written), max(len(ids) for ids, _ in written)
+    shape = len(written), max(len(tokens) for tokens, _ in written) + 1
     ids = torch.zeros(shape, dtype=torch.int64)
     mask, learned = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
-    for place, (tokens, start) in enumerate(written):
+    for place, (begun, start) in enumerate(written):
+        tokens = [*begun, end]
         ids[place, : len(tokens)] = torch.tensor(tokens)
         mask[place, : len(tokens)] = True
         learned[place, start : len(tokens)] = True
@@ -78,31 +78,21 @@ def corrections(backbone: VLMBackbone, rollout: Rollout, correct: Tensor) -> Cor
     return Corrections(rows, ids.to(device), mask.to(device), learned.to(device))
 
 
-def _written(backbone: VLMBackbone, sample: Sample, ids: list[int], text: str) -> tuple[list[int], int]:
-    """Token ids of the corrected completion, and where its answer begins.
+def _written(backbone: VLMBackbone, target: str, ids: Tensor, mask: Tensor, text: str) -> tuple[list[int], int]:
+    """Token ids of a corrected completion up to its end, and where its answer begins.
 
     The reasoning keeps the tokens that were sampled, as another tokenisation of the same text is another sequence.
 
     Args:
         backbone: whose tokenizer writes the answer.
-        sample: what is right.
-        ids: of the completion.
+        target: what is right.
+        ids: [T] int64, of the completion.
+        mask: [T] bool.
         text: they stand for.
     """
-    tokenizer = backbone.processor.tokenizer
-    reasoned, answered = _between(text)
-
-    def end(count: int) -> int:
-        return len(tokenizer.decode(ids[:count], skip_special_tokens=True))
-
-    kept = bisect_right(range(len(ids) + 1), reasoned, key=end) - 1
-    answer = f"{text[end(kept) : answered]}<answer> {sample.target} </answer>"
-    written = tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return [*ids[:kept], *written, end_of_turn(backbone.processor)], kept
-
-
-def _between(text: str) -> tuple[int, int]:
-    """Where the reasoning ends in a well-formed completion, and where its answer begins."""
-    found = _BETWEEN.search(text)
-    assert found is not None
-    return found.start() + len("</think>"), found.end() - len("<answer>")
+    between = _BETWEEN.search(text)
+    assert between is not None, "a well-formed completion has both tags"
+    kept = tokens_within(backbone.decode, ids, mask, between.start() + len("</think>"))
+    (reasoning,) = backbone.decode(ids[None, :kept], mask[None, :kept])
+    answer = f"{text[len(reasoning) : between.end() - len('<answer>')]}<answer> {target} </answer>"
+    return [*ids[:kept].tolist(), *backbone.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]], kept

@@ -20,6 +20,7 @@ from dermiq.files import append_lines, whole_lines, write_atomically
 from dermiq.kg import PairMaker
 from dermiq.kg.candidates import read_candidates, write_pairs
 from dermiq.modules import CandidateModule
+from dermiq.modules.candidates import refuse_other
 from dermiq.schema import TrainingError
 
 CANDIDATES, PREFERENCES, IMAGES = "candidates.jsonl", "preferences.jsonl", "images"
@@ -123,13 +124,9 @@ def _refuse_other(path: Path, before: Mapping[str, Any], now: Mapping[str, Any])
         {f"{part}.{name}" if name else part: value for part in header for name, value in _parts(header[part])}
         for header in (before, now)
     )
-    names = [name for name in {**there, **here} if name != "policy.adapter" and there.get(name) != here.get(name)]
-    if names:
-        told = "; ".join(f"{name} was {there.get(name)}, is {here.get(name)}" for name in names)
-        raise TrainingError(
-            f"{path} was written by another policy or with other settings: {told}. Go back to those, or use a new "
-            "--trainer.default_root_dir."
-        )
+    there.pop("policy.adapter", None)
+    here.pop("policy.adapter", None)
+    refuse_other(path, there, here)
 
 
 def _parts(value: Any) -> list[tuple[str, Any]]:

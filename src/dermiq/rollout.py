@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from dermiq.prefix import Prefix
 from dermiq.prompts import parse
 from dermiq.schema import Answer, Sample, TrainingError
 
-__all__ = ["Completions", "Decoder", "Engine", "Rollout", "Sampling", "only_prompts", "sample_rollout"]
+__all__ = ["Completions", "Decoder", "Engine", "Rollout", "Sampling", "only_prompts", "sample_rollout", "tokens_within"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,22 @@ def _divided(group: Tensor, lengths: Tensor, tokens: int) -> Iterator[Tensor]:
         size = max(1, tokens // max(1, int(lengths[order[0]])))
         yield order[:size]
         order = order[size:]
+
+
+def tokens_within(decode: Callable[[Tensor, Tensor], list[str]], ids: Tensor, mask: Tensor, end: int) -> int:
+    """How many tokens of a completion [T], at most, stand for no more than the first `end` characters of its text.
+
+    Args:
+        decode: (ids, mask) -> texts, as `VLMBackbone.decode`.
+        ids: [T] int64, padded on the right.
+        mask: [T] bool.
+        end: a place in the text.
+    """
+
+    def length(tokens: int) -> int:
+        return len(decode(ids[None, :tokens], mask[None, :tokens])[0])
+
+    return bisect_right(range(int(mask.sum()) + 1), end, key=length) - 1
 
 
 def only_prompts(batch: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:

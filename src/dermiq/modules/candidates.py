@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -169,3 +170,18 @@ def _fingerprint(backbone: VLMBackbone) -> str:
         if name in keys:
             digest.update(name.encode() + parameter.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def refuse_other(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Make sure that a file of answers goes on with the policy and the settings that it began with.
+
+    Raises:
+        TrainingError: naming what differs.
+    """
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if names:
+        told = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)
+        raise TrainingError(
+            f"{path} was written by another policy or with other settings: {told}. Go back to those, or use a new "
+            "--trainer.default_root_dir."
+        )

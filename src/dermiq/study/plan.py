@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
+from dermiq.checkpointing import ADAPTER
 from dermiq.schema import DataError
 
 REPOSITORY = Path(__file__).parents[3]
 FULL = "full"
-ADAPTER = "adapter"
 DEPTH = 4  # values hold values: the training data the drawn lesions, these the share of noise
 SEEDS, START_SEEDS = 1000, 2000  # of training data; those of validation and test stand in the study's file
 TUNING = "tuning"
@@ -200,13 +200,3 @@ def _scaled(whole: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, A
 def _text(value: Any) -> str:
     """A value as it stands in a configuration; what is a placeholder alone loses its quotation marks."""
     return value if isinstance(value, str) else re.sub(r'"(\$\w+)"', r"\1", json.dumps(value))
-
-
-def chosen_rates(scores: Sequence[tuple[Run, float]]) -> dict[tuple[str, str], float]:
-    """(Ground, variant) -> the rate of its tuning run with the best validation score; the lower one of equals."""
-    best: dict[tuple[str, str], tuple[float, float]] = {}
-    for run, score in scores:
-        assert run.rate is not None
-        key, found = (run.ground, run.variant), (score, -run.rate)
-        best[key] = max(best.get(key, found), found)
-    return {key: -negative for key, (_, negative) in best.items()}

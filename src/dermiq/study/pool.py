@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dermiq.schema import DataError, TrainingError
 from dermiq.study.execute import RECORD, execute
-from dermiq.study.plan import Run, Study, chosen_rates
-from dermiq.study.record import Record, parsed
+from dermiq.study.plan import Run, Study
+from dermiq.study.record import Record, best, parsed
 
 LOG = "log.txt"
 
@@ -74,8 +74,7 @@ class Board:
             raise DataError(f"{run.name} takes the rate of {run.tuned_as!r}, which is not tuned on {ground}.")
         if any(each.name not in self.records for each in tuning):
             return None
-        scores = [(each, self.records[each.name].validation) for each in tuning]
-        return chosen_rates(scores)[ground, run.tuned_as or ""]
+        return best(self.records[each.name] for each in tuning).rate
 
     def ready(self) -> Iterator[tuple[Run, float]]:
         """Runs that can begin, with their rates, in the study's order."""

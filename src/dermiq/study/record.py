@@ -89,6 +89,11 @@ class Record:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
+def best(records: Iterable[Record]) -> Record:
+    """The run with the best score on validation, of equals the one with the lower rate: what tuning chooses."""
+    return max(records, key=lambda record: (record.validation, -record.rate))
+
+
 def dumped(record: Record) -> str:
     """One line of JSON."""
     return json.dumps(asdict(record), sort_keys=True, allow_nan=False, separators=(",", ":"))

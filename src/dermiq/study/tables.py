@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dermiq.study.record import Record
+from dermiq.study.record import Record, best
 from dermiq.study.selection import Cell, Experiment, title_of
 from dermiq.study.statistics import Spread, collapses, metric, paired, spread, value
 
@@ -171,8 +171,8 @@ def tuning(study: Mapping[str, Any], ground: str, records: Sequence[Record]) -> 
         tried = [found[variant, rate] for rate in rates if (variant, rate) in found]
         if not tried:
             continue
-        best = max(tried, key=lambda record: (record.validation, -record.rate))  # the lower one of equals
-        cells = [_tried(found.get((variant, rate)), best) for rate in rates]
+        chosen = best(tried)
+        cells = [_tried(found.get((variant, rate)), chosen) for rate in rates]
         rows.append([title_of(study, variant), *cells])
     return _table(["", *(f"rate {rate:g}" for rate in rates)], rows)
 
@@ -194,11 +194,11 @@ def shared_rates(study: Mapping[str, Any], ground: str) -> str:
     return " ".join(sentences)
 
 
-def _tried(record: Record | None, best: Record) -> str:
+def _tried(record: Record | None, chosen: Record) -> str:
     if record is None:
         return NOTHING
     text = f"{percent(record.validation)} ({record.seconds['train']:.0f} s)"
-    return f"**{text}**" if record is best else text
+    return f"**{text}**" if record is chosen else text
 
 
 def over_seeds(experiment: Experiment, cell: Cell, domain: str, name: str) -> Spread:

@@ -10,7 +10,7 @@ from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.sources.card import terminology
 from dermiq.datamodules.sources.questions import Questions
 from dermiq.findings import VOCABULARY
-from dermiq.kg.appearance import appearance
+from dermiq.kg.appearance import typical
 from dermiq.prompts import describe
 from dermiq.schema import DataError, Sample
 
@@ -69,8 +69,7 @@ class TypicalReasoning(Questions):
 @lru_cache(maxsize=4096)
 def _typical(condition: str) -> str:
     """The most probable value of each attribute, as text."""
-    looks = appearance(terminology().graph, condition)
-    return describe({attribute: (max(of, key=of.__getitem__),) for attribute, of in looks.items()})
+    return describe(typical(terminology().graph, condition))
 
 
 class FormatOnly(Questions):
