@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from browser import browser, open_page  # noqa: F401 (fixtures)
 from dermiq.backbone import LoRA, VLMBackbone
 from families import build_model_dir
 from lab import Lab
