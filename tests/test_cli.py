@@ -115,7 +115,7 @@ def test_the_console_script_and_the_shim_are_the_same_program():
 
 
 def test_the_base_config_is_the_repositorys():
-    assert REPOSITORY / "configs" / "base.yaml" == BASE_CONFIG and BASE_CONFIG.is_file()
+    assert BASE_CONFIG.samefile(REPOSITORY / "configs" / "base.yaml")
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -12,11 +12,11 @@ from dermiq.modules import StageModule
 from dermiq.schema import DataError, TrainingError
 from dermiq.study.__main__ import main
 from dermiq.study.execute import RECORD
-from dermiq.study.plan import FULL, REPOSITORY, read_study
+from dermiq.study.plan import FULL, PACKAGE, read_study
 from dermiq.study.pool import Board, carry_out
 from dermiq.study.record import Outcomes, Record, best, dumped, parsed, read_records, write_records
 
-STUDY = REPOSITORY / "configs" / "study.yaml"
+STUDY = PACKAGE / "configs" / "study.yaml"
 VALUES = {"model": "runs/study/tiny", "data": "data"}
 RATE = 1e-3
 

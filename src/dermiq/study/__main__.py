@@ -11,7 +11,7 @@ from rich.console import Console
 from dermiq.cli import exit_codes
 from dermiq.schema import DataError
 from dermiq.study.page import write_page
-from dermiq.study.plan import FULL, REPOSITORY, Study, read_study
+from dermiq.study.plan import FULL, PACKAGE, Study, read_study
 from dermiq.study.pool import Board, carry_out
 from dermiq.study.record import read_records, write_records
 from dermiq.tiny import write_tiny_vlm
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run the study and write its page. Started again, it goes on from the runs that are finished.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "study.yaml", help="the study's file")
+    parser.add_argument("--config", type=Path, default=PACKAGE / "configs" / "study.yaml", help="the study's file")
     parser.add_argument("--scale", default=FULL, help="full, or one of the file's scales")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, one core each")
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="where the runs have their directories")

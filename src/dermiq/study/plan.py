@@ -17,7 +17,7 @@ import yaml
 from dermiq.checkpointing import ADAPTER
 from dermiq.schema import DataError
 
-REPOSITORY = Path(__file__).parents[3]
+PACKAGE = Path(__file__).parents[1]  # the study names its configurations from here, as from the repository
 FULL = "full"
 DEPTH = 4  # values hold values: the training data the drawn lesions, these the share of noise
 SEEDS, START_SEEDS = 1000, 2000  # of training data; those of validation and test stand in the study's file
@@ -148,7 +148,7 @@ class Study:
             "start": str(root / run.start.name / ADAPTER) if run.start else "",
         }
         try:
-            text = (REPOSITORY / path).read_text(encoding="utf-8")
+            text = (PACKAGE / path).read_text(encoding="utf-8")
             for _ in range(DEPTH):
                 text = Template(text).substitute(values)
         except FileNotFoundError as error:
