@@ -104,7 +104,8 @@ def test_an_interrupted_test_keeps_its_rows_and_the_tables_of_the_last(lab, tmp_
     monkeypatch.setattr(WritePredictions, "on_test_batch_end", end_of_batch)
     with pytest.raises(SystemExit):
         lab.run("test", "SFTModule", tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"predictions.parquet", "test_predictions.jsonl"}
+    written = {"predictions.parquet", "test_predictions.jsonl", "test_thumbnails.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == written
     kept = [json.loads(line) for line in (tmp_path / "test_predictions.jsonl").read_text().splitlines()]
     assert kept == batches[0] and len(kept) == 8
     assert (tmp_path / "predictions.parquet").read_bytes() == b"of the test before"

@@ -45,6 +45,16 @@ def test_each_stage_starts_from_the_one_before(results):
 
 
 @pytest.mark.slow
+def test_the_report_tells_the_story(results):
+    out, _ = results
+    page = (out / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<title>DermIQ run report: warm start → GRPO++ → SFT → DPO → DPO + KG-RAG</title>" in page
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert len(data["cases"]) >= 40 and all(case["pictures"] for case in data["cases"])
+    assert all(any(case["answers"][stage] for case in data["cases"]) for stage in range(5))
+
+
+@pytest.mark.slow
 def test_the_grounded_test_tells_its_facts(results):
     out, _ = results
     assert {"facts", "grounded_on"} <= set(pq.read_schema(out / f"seed3/{GROUNDED}/predictions.parquet").names)

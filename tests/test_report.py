@@ -17,6 +17,7 @@ from dermiq.report.__main__ import main, names
 from dermiq.report.compare import _corrected
 from dermiq.report.tables import show, to_csv, to_json, to_markdown
 from dermiq.schema import DataError
+from dermiq.thumbnails import THUMBNAILS
 
 
 def row(name, target, named, group=None, **more):
@@ -300,7 +301,7 @@ def test_the_command_line(three, tmp_path, capsys, monkeypatch):
     for arguments, message in (
         (["compare", "a"], "RUN"),
         (["compare", "a", "b", "--out", "table.doc"], "one of .md, .csv, .json"),
-        ([], "COMMAND"),
+        ([], "RUN"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
@@ -313,7 +314,7 @@ def test_runs_are_called_by_what_tells_them_apart(tmp_path):
     assert names([tmp_path, tmp_path / "sft"]) == [tmp_path.name, f"{tmp_path.name}/sft"]
 
 
-FILES = {METRICS, PREDICTIONS, CONFUSION}
+FILES = {METRICS, PREDICTIONS, CONFUSION, THUMBNAILS}
 
 
 def test_an_untouched_base_model(lab, tmp_path):

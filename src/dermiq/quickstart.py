@@ -3,7 +3,8 @@
 ``python -m dermiq.quickstart`` runs, for each seed: a supervised warm start, GRPO++ (diagnose by reasoning), SFT
 (converse), preference pairs chosen by the knowledge graph, and DPO on them; each stage goes on from the adapter of the
 one before. After each stage one evaluation asks for diagnoses of, and talks about, the same held-out lesions, at the
-end also beside facts of the graph (KG-RAG); ``results.json`` keeps all figures.
+end also beside facts of the graph (KG-RAG); ``results.json`` keeps all figures, and ``report/index.html`` is a page to
+look at them and at every case, of the first seed.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from dermiq.cli import exit_codes, run
 from dermiq.files import write_atomically
 from dermiq.metrics import CONVERSATION
 from dermiq.metrics.bootstrap import interval, resampled_means
+from dermiq.report import write_report
 from dermiq.tiny import write_tiny_vlm
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "quickstart"
+CONFIGS = Path(__file__).parent / "configs" / "quickstart"
 STAGES = {"warmstart": "warm start", "grpo": "GRPO++", "sft": "SFT", "dpo": "DPO"}
 GROUNDED, CONTINUED = "grounded", "continued"
 TITLES = STAGES | {GROUNDED: "DPO + KG-RAG", CONTINUED: "SFT instead of GRPO++"}
@@ -77,7 +79,7 @@ class Change:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the quickstart, print its table and write ``results.json``."""
+    """Run the quickstart, print its table and write ``results.json`` and the report."""
     parser = argparse.ArgumentParser(prog="python -m dermiq.quickstart", description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run for each seed (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where all files go")
@@ -98,6 +100,10 @@ def main(args: Sequence[str] | None = None) -> None:
     write_atomically(options.out / "results.json", json.dumps(results, indent=2) + "\n")
     report(results)
     print(f"All figures: {options.out / 'results.json'}")
+    first = options.out / f"seed{options.seeds[0]}"
+    story = [*STAGES, GROUNDED]
+    page = write_report([first / stage for stage in story], [TITLES[stage] for stage in story], options.out / "report")
+    print(f"A page to look at: {page}")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,10 @@
-"""What tested runs have to say for themselves and against each other: ``python -m dermiq.report compare RUN…``."""
+"""What tested runs have to say for themselves and against each other.
+
+``python -m dermiq.report RUN… --out DIR`` writes a page about them, ``python -m dermiq.report compare RUN…`` tables.
+"""
 
 from dermiq.report.compare import Comparison, Difference, Gap, GroupAccuracy, compare
 from dermiq.report.runs import TestedRun, read_run
+from dermiq.report.writing import write_report
 
-__all__ = ["Comparison", "Difference", "Gap", "GroupAccuracy", "TestedRun", "compare", "read_run"]
+__all__ = ["Comparison", "Difference", "Gap", "GroupAccuracy", "TestedRun", "compare", "read_run", "write_report"]

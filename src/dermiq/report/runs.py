@@ -92,10 +92,19 @@ def common_samples(runs: Sequence[TestedRun]) -> list[Key]:
         )
     for run in others:
         for one, other in zip(first.only(keys).rows, run.only(keys).rows, strict=True):
-            for column in ("kind", "question", "target"):
-                if one[column] != other[column]:
-                    raise DataError(
-                        f"sample {one['id']!r} is not the same in {first.name} and {run.name}: its {column} is "
-                        f"{one[column]!r} in the first and {other[column]!r} in the other. Test both on the same data."
-                    )
+            check_same(first.name, one, run.name, other)
     return keys
+
+
+def check_same(first: str, one: Row, second: str, other: Row) -> None:
+    """Check that the rows of one id in two runs are of one sample.
+
+    Raises:
+        DataError: saying what differs.
+    """
+    for column in ("kind", "question", "target"):
+        if one[column] != other[column]:
+            raise DataError(
+                f"sample {one['id']!r} is not the same in {first} and {second}: its {column} is "
+                f"{one[column]!r} in the first and {other[column]!r} in the other. Test both on the same data."
+            )
