@@ -107,8 +107,14 @@ class Decoder:
             for rows in group_pieces(len(batch["samples"]), group_size, self.rows_per_pass):
                 prompts = torch.tensor(sorted({row // group_size for row in rows}), device=noise.device)
                 drawing = _Drawing(backbone, prefix, prompts, noise[rows], sampling, self.compiled)
-                passes.append(drawing.run())
+                passes.append(drawing.run(self.look))
         return Completions(*(_join(parts) for parts in zip(*passes, strict=True)))
+
+    def look(self, written: Completions) -> None:
+        """Called with what a pass has written so far, after each token, on a GPU after every 16; does nothing here.
+
+        Whoever overrides it can show the text as it comes, or raise to break off.
+        """
 
 
 def group_pieces(prompts: int, group_size: int, limit: int | None) -> list[list[int]]:
@@ -151,13 +157,14 @@ class _Drawing:
         self.token = self.row.clone()
         self.going = torch.ones(rows, dtype=torch.bool, device=device)
 
-    def run(self) -> Completions:
-        """Write until every row is finished."""
+    def run(self, look: Callable[[Completions], None]) -> Completions:
+        """Write until every row is finished, and let `look` see what there is from time to time."""
         length, look_every = self.sampling.max_new_tokens, _steps_per_look(self.going.device)
         self._draw(self.start)
         seen, done, advance = 0, 1, self._stepper()
         while True:
             self._stop_at_texts(seen, done)
+            look(Completions(*(part[:, :done] for part in self.written)))
             alive = int(self.going.sum())
             if done == length or not alive:
                 break

@@ -1,0 +1,136 @@
+"""The policy behind the page: it is asked about a photograph, and tells what it writes while it is writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+from dermiq.backbone import VLMBackbone
+from dermiq.datamodules.collate import Item, PromptCollate
+from dermiq.decoding import Completions, Decoder
+from dermiq.prefix import Prefix, prefill
+from dermiq.prompts import CONVERSATION_PROMPT
+from dermiq.rollout import Sampling, sample_rollout
+from dermiq.schema import Message, Sample
+
+_CUT = "�"  # what stands for a character of which not all bytes are written yet
+
+
+class Asked(NamedTuple):
+    """A question that the policy has read, together with its photograph.
+
+    Attributes:
+        batch: see `dermiq.datamodules.collate`; of one sample.
+        prefix: question and photograph as keys and values, from which every answer goes on.
+    """
+
+    batch: dict[str, Any]
+    prefix: Prefix
+
+
+class _Broken(Exception):
+    """Nobody listens any more."""
+
+
+class _Teller(Decoder):
+    """Draws like the default engine, and tells what is written."""
+
+    def __init__(self, policy: Policy, texts: SimpleQueue[Any], broken: Event) -> None:
+        super().__init__()
+        self.policy, self.texts, self.broken = policy, texts, broken
+
+    def look(self, written: Completions) -> None:
+        """Put the completions so far into the queue.
+
+        Raises:
+            _Broken: if nobody listens any more.
+        """
+        if self.broken.is_set():
+            raise _Broken
+        texts = self.policy.backbone.decode(written.ids, written.mask)
+        self.texts.put([text.rstrip(_CUT) for text in texts])
+
+
+class Policy:
+    """A loaded policy, which answers one question at a time.
+
+    Args:
+        backbone: loaded, on its device.
+        max_new_tokens: of an answer.
+    """
+
+    def __init__(self, backbone: VLMBackbone, max_new_tokens: int) -> None:
+        self.backbone, self.max_new_tokens = backbone, max_new_tokens
+        self._collate = PromptCollate(backbone.model_id, None, max_new_tokens)
+
+    def diagnose(self, photograph: Image.Image) -> Asked:
+        """Ask for the diagnosis, to be answered in the structure of `dermiq.prompts`."""
+        return self._ask(photograph, Sample(id="photograph", images=("photograph",), target="", label="", group=""))
+
+    def converse(self, photograph: Image.Image, question: str, before: Sequence[Message] = ()) -> Asked:
+        """Ask freely, after what was said before.
+
+        Raises:
+            DataError: if all that does not fit into the model's context.
+        """
+        history = (Message("system", CONVERSATION_PROMPT), *before)
+        return self._ask(
+            photograph,
+            Sample("photograph", ("photograph",), "", "", "", question=question, history=history, reply=""),
+        )
+
+    def answers(self, asked: Asked, count: int = 1, temperature: float = 0.0) -> Iterator[list[str]]:
+        """Write `count` answers side by side; whoever stops listening stops the writing.
+
+        Yields:
+            The answers so far, again and again; the last time they are complete.
+
+        Raises:
+            TrainingError: if the policy's probabilities are not finite.
+        """
+        texts: SimpleQueue[list[str] | Exception | None] = SimpleQueue()
+        broken = Event()
+        sampling = Sampling(self.max_new_tokens, temperature)
+
+        def write() -> None:
+            try:
+                engine = _Teller(self, texts, broken)
+                drawn = sample_rollout(self.backbone, asked.batch, sampling, count, engine=engine, prefix=asked.prefix)
+                texts.put([answer.text for answer in drawn.answers[0]])
+                texts.put(None)
+            except Exception as error:  # raised again by whoever listens
+                texts.put(error)
+
+        writer = Thread(target=write, daemon=True)
+        writer.start()
+        try:
+            while (so_far := texts.get()) is not None:
+                if isinstance(so_far, Exception):
+                    raise so_far
+                yield so_far
+        finally:
+            broken.set()
+            writer.join()
+
+    def _ask(self, photograph: Image.Image, sample: Sample) -> Asked:
+        batch = self._collate([Item(sample, [photograph])])
+        device = self.backbone.vlm.device
+        batch["prompt"] = {name: value.to(device) for name, value in batch["prompt"].items()}
+        with self.backbone.sampling_mode():
+            return Asked(batch, prefill(self.backbone, batch["prompt"]))
+
+
+def load(model_id: str, adapter: str | None, load_in_4bit: bool) -> VLMBackbone:
+    """A policy with its adapter (None: without), on the GPU if there is one.
+
+    Raises:
+        ModelError: if the model or its adapter cannot be loaded.
+    """
+    backbone = VLMBackbone(model_id, None, adapter, load_in_4bit)
+    backbone.load()
+    return backbone.requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu").eval()
