@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart reproduce test test-all check format bench clean
+.PHONY: help quickstart reproduce test test-all mutations check format docs bench clean
 
 help:  ## list the targets
 	@grep -hE '^[.a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ test: $(STAMP)  ## run the fast tests
 test-all: $(STAMP)  ## run every test
 	$(BIN)/python -m pytest
 
+mutations: $(STAMP)  ## break lines of the training code one at a time: a test notices each
+	$(BIN)/python tests/mutation_check.py
+
 check: $(STAMP)  ## lint, format, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,6 +38,9 @@ check: $(STAMP)  ## lint, format, types and layers
 format: $(STAMP)  ## rewrite the sources in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## build the documentation into site/, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(STAMP)  ## GRPO, SFT and DPO against TRL, and where a step goes; with plots (about 45 minutes)
 	$(BIN)/python benchmarks/versus_trl.py --suite cpu

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from browser import browser, open_page  # noqa: F401 (fixtures)
 from dermiq.backbone import LoRA, VLMBackbone
@@ -19,6 +20,8 @@ from small_data import write_ham10000
 REPOSITORY = Path(__file__).parents[1]
 
 torch.set_num_threads(1)
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session")

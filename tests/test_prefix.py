@@ -99,6 +99,18 @@ def test_logprobs_and_gradients_equal_the_duplicated_forward(family, memory, fam
     assert relative_difference(gradients(backbone), expected_gradients) < 1e-5
 
 
+def test_completions_may_come_in_any_order(family_dir):
+    backbone = loaded(family_dir("idefics3"))
+    _, conversations, images = batch()
+    rows, ids, mask = completions(backbone)
+    with torch.no_grad():
+        prefix = prefill(backbone, encode_prompts(backbone.processor, conversations, images))
+        expected = score(backbone, prefix, rows, ids, mask).logprobs
+        for order in (torch.tensor([4, 0, 5, 2, 1, 3]), torch.tensor([3, 1, 0, 4])):  # groups whole, and in part
+            found = score(backbone, prefix, rows[order], ids[order], mask[order]).logprobs
+            assert (found - expected[order]).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_undetached_prefix_gives_the_same_gradients(family, family_dir):
     backbone = loaded(family_dir(family)).train()
