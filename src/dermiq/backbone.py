@@ -117,6 +117,7 @@ class VLMBackbone(nn.Module):
             dtype=self.dtype,
             attn_implementation=self.attn_implementation,
             quantization_config=self._quantisation(),
+            use_safetensors=True,
         )
         self.attach(base, processor)
 
@@ -310,6 +311,8 @@ class VLMBackbone(nn.Module):
     def _load_adapter(self, path: Path) -> None:
         if not (path / "adapter_config.json").is_file():
             raise ModelError(f"{path} holds no adapter_config.json. adapter_path takes the adapter/ of a stage's run.")
+        if not (path / "adapter_model.safetensors").is_file():
+            raise ModelError(f"{path} holds no adapter_model.safetensors. Weights are read from safetensors alone.")
         try:
             config = PeftConfig.from_pretrained(str(path))
             config.inference_mode, config.base_model_name_or_path = False, self.vlm.name_or_path

@@ -35,13 +35,13 @@ _MARKER = "x"  # a reply whose surroundings are looked at
 
 
 def from_hub(loader: Callable[..., Any], model_id: str, **options: Any) -> Any:
-    """Call one of transformers' `from_pretrained` loaders.
+    """Call one of transformers' `from_pretrained` loaders; code that comes with a model is never run.
 
     Raises:
         ModelError: if the model is neither local nor on the hub, or is not what the loader reads.
     """
     try:
-        return loader(model_id, **options)
+        return loader(model_id, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         known = "exists but does not hold" if Path(model_id).is_dir() else "is neither a local directory nor"
         raise ModelError(

@@ -68,8 +68,10 @@ class TextEncoder:
         try:
             first_token = _pools_first_token(where)
             with torch.random.fork_rng(devices=[]):  # weights that a checkpoint lacks are drawn
-                tokenizer = AutoTokenizer.from_pretrained(where)
-                model = AutoModel.from_pretrained(where, dtype=torch.float32)
+                tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+                model = AutoModel.from_pretrained(
+                    where, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+                )
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ModelError(
                 f"The text encoder {where!r} cannot be loaded: {str(error).splitlines()[0]} Give `model` the directory "
