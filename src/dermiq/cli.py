@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from jsonargparse import DefaultHelpFormatter
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -17,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_info
 import dermiq.callbacks
 import dermiq.datamodules
 import dermiq.modules  # noqa: F401 (lets YAML name classes without their path)
+from dermiq import heed_interrupts
 from dermiq.callbacks import MetricsTable
 from dermiq.checkpointing import LAST, AtomicCheckpointIO, RunCheckpoint
 from dermiq.datamodules import DermDataModule
@@ -25,14 +30,37 @@ from dermiq.modules import StageModule
 from dermiq.preflight import Preflight
 from dermiq.schema import DermIQError, TrainingError
 
-BASE_CONFIG = Path(__file__).parents[2] / "configs" / "base.yaml"
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
+BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
+SUBCOMMANDS = {
+    "fit": "Train one stage, and keep its adapter.",
+    "validate": "Judge an adapter on the validation split.",
+    "test": "Judge an adapter on the test split, and keep the metrics and every answer.",
+    "predict": "Write down what an adapter answers, without judging it.",
+}
+_USAGE = "%(prog)s --config FILE [--config FILE ...] [--OPTION VALUE ...]"
+_EXAMPLES = """\
+examples:
+  python cli.py fit --config configs/grpo.yaml --data.init_args.sources.all.init_args.root=PATH/TO/ham10000
+  python cli.py fit --config runs/grpo/config.yaml --ckpt_path=last     go on where a run stopped
+  python cli.py test --config runs/grpo/config.yaml --ckpt_path=last    judge it
+  python cli.py fit --config configs/grpo.yaml --print_config           what a command would run with
+  python cli.py fit --model.help GRPOModule                             the options of a class
+
+Other programs: python -m dermiq.quickstart, .report, .export, .demo, .kg, .study; each has its own --help.
+Exit code: 0 if all is well, 2 if something has to be mended, 130 after Ctrl-C.
+"""
 INTERRUPTED, FAILED = 130, 2
 LIBRARY_NOISE = (  # warnings of libraries about each other, which a user can do nothing about
     r"`is_gradient_checkpointing` is deprecated",  # peft 0.21 asks transformers 5.23 for it
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # lightning 2.6 asks torch 2.15 for it
     r"The '\w+_dataloader' does not have many workers",
 )
+_NEXT_STEPS = {
+    "are required: ": "Name an experiment with --config, such as configs/grpo.yaml.",
+    "File does not exist": "Relative paths begin at the directory that the command is run in.",
+    "unrecognized arguments": "Options have dotted names (--trainer.max_steps): --print_config shows those of a run.",
+    "Problem with given class_path": "A class_path is where Python imports a class from: dermiq.modules.GRPOModule.",
+}
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -47,6 +75,21 @@ class SaveFitConfig(SaveConfigCallback):
             write_atomically(path, self.parser.dump(config, skip_none=False))
 
 
+class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """The parser's own layout, with the examples as they stand."""
+
+
+class _Parser(LightningArgumentParser):
+    """Lightning's parser, whose errors name the next step too."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong, and what to do about it, and exit with code 2."""
+        for part, step in _NEXT_STEPS.items():
+            if part in message and step not in message:  # the parser words errors from within anew
+                message = f"{message}\n{step}"
+        super().error(message, ex)
+
+
 class DermIQCLI(LightningCLI):
     """LightningCLI with one run directory, ``trainer.default_root_dir``, that holds all a run writes."""
 
@@ -58,8 +101,12 @@ class DermIQCLI(LightningCLI):
         parser.link_arguments(tokens, "data.init_args.max_new_tokens_reserve")
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
-        """Training alone has a preflight."""
+        """Training alone has a preflight; the list of subcommands says what they are here for."""
         super().setup_parser(*args, **kwargs)
+        subcommands = self.parser._subcommands_action
+        assert subcommands is not None
+        for action in subcommands._choices_actions:
+            action.help = SUBCOMMANDS[action.dest]
         self._parser("fit").add_argument(
             "--preflight",
             action="store_true",
@@ -67,12 +114,18 @@ class DermIQCLI(LightningCLI):
             "it takes, for how long training will run at most, and what to lower.",
         )
 
+    def _parse_ckpt_path(self) -> None:
+        """Leave the checkpoint alone: Lightning would read all of it for hyperparameters, which ours do not hold."""
+
     def before_instantiate_classes(self) -> None:
-        """Refuse a checkpoint that is not there, which Lightning would pass over with a warning."""
+        """Refuse a run directory that is a file, and a checkpoint that is missing, which Lightning would pass over."""
         config = self.config[self.subcommand]
+        root = Path(config.trainer.default_root_dir or ".")
+        if root.exists() and not root.is_dir():
+            raise TrainingError(f"{root} is a file. Name a directory with --trainer.default_root_dir.")
         path = config.get("ckpt_path")
         if path == "last":
-            path = Path(config.trainer.default_root_dir or ".") / LAST
+            path = root / LAST
         if path is not None and path != "best" and not Path(path).is_file():
             raise TrainingError(
                 f"There is no checkpoint {path}. Leave --ckpt_path out to start anew, or name the run's directory "
@@ -107,7 +160,13 @@ class DermIQCLI(LightningCLI):
                 [MetricsTable(root, "metrics"), TensorBoardLogger(root, "tensorboard")] if fits else False
             )
         kwargs["plugins"] = [*(self.config_init[self.subcommand].trainer.plugins or []), AtomicCheckpointIO()]
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            raise TrainingError(
+                f"This machine cannot train as asked: {error} See --trainer.accelerator (auto takes what there is), "
+                "--trainer.devices and --trainer.strategy."
+            ) from error
         if self.config[self.subcommand].get("preflight"):
             trainer.callbacks.insert(0, Preflight())  # type: ignore[attr-defined]  # set by a connector
         for callback in trainer.checkpoint_callbacks:
@@ -120,24 +179,37 @@ def run(args: ArgsType = None) -> DermIQCLI:
     """Parse `args` (a list; None takes the shell's) and run the subcommand; errors are raised."""
     for noise in LIBRARY_NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    default = {"default_config_files": [str(BASE_CONFIG)]}
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    layout = {"formatter_class": _Help}
+    each = layout | {"default_config_files": [str(BASE_CONFIG)], "usage": _USAGE}
     return DermIQCLI(
         StageModule,
         DermDataModule,
+        parser_class=_Parser,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
         save_config_callback=SaveFitConfig,
         save_config_kwargs={"save_to_log_dir": False},
-        parser_kwargs={name: default for name in SUBCOMMANDS},
+        parser_kwargs={
+            **layout,
+            "description": "Train and judge a vision-language model that reasons about images of skin.",
+            "epilog": _EXAMPLES,
+            **{name: each | {"description": text} for name, text in SUBCOMMANDS.items()},
+        },
         args=args,
     )
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage()
 
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """Failures as the shell wants them: 2 for one that the user can mend (its message on stderr), 130 for Ctrl-C."""
+    heed_interrupts()
     try:
         yield
     except DermIQError as error:

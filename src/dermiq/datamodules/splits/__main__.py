@@ -1,6 +1,6 @@
 """Split data sets once, for all stages: what belongs together stays together.
 
-python -m dermiq.datamodules.splits --config splits.yaml --out split.parquet
+``python -m dermiq.datamodules.splits --config splits.yaml --out split.parquet``; see docs/data_splits.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
+from dermiq import heed_interrupts
 from dermiq.datamodules.base import FRACTIONS
 from dermiq.datamodules.outline import Outlines
 from dermiq.datamodules.sources.base import Source
@@ -122,20 +123,25 @@ def parser() -> ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make a split file; 0 if all is well, 2 if it could not be done."""
-    commands = parser()
-    options = commands.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings = yaml.safe_load(commands.dump(options))
-    ready: Namespace = commands.instantiate(options)
-    given: dict[str, Any] = {name: value for name, value in vars(ready).items() if name != "config"}
+    heed_interrupts()
     try:
-        make_split(**given, settings=settings)
+        return _main(arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except (DermIQError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
+
+
+def _main(arguments: list[str] | None) -> int:
+    commands = parser()
+    options = commands.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    settings = yaml.safe_load(commands.dump(options))
+    ready: Namespace = commands.instantiate(options)
+    given: dict[str, Any] = {name: value for name, value in vars(ready).items() if name != "config"}
+    make_split(**given, settings=settings)
     print(f"Wrote {ready.out}.")
     return WELL
 
