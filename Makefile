@@ -21,7 +21,7 @@ reproduce: $(STAMP)  ## the study of docs/study.md (3 hours; STUDY=small: 20 min
 	$(BIN)/python -m dermiq.study --scale $(STUDY) --data $(DATA) --publish $(PUBLISH)
 
 test: $(STAMP)  ## run the fast tests
-	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test-all: $(STAMP)  ## run every test
 	$(BIN)/python -m pytest

@@ -163,6 +163,7 @@ def test_an_evaluation_without_a_readable_image(lab, tmp_path, capsys):
 # Disk and Ctrl-C
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_previous_checkpoint(lab, tmp_path):
     """A limit on the size of files stands in for the disk: smaller than a checkpoint, larger than all else."""
     lab.run("fit", "SFTModule", tmp_path, "--trainer.max_steps=1")

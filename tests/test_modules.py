@@ -49,7 +49,10 @@ def test_all_subcommands_from_the_saved_config(stage, family, lab, tmp_path, mon
     run(["validate", *saved])
     run(["test", *saved])
     run(["predict", *saved])
-    added = {"val_metrics.json", "metrics.json", "predictions.parquet", "confusion.csv", "predictions.jsonl"}
+    added = {
+        "val_metrics.json", "metrics.json", "predictions.parquet", "confusion.csv", "thumbnails.parquet",
+        "predictions.jsonl",
+    }  # fmt: skip
     assert files(tmp_path) == written | added
 
     assert json.loads((tmp_path / "val_metrics.json").read_text()).keys() == {f"val/{name}" for name in JUDGED | MEANS}
