@@ -140,8 +140,9 @@ def _finished(board: Board, pool: ProcessPoolExecutor, jobs: int) -> Iterator[Ru
         for run, rate in islice(ready, jobs - len(under_way)):
             under_way[pool.submit(_in_worker, board.study, run, board.root, rate)] = run
         if not under_way:
-            waiting = ", ".join(board.waiting)
-            raise TrainingError(f"Their rates cannot be decided, since runs of the tuning failed: {waiting}.")
+            for run in list(board.waiting.values()):
+                board.fail(run, "its rate is not known, since runs of the tuning failed")
+            return
         for future in wait(under_way, return_when=FIRST_COMPLETED).done:
             run = under_way.pop(future)
             error = future.exception()
