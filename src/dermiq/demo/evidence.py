@@ -71,22 +71,20 @@ class Expert:
             return None
         asked = question_types(question or QUESTION)
         score = self._scorer.score(text, found.id, asked[0] if asked else None)
-        judged = (*score.supported, *score.contradicted, *score.unknown)
         places = spans(text)
-        claims = [_claim(item, graph, places) for item in judged if item.claim.relation != DIAGNOSIS]
+        claims = [_claim(item, graph, places) for item in score.claims if item.claim.relation != DIAGNOSIS]
         claims.sort(key=lambda claim: claim.place or (len(text), 0))
         passages = self._retriever.retrieve(question or QUESTION, [found.id])
         return Evidence(written(found.label), tuple(claims), tuple(passages))
 
 
 def _claim(item: JudgedClaim, graph: KnowledgeGraph, places: list[tuple[int, int]]) -> Claim:
-    said, (first, end) = item.claim, item.claim.words
+    said = item.claim
     relation = RELATIONS.get(said.relation)
     affirmed, denied = (relation.phrase, relation.negative) if relation else _TREATED
     subject, value = written(graph.label(said.subject)), named(graph.concepts[said.value])
     sentence = capitalised(f"{subject} {affirmed if said.positive else denied} {value}.")
-    place = (places[first][0], places[end - 1][1]) if end else None
-    return Claim(item.verdict.judgement, sentence, place, _cited(item.verdict.evidence, graph))
+    return Claim(item.verdict.judgement, sentence, said.place(places), _cited(item.verdict.evidence, graph))
 
 
 def _cited(facts: Iterable[Fact], graph: KnowledgeGraph) -> tuple[tuple[str, str], ...]:

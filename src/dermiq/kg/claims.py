@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,6 +55,11 @@ class Claim(NamedTuple):
     hedged: bool = False
     words: Words = (0, 0)
     sentence: int = 0
+
+    def place(self, places: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+        """First character and last (exclusive) of the value's words, by the `spans` of the text; None without words."""
+        first, end = self.words
+        return (places[first][0], places[end - 1][1]) if end else None
 
 
 @dataclass(slots=True)

@@ -88,10 +88,14 @@ class KGScore:
     unknown: tuple[JudgedClaim, ...]
 
     @property
+    def claims(self) -> tuple[JudgedClaim, ...]:
+        """All of them: supported, contradicted, unknown."""
+        return (*self.supported, *self.contradicted, *self.unknown)
+
+    @property
     def contradiction_rate(self) -> float:
         """Share of contradicted among all claims, 0 without any."""
-        total = len(self.supported) + len(self.contradicted) + len(self.unknown)
-        return len(self.contradicted) / total if total else 0.0
+        return len(self.contradicted) / len(self.claims) if self.claims else 0.0
 
 
 class _Engine:

@@ -15,6 +15,7 @@ from dermiq.metrics.text import bleu
 
 DIAGNOSIS = "diagnosis"
 TOP = (3, 5)
+BINS = 15  # of calibration, equally wide
 SLICES = ("skin_type", "site", "position")
 _OF_CLASSES = (DIAGNOSIS, "finding", "management")
 _OF_TEXT = ("token_precision", "token_recall", "token_f1", "rouge_l")
@@ -164,7 +165,7 @@ def _positions(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _calibration(rows: Sequence[Row]) -> dict[str, float]:
-    """Expected calibration error, 15 bins, of the share of votes as the majority answer's probability of being right.
+    """Expected calibration error in `BINS` bins of the share of votes as the probability that the majority is right.
 
     Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", 2017.
     """
@@ -173,7 +174,7 @@ def _calibration(rows: Sequence[Row]) -> dict[str, float]:
         return {}
     confidence = torch.tensor([row["confidence"] for row in voted], dtype=torch.float64)
     right = torch.tensor([row["target_rank"] == 1 for row in voted]).long()
-    return {"majority_ece": float(binary_calibration_error(confidence, right, n_bins=15))}
+    return {"majority_ece": float(binary_calibration_error(confidence, right, n_bins=BINS))}
 
 
 def _bleu(rows: Sequence[Row]) -> dict[str, float]:

@@ -103,6 +103,4 @@ class ClaimMarker:
 
 def _placed(score: KGScore, places: list[tuple[int, int]]) -> list[tuple[int, int, JudgedClaim]]:
     """The claims with the characters that make them, where they are made in words."""
-    items = [*score.supported, *score.contradicted, *score.unknown]
-    words = [(*item.claim.words, item) for item in items]
-    return [(places[first][0], places[end - 1][1], item) for first, end, item in words if end]
+    return [(*place, item) for item in score.claims if (place := item.claim.place(places))]

@@ -11,10 +11,10 @@ import numpy as np
 
 from dermiq.callbacks import confusion_table
 from dermiq.metrics.measures import Measure, by_group, estimates, share
+from dermiq.metrics.summary import BINS
 from dermiq.report.runs import Row
 from dermiq.report.stages import Stage
 
-BINS = 15  # as `majority_ece` has them
 HEADLINES = {
     "accuracy": "right diagnoses",
     "majority_accuracy": "right by majority vote",
