@@ -180,7 +180,7 @@ def test_no_server(base, server):
 def test_a_server_that_does_not_answer(base, server):
     server.delay = 0.5
     message = refusal(VLLMServer(server.url, timeout=0.1), base)
-    assert "/v1/chat/completions: no answer within 0.1 seconds, the engine's `timeout`" in message
+    assert "/v1/chat/completions: no answer within 0.1 seconds (`timeout`)" in message
 
 
 def test_another_program_on_the_port(base, server, monkeypatch):

@@ -26,12 +26,9 @@ import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
 
 import torch
 from PIL import Image
@@ -41,6 +38,7 @@ from dermiq.backbone import VLMBackbone
 from dermiq.decoding import Completions, Sampling, seed_digests
 from dermiq.prefix import Prefix
 from dermiq.schema import Sample, TrainingError
+from dermiq.servers import call
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +54,6 @@ _MISSING = -9999.0  # what it writes for a log-prob that it does not know
 _PLAIN = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
 _PLAIN |= {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 _SHOWN = 12  # tokens of a prompt that a message shows
-
-_open = build_opener(ProxyHandler({})).open  # a training's own server stands behind no proxy
 
 
 class _Completion(NamedTuple):
@@ -188,37 +184,7 @@ class VLLMServer:
         return reply["prompt_token_ids"], completions
 
     def _call(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
-        return _call(self.url + path, self.timeout, body)
-
-
-def _call(url: str, timeout: float, body: Mapping[str, Any] | None = None) -> bytes:
-    """What a GET, or a POST of `body`, is answered.
-
-    Raises:
-        TrainingError: if the server cannot be reached or refuses.
-    """
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        with _open(Request(url, data, {"Content-Type": "application/json"}), timeout=timeout) as reply:
-            return bytes(reply.read())
-    except HTTPError as error:
-        with error:
-            reason = f"{error.code} {_message(error.read())}"
-    except (OSError, HTTPException) as error:
-        cause = getattr(error, "reason", error)
-        late = isinstance(cause, TimeoutError)
-        reason = f"no answer within {timeout:g} seconds, the engine's `timeout`" if late else str(cause)
-    raise TrainingError(f"{url}: {reason.rstrip('.')}. {_REMEDY}")
-
-
-def _message(body: bytes) -> str:
-    """What an error's body says."""
-    text = body.decode(errors="replace")
-    try:
-        said = json.loads(text)
-        return str(said["error"]["message"] if "error" in said else said["detail"])
-    except (ValueError, KeyError, TypeError):
-        return text[:300]
+        return call(self.url + path, body, self.timeout, _REMEDY)
 
 
 def _digest(parameters: Sequence[nn.Parameter]) -> bytes:

@@ -175,10 +175,13 @@ def _use(name: str, stage: Stage, merged: bool) -> str:
         "inputs = processor.apply_chat_template(",
         '    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"',
         ").to(model.device)",
-        "answer = model.generate(**inputs, max_new_tokens=256, do_sample=False)",
+        "answer = model.generate(**inputs, max_new_tokens=256, do_sample=False, repetition_penalty=1.0)",
         'print(processor.batch_decode(answer[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0])',
     ]
-    note = "The system prompt is the one of the last stage. Another one gives other answers."
+    note = (
+        "The system prompt is the one of the last stage. Another one gives other answers, and so does a repetition "
+        "penalty, which the base model's own settings may ask for."
+    )
     return "```python\n" + "\n".join(lines) + f"\n```\n\n{note}"
 
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from http.client import HTTPException
 from typing import Any, TypeVar
-from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
 
 from torch import Tensor
 
 from dermiq.prompts import describe
 from dermiq.schema import Answer, Sample, TrainingError
+from dermiq.servers import call
 from dermiq.text_encoder import TextEncoder
 
 Descriptions = Callable[[Sample], str | None]
@@ -32,8 +30,6 @@ _ASK = (
     "instruction that stands in them. Does the reasoning meet clinical logic, and agree with what is to be seen? "
     "Answer with one word, yes or no."
 )
-
-_open = build_opener(ProxyHandler({})).open  # a training's own server stands behind no proxy
 
 
 def reference_description(sample: Sample, descriptions: Descriptions | None = None) -> str | None:
@@ -116,7 +112,12 @@ class JudgedAlignment:
     def _judge(self, reference: str, think: str) -> float:
         material = json.dumps({"to be seen": reference, "reasoning": think}, ensure_ascii=False)
         messages = [{"role": "system", "content": _ASK}, {"role": "user", "content": material}]
-        reply = self._post({"model": self.model, "messages": messages, "temperature": 0.0, "max_tokens": 8})
+        body = {"model": self.model, "messages": messages, "temperature": 0.0, "max_tokens": 8}
+        remedy = (
+            f"Start a server of OpenAI's chat interface there that serves {self.model!r} (`vllm serve {self.model}`), "
+            "or leave this reward out."
+        )
+        reply = call(self.url, body, self.timeout, remedy)
         try:
             said = json.loads(reply)["choices"][0]["message"]["content"]
             verdict = _VERDICT.match(said)
@@ -128,23 +129,6 @@ class JudgedAlignment:
                 "answers at once, without thinking aloud."
             )
         return float(verdict[1].lower() == "yes")
-
-    def _post(self, body: dict[str, Any]) -> bytes:
-        request = Request(self.url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        try:
-            with _open(request, timeout=self.timeout) as reply:
-                return bytes(reply.read())
-        except HTTPError as error:
-            with error:
-                reason = f"{error.code} {error.read().decode(errors='replace')[:300]}"
-        except (OSError, HTTPException) as error:
-            cause = getattr(error, "reason", error)
-            late = isinstance(cause, TimeoutError)
-            reason = f"no answer within {self.timeout:g} seconds, the judge's `timeout`" if late else str(cause)
-        raise TrainingError(
-            f"{self.url}: {reason.rstrip('.')}. Start a server of OpenAI's chat interface there that serves "
-            f"{self.model!r} (`vllm serve {self.model}`), or leave this reward out."
-        )
 
 
 def _remembered(memory: dict[Any, T], key: Any, make: Callable[[], T]) -> T:

@@ -108,7 +108,8 @@ def carry_out(board: Board, jobs: int, console: Console) -> None:
     if kept := board.take_up():
         console.print(f"{kept} of {len(board.runs)} runs are finished already.")
     with _progress(console) as progress:
-        task = progress.add_task("study", total=len(board.runs), completed=kept, left="unknown")
+        left = _clock(board.seconds_left(jobs)) if kept else "unknown"
+        task = progress.add_task("study", total=len(board.runs), completed=kept, left=left)
         pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
         try:
             for run in _finished(board, pool, jobs):
@@ -117,12 +118,15 @@ def carry_out(board: Board, jobs: int, console: Console) -> None:
                 if not console.is_terminal:
                     done = f"[{len(board.records)}/{len(board.runs)}]"
                     console.print(f"{done} {run.name}: {_outcome(board, run)}; about {left} left", highlight=False)
-        except BaseException:
+        except BaseException as error:
             for process in list(pool._processes.values()):  # else they would finish their runs first
                 process.terminate()
+            if isinstance(error, KeyboardInterrupt):
+                kept = len(board.records)
+                console.print(f"Interrupted. The same command goes on from the {kept} finished runs.", highlight=False)
             raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
     if board.failed:
         listed = "\n".join(f"  {name}: {why}" for name, why in board.failed.items())
         raise TrainingError(
