@@ -1,5 +1,9 @@
 """The study's file becomes runs; what they are told parses; finished runs are kept; a kill loses none of them."""
 
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +12,7 @@ import yaml
 from rich.console import Console
 
 import dermiq.cli
+from dermiq.cli import exit_codes
 from dermiq.modules import StageModule
 from dermiq.schema import DataError, TrainingError
 from dermiq.study.__main__ import main
@@ -278,3 +283,28 @@ def test_a_run_that_fails_is_named_and_the_others_finish(smallest, tmp_path):
     with pytest.raises(TrainingError, match="phantom/tuning/grpo"):
         carry_out(Board(study, tmp_path / "runs"), 1, Console())
     assert (tmp_path / "runs" / "phantom" / "sft_labels" / "n16" / "seed0" / RECORD).is_file()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_and_says_how_it_goes_on(smallest, tmp_path):
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (a background job's children ignore it)
+    command = [sys.executable, "-m", "dermiq.study", "--config", str(smallest), "--out", str(tmp_path), "--jobs", "1"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": heed}
+    process = subprocess.Popen(command, **options)
+    until = time.monotonic() + 120
+    while not list(tmp_path.rglob("seed0.log.txt")):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0].decode()  # ends when no process holds the pipe
+    assert process.returncode == 130 and "Traceback" not in said and "leaked" not in said
+    assert "The same command goes on from the 0 finished runs." in said
+
+
+def test_without_matplotlib_it_says_so_before_the_first_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("page", "figures"):
+        monkeypatch.delitem(sys.modules, f"dermiq.study.{name}", raising=False)
+    with pytest.raises(SystemExit) as ended, exit_codes():
+        main(["--out", str(tmp_path)])
+    assert ended.value.code == 2 and 'pip install "dermiq[study]"' in capsys.readouterr().err

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from dermiq.cli import exit_codes
-from dermiq.schema import DataError
-from dermiq.study.page import write_page
+from dermiq.schema import DataError, DermIQError
 from dermiq.study.plan import FULL, PACKAGE, Study, read_study
 from dermiq.study.pool import Board, carry_out
 from dermiq.study.record import read_records, write_records
@@ -22,7 +22,7 @@ RECORDS, PAGE = "records.jsonl", "study.md"
 def main(args: Sequence[str] | None = None) -> None:
     """Carry the study out and publish it."""
     options = _parser().parse_args(args)
-    console = Console()
+    console, write_page = Console(), _page_writer()
     values = {"model": str(options.out / "tiny"), "data": str(options.data)}
     study = read_study(options.config, options.scale, values)
     study = _with_data(study, options.data, console)
@@ -37,6 +37,16 @@ def main(args: Sequence[str] | None = None) -> None:
         write_records(records, board.records.values())
     write_page(study.content, read_records(records), page, page.parent / "images")
     console.print(f"Records: {records}\nPage: {page}", highlight=False)
+
+
+def _page_writer() -> Callable[..., Any]:
+    try:
+        from dermiq.study.page import write_page
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise DermIQError('The page\'s pictures need matplotlib. Install it: pip install "dermiq[study]"') from error
+    return write_page
 
 
 def _parser() -> argparse.ArgumentParser:
