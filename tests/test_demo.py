@@ -106,7 +106,8 @@ def policy(backbone):
     return Policy(backbone, max_new_tokens=12)
 
 
-def test_what_is_streamed_is_what_greedy_decoding_gives(policy):
+def test_what_is_streamed_is_what_greedy_decoding_gives(policy, monkeypatch):
+    monkeypatch.setattr("dermiq.demo.policy._PACE", 0.0)
     asked = policy.converse(picture(0, 48), "What is it?")
     steps = [texts[0] for texts in policy.answers(asked)]
     plain = sample_rollout(policy.backbone, {**asked.batch}, Sampling(12, temperature=0.0))
@@ -114,6 +115,12 @@ def test_what_is_streamed_is_what_greedy_decoding_gives(policy):
     assert len({len(step) for step in steps}) > 3 and all(steps[-1].startswith(step) for step in steps)
     special = policy.backbone.processor.tokenizer.all_special_tokens
     assert special and not any(token in step for token in special for step in steps)
+
+
+def test_a_browser_is_not_told_more_often_than_it_keeps_up_with(policy, monkeypatch):
+    monkeypatch.setattr("dermiq.demo.policy._PACE", 60.0)
+    first, *rest = (texts[0] for texts in policy.answers(policy.converse(picture(0, 48), "What is it?")))
+    assert len(rest) == 1 and rest[0].startswith(first) and len(first) < len(rest[0])
 
 
 def test_answers_are_sampled_from_the_same_prefix_as_the_rollout_samples_them(policy):

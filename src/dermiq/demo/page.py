@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -20,6 +22,7 @@ from dermiq.schema import DataError, DermIQError
 QUEUE = 16  # questions that may wait; whoever comes later is told that the page is busy
 _FORGET = 1800.0  # seconds after which a photograph that nobody asks about is forgotten
 _VISITORS = 100  # whose photographs are remembered at a time
+_PATIENCE = 2.0  # seconds within which an answer ends, unless the policy is in the middle of a long step
 _STYLE = Path(__file__).with_name("style.css")
 _SUGGESTIONS = (QUESTION, "Is it dangerous?", "How is it treated?", "Is it contagious?")
 # A file never becomes one on the server: the browser hands its bytes over, and the page shows what was kept of them.
@@ -51,7 +54,7 @@ def make_page(reader: Reader) -> gr.Blocks:
     Args:
         reader: answers the questions.
     """
-    empty = view(Reading())
+    empty, answers = view(Reading()), _Answers()
     page: gr.Blocks = gr.Blocks(title="DermIQ", analytics_enabled=False)
     with page:
         kept, reading = gr.State(None, time_to_live=_FORGET), gr.State(Reading(), time_to_live=_FORGET)
@@ -71,13 +74,13 @@ def make_page(reader: Reader) -> gr.Blocks:
             with gr.Column(min_width=320, scale=3, elem_id="results"):
                 parts = [gr.HTML(html, js_on_load=None, elem_id=name) for name, html in empty._asdict().items()]
         asked = gr.on(
-            [ask.click, question.submit], _ask(reader), [kept, question, reading], [reading, *parts],
+            [ask.click, question.submit], _ask(reader, answers), [kept, question, reading], [reading, *parts],
             concurrency_limit=1, **_QUIET,
         )  # fmt: skip
         photo, instead = [shown, kept, caption, reading, *parts], {"cancels": [asked], **_QUIET}
-        shown.upload(_take, shown, photo, **instead)
-        draw.click(_draw, None, photo, **instead)
-        stop.click(_stopped, reading, [reading, *parts], **instead)
+        shown.upload(_take(answers), shown, photo, **instead)
+        draw.click(_draw(answers), None, photo, **instead)
+        stop.click(_stop(answers), reading, [reading, *parts], **instead)
     page.queue(max_size=QUEUE, api_open=False)
     return page
 
@@ -126,32 +129,81 @@ def _theme() -> gr.themes.Base:
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-def _take(data_url: str) -> tuple[Any, ...]:
-    """A new photograph, or why it is refused; nothing of an earlier one stays."""
-    try:
-        image = photograph.from_data_url(data_url)
-    except DataError as error:
-        return "", None, problem(str(error)), *_fresh()
-    return photograph.to_data_url(image), image, "", *_fresh()
+@dataclass
+class _Answer:
+    latest: Reading | None = None
+    ended: Event = field(default_factory=Event)
 
 
-def _draw() -> tuple[Any, ...]:
-    image, condition = photograph.drawn_lesion()
-    caption = f"<details><summary>A drawing. What does it show?</summary><p>{condition.capitalize()}</p></details>"
-    return photograph.to_data_url(image), image, caption, *_fresh()
+class _Answers:
+    """The answers that are being written, of each visitor at most one.
+
+    Gradio cancels an answer without waiting for what is on its way to the page, which then hides what comes instead.
+    """
+
+    def __init__(self) -> None:
+        self._written: dict[str | None, _Answer] = {}
+
+    def follow(self, visitor: str | None, readings: Generator[Reading, None, None]) -> Iterator[Reading]:
+        """The readings, until `end` is called or nobody listens any more."""
+        answer = self._written[visitor] = _Answer()
+        try:
+            with closing(readings):
+                for reading in readings:
+                    answer.latest = reading
+                    yield reading
+                    if self._written.get(visitor) is not answer:
+                        return
+        finally:
+            if self._written.get(visitor) is answer:
+                del self._written[visitor]
+            answer.ended.set()
+
+    def end(self, visitor: str | None) -> Reading | None:
+        """End a visitor's answer, and wait until it has ended; how far it came, None if none is being written."""
+        answer = self._written.pop(visitor, None)
+        if answer is None:
+            return None
+        answer.ended.wait(_PATIENCE)
+        return answer.latest
+
+
+def _take(answers: _Answers) -> Callable[..., tuple[Any, ...]]:
+    def take(data_url: str, request: gr.Request) -> tuple[Any, ...]:
+        """A new photograph, or why it is refused; nothing of an earlier one stays."""
+        answers.end(request.session_hash)
+        try:
+            image = photograph.from_data_url(data_url)
+        except DataError as error:
+            return "", None, problem(str(error)), *_fresh()
+        return photograph.to_data_url(image), image, "", *_fresh()
+
+    return take
+
+
+def _draw(answers: _Answers) -> Callable[..., tuple[Any, ...]]:
+    def draw(request: gr.Request) -> tuple[Any, ...]:
+        answers.end(request.session_hash)
+        image, condition = photograph.drawn_lesion()
+        caption = f"<details><summary>A drawing. What does it show?</summary><p>{condition.capitalize()}</p></details>"
+        return photograph.to_data_url(image), image, caption, *_fresh()
+
+    return draw
 
 
 def _fresh() -> tuple[Any, ...]:
     return Reading(), *view(Reading())
 
 
-def _ask(reader: Reader) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    def ask(image: Image.Image | None, question: str, before: Reading) -> Iterator[tuple[Any, ...]]:
+def _ask(reader: Reader, answers: _Answers) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    def ask(
+        image: Image.Image | None, question: str, before: Reading, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
         if image is None:
             yield before, *view(before)._replace(status=problem("First choose a photograph, or draw a lesion."))
             return
         try:
-            for reading in reader.read(image, question, before):
+            for reading in answers.follow(request.session_hash, reader.read(image, question, before)):
                 yield reading, *view(reading)
         except DermIQError as error:
             yield before, *view(before)._replace(status=problem(str(error)))
@@ -159,6 +211,9 @@ def _ask(reader: Reader) -> Callable[..., Iterator[tuple[Any, ...]]]:
     return ask
 
 
-def _stopped(reading: Reading) -> tuple[Any, ...]:
-    stopped = reading.stopped()
-    return stopped, *view(stopped)
+def _stop(answers: _Answers) -> Callable[..., tuple[Any, ...]]:
+    def stop(reading: Reading, request: gr.Request) -> tuple[Any, ...]:
+        stopped = (answers.end(request.session_hash) or reading).stopped()
+        return stopped, *view(stopped)
+
+    return stop

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
 from threading import Event, Thread
+from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from dermiq.rollout import Sampling, sample_rollout
 from dermiq.schema import Message, Sample
 
 _CUT = "�"  # what stands for a character of which not all bytes are written yet
+_PACE = 0.04  # seconds from one look at what is written to the next: a browser keeps up with that
 
 
 class Asked(NamedTuple):
@@ -43,15 +45,19 @@ class _Teller(Decoder):
     def __init__(self, policy: Policy, texts: SimpleQueue[Any], broken: Event) -> None:
         super().__init__()
         self.policy, self.texts, self.broken = policy, texts, broken
+        self._due = 0.0
 
     def look(self, written: Completions) -> None:
-        """Put the completions so far into the queue.
+        """Put the completions so far into the queue, every now and then.
 
         Raises:
             _Broken: if nobody listens any more.
         """
         if self.broken.is_set():
             raise _Broken
+        if monotonic() < self._due:
+            return
+        self._due = monotonic() + _PACE
         texts = self.policy.backbone.decode(written.ids, written.mask)
         self.texts.put([text.rstrip(_CUT) for text in texts])
 

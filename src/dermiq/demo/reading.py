@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image
@@ -101,7 +101,7 @@ class Reader:
         self.policy, self.samples = policy, samples
         self.expert, self._judge = Expert(), Judge(Terminology())
 
-    def read(self, photograph: Image.Image, question: str, before: Reading) -> Iterator[Reading]:
+    def read(self, photograph: Image.Image, question: str, before: Reading) -> Generator[Reading, None, None]:
         """Answer a question about a photograph.
 
         Args:
