@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 help:  ## list the targets
 	@grep -hE '^[.a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
-quickstart: $(STAMP)  ## the whole pipeline on a tiny model: warm start, GRPO++, SFT, pairs, DPO (about 25 minutes)
+quickstart: $(STAMP)  ## the whole pipeline on a tiny model: warm start, GRPO++, SFT, pairs, DPO (about 20 minutes)
 	$(BIN)/python -m dermiq.quickstart
 
 # STUDY=small is the headline alone; DATA is the folder that holds ham10000/
