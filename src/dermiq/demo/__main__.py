@@ -70,8 +70,8 @@ def chosen(model: str | None, adapter: Path | None, tiny: Path) -> tuple[str, st
         return _base_of(adapter), str(adapter)
     if not QUICKSTART.is_dir():
         raise DataError(
-            f"There is nothing to show: {QUICKSTART} is not there. Run `make quickstart`, which trains it in half an "
-            "hour, or name a policy with --model and --adapter."
+            f"There is nothing to show: {QUICKSTART} is not there. Run `make quickstart`, which trains it in some "
+            "20 minutes, or name a policy with --model and --adapter."
         )
     write_tiny_vlm(tiny)
     return str(tiny), str(QUICKSTART)
