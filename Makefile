@@ -41,6 +41,7 @@ format: $(STAMP)  ## rewrite the sources in the house format
 
 docs: $(STAMP)  ## build the documentation into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "To read it at http://127.0.0.1:8000: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
 bench: $(STAMP)  ## GRPO, SFT and DPO against TRL, and where a step goes; with plots (about 45 minutes)
 	$(BIN)/python benchmarks/versus_trl.py --suite cpu
