@@ -203,7 +203,7 @@ def run(args: ArgsType = None) -> DermIQCLI:
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage()
+    return not record.getMessage().startswith("💡 Tip:")
 
 
 @contextmanager
