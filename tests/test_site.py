@@ -73,6 +73,7 @@ def test_no_page_is_wider_than_the_screen(site, open_page, page, viewport):
 
 def test_search_finds(site, open_page):
     opened = open_page(site)
+    opened.get_by_text("Type to start searching").wait_for(state="attached")  # what is typed before is not heard
     opened.locator("input.md-search__input").fill("preflight")
     opened.locator(".md-search-result__link").first.wait_for()
     assert opened.locator(".md-search-result__link").count() >= 1
