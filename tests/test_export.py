@@ -213,6 +213,21 @@ def test_the_card_tells_data_and_licences(card, lab):
     assert str(lab.photographs.parent) not in card  # no path of this machine
 
 
+def test_the_card_counts_what_sources_within_a_source_hold(run, tmp_path):
+    def together(config):
+        sources = config["data"]["init_args"]["sources"]
+        parts = [sources["all"], {"class_path": "dermiq.datamodules.phantom.PhantomSource", "init_args": {"count": 5}}]
+        sources["all"] = {"class_path": "dermiq.datamodules.sources.Together", "init_args": {"sources": parts}}
+
+    shutil.copytree(run, tmp_path / "run")
+    edit(tmp_path / "run", together)
+    text = model_card("derm", read_lineage(tmp_path / "run"), None)
+    row = next(line for line in text.splitlines() if "`Together`" in line)
+    assert row.endswith(
+        "42: CC BY-NC 4.0, HAM10000, Tschandl et al. 2018, doi:10.7910/DVN/DBW86T; 5: CC0-1.0, DermIQ phantom |"
+    )
+
+
 def test_data_that_are_gone_are_said_to_be(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     edit(tmp_path / "run", lambda c: c["data"]["init_args"]["sources"]["all"]["init_args"].update(root="/gone"))

@@ -138,11 +138,14 @@ def arguments(config: Config) -> Config:
 
 
 def build(config: Any) -> Any:
-    """The object that ``class_path`` and ``init_args`` describe, objects among the arguments included."""
-    if not isinstance(config, dict) or "class_path" not in config:
+    """The object that ``class_path`` and ``init_args`` describe, objects within its arguments included."""
+    if isinstance(config, list):
+        return [build(value) for value in config]
+    if not isinstance(config, dict):
         return config
-    given = {name: build(value) for name, value in arguments(config).items()}
-    return instantiate_class((), {"class_path": config["class_path"], "init_args": given})
+    if "class_path" not in config:
+        return {name: build(value) for name, value in config.items()}
+    return instantiate_class((), {"class_path": config["class_path"], "init_args": build(arguments(config))})
 
 
 def licences(source: Config) -> dict[tuple[str, str], int]:
