@@ -200,11 +200,10 @@ def test_an_adapter_that_cannot_be_written_leaves_the_previous_one(lab, tmp_path
 
 @pytest.mark.parametrize("stage", [pytest.param("SFTModule", marks=pytest.mark.slow), "GRPOModule"])
 def test_ctrl_c_saves_and_exits_with_130(stage, lab, tmp_path):
-    """The shell's Ctrl-C after the first steps of a run that would go on for hours."""
-    arguments = lab.arguments("fit", stage, tmp_path, "--trainer.max_epochs=100000")
-    process = subprocess.Popen(
-        shell(arguments), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    """The shell's Ctrl-C, which reaches the worker that loads data too, in a run that would go on for hours."""
+    arguments = lab.arguments("fit", stage, tmp_path, "--trainer.max_epochs=100000", "--data.init_args.num_workers=1")
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(shell(arguments), env=environment(), start_new_session=True, **streams)
     try:
         table = tmp_path / "metrics" / "version_0" / "metrics.csv"
         deadline = time.monotonic() + 300
@@ -213,12 +212,12 @@ def test_ctrl_c_saves_and_exits_with_130(stage, lab, tmp_path):
                 process.kill()
                 pytest.fail(process.communicate()[0])
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130, output
-    assert "Ctrl-C: finishing this step, then saving." in output and "--ckpt_path last" in output
+    assert output.count("Ctrl-C: finishing this step, then saving.") == 1 and "--ckpt_path last" in output
     step = checkpoint(tmp_path)["global_step"]
     assert step >= 3 and adapter(tmp_path)
     lab.run("fit", stage, tmp_path, "--ckpt_path=last", f"--trainer.max_steps={step + 1}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import signal
@@ -153,9 +154,11 @@ class GracefulInterrupt(Callback):
         self.requested = False
         self._stops = False
         self._former: Any = None
+        self._process = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Watch for Ctrl-C."""
+        self._process = os.getpid()
         self._former = signal.signal(signal.SIGINT, self._request)
 
     def on_train_batch_end(
@@ -189,6 +192,8 @@ class GracefulInterrupt(Callback):
             raise KeyboardInterrupt
 
     def _request(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a terminal's Ctrl-C reaches the workers that load data too
+            return
         self.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         rank_zero_info("Ctrl-C: finishing this step, then saving. Press again to stop at once.")

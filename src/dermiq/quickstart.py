@@ -91,11 +91,15 @@ def main(args: Sequence[str] | None = None) -> None:
     write_tiny_vlm(model)
     overrides = [f"--{override}" for override in options.overrides]
     stages = {}
-    for seed in options.seeds:
-        pipeline = Pipeline(options.out / f"seed{seed}", model, seed, overrides)
-        stages[seed] = pipeline.run()
-        if options.baseline:
-            stages[seed][CONTINUED] = pipeline.baseline(stages[seed]["grpo"]["training_seconds"])
+    try:
+        for seed in options.seeds:
+            pipeline = Pipeline(options.out / f"seed{seed}", model, seed, overrides)
+            stages[seed] = pipeline.run()
+            if options.baseline:
+                stages[seed][CONTINUED] = pipeline.baseline(stages[seed]["grpo"]["training_seconds"])
+    except KeyboardInterrupt:
+        print("Interrupted. Started again, the quickstart begins anew.")
+        raise
     results = {"seeds": options.seeds, "stages": stages, "changes": [asdict(c) for c in changes(options.out, stages)]}
     write_atomically(options.out / "results.json", json.dumps(results, indent=2) + "\n")
     report(results)
