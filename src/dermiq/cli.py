@@ -215,12 +215,15 @@ def exit_codes() -> Iterator[None]:
     except DermIQError as error:
         print(f"dermiq: {error}", file=sys.stderr)
         sys.exit(FAILED)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
+    except (KeyboardInterrupt, SystemExit) as error:
+        if interrupted(error):
             sys.exit(INTERRUPTED)
         raise
+
+
+def interrupted(error: BaseException) -> bool:
+    """True for Ctrl-C, and for the exit that Lightning makes of it."""
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
 
 
 def main(args: ArgsType = None) -> None:

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from dermiq.callbacks import METRICS as METRICS_FILE
 from dermiq.callbacks import PREDICTIONS
-from dermiq.cli import exit_codes, run
+from dermiq.cli import exit_codes, interrupted, run
 from dermiq.files import write_atomically
 from dermiq.metrics import CONVERSATION
 from dermiq.metrics.bootstrap import interval, resampled_means
@@ -97,8 +97,9 @@ def main(args: Sequence[str] | None = None) -> None:
             stages[seed] = pipeline.run()
             if options.baseline:
                 stages[seed][CONTINUED] = pipeline.baseline(stages[seed]["grpo"]["training_seconds"])
-    except KeyboardInterrupt:
-        print("Interrupted. Started again, the quickstart begins anew.")
+    except (KeyboardInterrupt, SystemExit) as error:
+        if interrupted(error):
+            print("Interrupted. Started again, the quickstart begins anew.")
         raise
     results = {"seeds": options.seeds, "stages": stages, "changes": [asdict(c) for c in changes(options.out, stages)]}
     write_atomically(options.out / "results.json", json.dumps(results, indent=2) + "\n")
