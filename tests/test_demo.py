@@ -4,6 +4,7 @@ import base64
 import struct
 import sys
 import threading
+import time
 import zlib
 from io import BytesIO
 
@@ -14,6 +15,7 @@ from PIL import Image, TiffImagePlugin
 from dermiq.cli import exit_codes
 from dermiq.demo import photograph
 from dermiq.demo.__main__ import QUICKSTART, chosen, main
+from dermiq.demo.answers import Answers
 from dermiq.demo.evidence import Expert
 from dermiq.demo.policy import Policy
 from dermiq.demo.reading import Differential, Reader, Reading, Turn
@@ -292,6 +294,42 @@ def test_without_gradio_it_says_how_to_get_it(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended, exit_codes():
         main(["--model", "never/loaded"])
     assert ended.value.code == 2 and 'pip install "dermiq[demo]"' in capsys.readouterr().err
+
+
+def told(count, closed):
+    """Readings that say how many there were, and when they are closed."""
+    try:
+        yield from (Reading(named=str(number)) for number in range(count))
+    finally:
+        closed.append(True)
+
+
+def test_an_answer_that_comes_to_its_end_is_forgotten():
+    answers, closed = Answers(), []
+    assert [reading.named for reading in answers.follow("a", told(3, closed))] == ["0", "1", "2"]
+    assert closed and answers.end("a") is None
+
+
+def test_whoever_ends_an_answer_waits_for_its_end_and_learns_how_far_it_came():
+    answers, closed, ended = Answers(), [], []
+    mine, another = answers.follow("a", told(9, closed)), answers.follow("b", told(2, []))
+    next(mine), next(mine), next(another)
+    waiting = threading.Thread(target=lambda: ended.append(answers.end("a")))
+    waiting.start()
+    while "a" in answers._written:
+        time.sleep(0.001)
+    assert not ended, "it waits for the answer to notice"
+    assert list(mine) == [] and closed
+    waiting.join()
+    assert ended == [Reading(named="1")] and len(list(another)) == 1
+
+
+def test_an_answer_that_nobody_listens_to_any_more_ends_too():
+    answers, closed = Answers(), []
+    mine = answers.follow("a", told(9, closed))
+    next(mine)
+    mine.close()
+    assert closed and answers.end("a") is None
 
 
 @pytest.mark.parametrize("option", ["--samples", "--max-new-tokens", "--port"])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
 from dermiq.demo import photograph
+from dermiq.demo.answers import Answers
 from dermiq.demo.reading import Reader, Reading
 from dermiq.demo.view import HEAD, NOTICE, problem, view
 from dermiq.prompts import QUESTION
@@ -22,7 +21,6 @@ from dermiq.schema import DataError, DermIQError
 QUEUE = 16  # questions that may wait; whoever comes later is told that the page is busy
 _FORGET = 1800.0  # seconds after which a photograph that nobody asks about is forgotten
 _VISITORS = 100  # whose photographs are remembered at a time
-_PATIENCE = 2.0  # seconds within which an answer ends, unless the policy is in the middle of a long step
 _STYLE = Path(__file__).with_name("style.css")
 _SUGGESTIONS = (QUESTION, "Is it dangerous?", "How is it treated?", "Is it contagious?")
 # A file never becomes one on the server: the browser hands its bytes over, and the page shows what was kept of them.
@@ -54,7 +52,7 @@ def make_page(reader: Reader) -> gr.Blocks:
     Args:
         reader: answers the questions.
     """
-    empty, answers = view(Reading()), _Answers()
+    empty, answers = view(Reading()), Answers()
     page: gr.Blocks = gr.Blocks(title="DermIQ", analytics_enabled=False)
     with page:
         kept, reading = gr.State(None, time_to_live=_FORGET), gr.State(Reading(), time_to_live=_FORGET)
@@ -129,46 +127,7 @@ def _theme() -> gr.themes.Base:
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-@dataclass
-class _Answer:
-    latest: Reading | None = None
-    ended: Event = field(default_factory=Event)
-
-
-class _Answers:
-    """The answers that are being written, of each visitor at most one.
-
-    Gradio cancels an answer without waiting for what is on its way to the page, which then hides what comes instead.
-    """
-
-    def __init__(self) -> None:
-        self._written: dict[str | None, _Answer] = {}
-
-    def follow(self, visitor: str | None, readings: Generator[Reading, None, None]) -> Iterator[Reading]:
-        """The readings, until `end` is called or nobody listens any more."""
-        answer = self._written[visitor] = _Answer()
-        try:
-            with closing(readings):
-                for reading in readings:
-                    answer.latest = reading
-                    yield reading
-                    if self._written.get(visitor) is not answer:
-                        return
-        finally:
-            if self._written.get(visitor) is answer:
-                del self._written[visitor]
-            answer.ended.set()
-
-    def end(self, visitor: str | None) -> Reading | None:
-        """End a visitor's answer, and wait until it has ended; how far it came, None if none is being written."""
-        answer = self._written.pop(visitor, None)
-        if answer is None:
-            return None
-        answer.ended.wait(_PATIENCE)
-        return answer.latest
-
-
-def _take(answers: _Answers) -> Callable[..., tuple[Any, ...]]:
+def _take(answers: Answers) -> Callable[..., tuple[Any, ...]]:
     def take(data_url: str, request: gr.Request) -> tuple[Any, ...]:
         """A new photograph, or why it is refused; nothing of an earlier one stays."""
         answers.end(request.session_hash)
@@ -181,7 +140,7 @@ def _take(answers: _Answers) -> Callable[..., tuple[Any, ...]]:
     return take
 
 
-def _draw(answers: _Answers) -> Callable[..., tuple[Any, ...]]:
+def _draw(answers: Answers) -> Callable[..., tuple[Any, ...]]:
     def draw(request: gr.Request) -> tuple[Any, ...]:
         answers.end(request.session_hash)
         image, condition = photograph.drawn_lesion()
@@ -195,7 +154,7 @@ def _fresh() -> tuple[Any, ...]:
     return Reading(), *view(Reading())
 
 
-def _ask(reader: Reader, answers: _Answers) -> Callable[..., Iterator[tuple[Any, ...]]]:
+def _ask(reader: Reader, answers: Answers) -> Callable[..., Iterator[tuple[Any, ...]]]:
     def ask(
         image: Image.Image | None, question: str, before: Reading, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
@@ -211,7 +170,7 @@ def _ask(reader: Reader, answers: _Answers) -> Callable[..., Iterator[tuple[Any,
     return ask
 
 
-def _stop(answers: _Answers) -> Callable[..., tuple[Any, ...]]:
+def _stop(answers: Answers) -> Callable[..., tuple[Any, ...]]:
     def stop(reading: Reading, request: gr.Request) -> tuple[Any, ...]:
         stopped = (answers.end(request.session_hash) or reading).stopped()
         return stopped, *view(stopped)
