@@ -99,8 +99,13 @@
       make("span", { class: "ticks" }, ...one.answers.map((answer, stage) => tick(answer, stage))),
     );
     element.style.top = `${place * ROW}px`;
-    element.addEventListener("click", () => choose(place));
     return element;
+  }
+
+  /** A click on a row, also on one that scrolling has drawn anew since the button went down. */
+  function clicked(event) {
+    const element = event.target.closest(".row");
+    choose(element ? Number(element.id.slice("row-".length)) : Math.floor((event.clientY - rows.getBoundingClientRect().top) / ROW));
   }
 
   function tick(answer, stage) {
@@ -218,6 +223,7 @@
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(filter));
   list.addEventListener("scroll", drawRows, { passive: true });
+  rows.addEventListener("click", clicked);
   window.addEventListener("hashchange", readAddress);
   window.addEventListener("resize", drawRows);
   explainClaims(article);
