@@ -38,7 +38,7 @@ STUDY = {
             "measured": MAJORITY | {"better": "plus", "worse": "sft"},
         },
         {
-            "source": "Paper A", "claim": "GRPO beats GRPO++.",
+            "source": "Paper A", "claim": "GRPO beats GRPO++.", "method": "with our part",
             "measured": MAJORITY | {"better": "grpo", "worse": "plus"},
         },
         {

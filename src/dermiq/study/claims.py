@@ -105,8 +105,12 @@ def _named(experiment: Experiment, cell: Cell) -> str:
 
 
 def table(claims: Sequence[Mapping[str, Any]], experiments: Mapping[str, Experiment]) -> str:
-    """One line per claim: who says what, what was measured here, and whether it holds."""
-    header = ["source", "claim", "reported there", "verdict", "measured here", "difference", "95 % interval", "seeds"]
+    """One line per claim: who says what, what was measured here of whose method, and whether it holds.
+
+    A claim's `method` says how much of what was run is the source's own; empty where all of it is.
+    """
+    header = ["source", "claim", "reported there", "method here", "verdict", "measured here"]
+    numbered = ["difference", "95 % interval", "seeds"]
     rows = []
     for claim in claims:
         finding = judge(claim, experiments)
@@ -114,6 +118,6 @@ def table(claims: Sequence[Mapping[str, Any]], experiments: Mapping[str, Experim
         numbers = ["", "", ""]
         if found is not None:
             numbers = [points(found.spread.mean), brackets(found.spread.interval), str(len(found.seeds))]
-        said = [claim["source"], claim["claim"], claim.get("reported", "")]
+        said = [claim["source"], claim["claim"], claim.get("reported", ""), claim.get("method", "")]
         rows.append([*said, f"**{finding.verdict}**", finding.measured, *numbers])
-    return markdown(header, rows, texts=5)
+    return markdown([*header, *numbered], rows, texts=len(header))
