@@ -1,13 +1,16 @@
-"""What the documents say of the data sets, held against their cards."""
+"""What the documents say: of the data sets, held against their cards; of results, with the commit they are of."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 from dermiq.datamodules.sources.card import load_card
 
 REPOSITORY = Path(__file__).parents[1]
+RESULTS = re.findall(r"<!-- results: (\w+) -->(.*?)<!-- end -->", (REPOSITORY / "docs/results.md").read_text(), re.DOTALL)
 CARDS = sorted((REPOSITORY / "src/dermiq/datamodules/sources/cards").glob("*.yaml"))
 
 
@@ -17,3 +20,8 @@ def test_every_data_set_has_a_row_with_its_terms():
     documented = {title: (images, licence) for title, _, images, _, licence, *_ in rows}
     cards = [load_card(path) for path in CARDS]
     assert documented == {card.title: (f"{card.images:,}", card.licence) for card in cards}
+
+
+@pytest.mark.parametrize(("name", "text"), RESULTS, ids=[name for name, _ in RESULTS])
+def test_every_table_of_results_names_its_commit(name, text):
+    assert re.search(r"[Cc]ommit `[0-9a-f]{7}`", text), f"the results {name!r} do not say which commit they are of"
