@@ -65,6 +65,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory, family_dir: Callable[..., Path
     return Lab(folder, write_ham10000(folder / "photographs"), family_dir)
 
 
+@pytest.fixture(params=[True, False], ids=["avx512bf16", "plain"])
+def cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What bitsandbytes takes this CPU for: one that it packs 4-bit weights on, or one that it does not."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: request.param)
+
+
 @pytest.fixture(scope="module")
 def backbone(family_dir: Callable[..., Path]) -> VLMBackbone:
     """A small loaded policy with an adapter, of one test file."""

@@ -60,7 +60,7 @@ VOCAB_SIZE = 480
 MAX_POSITIONS = 8192
 HEADS = 4
 KV_HEADS = 2
-VISION = {"hidden_size": 32, "intermediate_size": 64}
+VISION = {"hidden_size": 64, "intermediate_size": 128}  # no narrower than a block of 4-bit weights
 
 Parts = tuple[PreTrainedModel, ProcessorMixin]
 

@@ -226,7 +226,7 @@ def test_the_reference_is_in_the_state_and_not_in_the_saved_adapter(family_dir, 
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "idefics3"])
-def test_four_bit_trains_on_the_cpu(family, family_dir):
+def test_four_bit_trains_on_the_cpu(family, cpu, family_dir):
     backbone = loaded(family_dir(family), load_in_4bit=True)
     kinds = {type(module).__name__ for module in backbone.vlm.get_decoder().modules()}
     assert "Linear4bit" in kinds
@@ -251,10 +251,27 @@ def test_four_bit_trains_on_the_cpu(family, family_dir):
     assert loss() < start - 0.1
 
 
-def test_four_bit_is_close_to_the_base(family_dir):
+def test_four_bit_is_close_to_the_base(cpu, family_dir):
     full, quantised = (logits(loaded(family_dir("qwen2_5_vl"), load_in_4bit=flag)) for flag in (False, True))
     similarity = torch.nn.functional.cosine_similarity(full, quantised.float())
-    assert 0.8 < similarity.item() < 1
+    assert 0.5 < similarity.item() < 1  # of unrelated logits 0.0
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "idefics3"])  # with biases, and without
+def test_four_bit_gradients_do_not_depend_on_what_was_sampled_before(family, cpu, family_dir):
+    def gradients(sampled):
+        backbone = loaded(family_dir(family), load_in_4bit=True, dtype="float32")
+        move(backbone)
+        if sampled:
+            logits(backbone)
+        ids = (~backbone.banned).nonzero()[:3].T
+        shared = prefill(backbone.train(), prompt(backbone))
+        score(
+            backbone, shared, torch.tensor([0]), ids, torch.ones_like(ids, dtype=torch.bool)
+        ).logprobs.sum().backward()
+        return torch.cat([parameter.grad.flatten() for parameter in backbone.trainable_parameters()])
+
+    assert torch.equal(gradients(sampled=True), gradients(sampled=False))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -124,7 +124,7 @@ def test_what_cannot_be_packed(family_dir, monkeypatch):
 
 def test_a_model_that_looks_further_is_refused(family_dir, monkeypatch):
     """Gemma 3, if it were not known that its images are seen both ways."""
-    backbone = loaded(family_dir("gemma3"))
+    backbone = loaded(family_dir("gemma3", seed=1))  # the images of this one matter most
     inputs, mask = encoded(backbone.processor, *BATCHES["mixed"])
     masks = dermiq.packing._masks
     monkeypatch.setattr(dermiq.packing, "_masks", lambda vlm, inputs: masks(vlm, {"input_ids": inputs["input_ids"]}))

@@ -32,6 +32,6 @@ def test_a_bfloat16_base_trains(precision, lab, tmp_path):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_four_bits_train(stage, lab, tmp_path):
+def test_four_bits_train(stage, cpu, lab, tmp_path):
     four = "--model.init_args.backbone.init_args.load_in_4bit=true"
     lab.run("fit", stage, tmp_path, "--trainer.max_steps=2", WATCHED, four, family="qwen2_5_vl")

@@ -1,5 +1,6 @@
 """DermIQ: teach a vision-language model to reason about skin on one GPU."""
 
+import logging
 import os
 import signal
 import sys
@@ -7,6 +8,9 @@ import sys
 # Read when torch is first imported. Threads that spin while they wait for each other slow a small model down by a
 # factor of 50 as soon as another process wants the same cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# peft imports bitsandbytes, which on CPUs with AVX512-BF16 misses a kernel for packed weights. Nothing here packs any.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit_forward" not in str(record.msg))
 
 __version__ = "0.1.0"
 

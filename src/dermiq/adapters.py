@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+from bitsandbytes.nn.modules import Linear4bit
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -38,6 +39,17 @@ def _foldable(layer: Any, adapter: str) -> bool:
     at_work = not layer.disable_adapters and layer.active_adapters == [adapter] and adapter in layer.lora_A
     plain = type(data) is torch.Tensor and data.dtype == torch.float32
     return at_work and plain and not torch.is_autocast_enabled(data.device.type)
+
+
+def keep_unpacked(model: nn.Module) -> None:
+    """Let 4-bit weights lie as they were read, on every CPU.
+
+    In evaluation mode bitsandbytes rearranges them for good where the CPU has AVX512-BF16, for a product that has no
+    gradient: whatever is trained afterwards would silently get a wrong one.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def difference(expected: dict[str, Any], found: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
 
 from dermiq.activations import offload_layers, recompute_layers
-from dermiq.adapters import difference, folded, in_float32
+from dermiq.adapters import difference, folded, in_float32, keep_unpacked
 from dermiq.logprobs import Output
 from dermiq.processing import ProcessorMixin, banned_ids, from_hub, load_processor, stop_ids
 from dermiq.schema import ModelError
@@ -129,6 +129,7 @@ class VLMBackbone(nn.Module):
         """
         self.processor = processor
         base.requires_grad_(False)
+        keep_unpacked(base)
         self.model = base
         if self.adapter_path is not None:
             self._load_adapter(Path(self.adapter_path))
@@ -244,7 +245,7 @@ class VLMBackbone(nn.Module):
         """Write model and processor with the policy's adapter folded in, in the base's dtype; uses this object up.
 
         A 4-bit base is dequantised in main memory first, so that the weights keep its rounding. Ask before its first
-        forward pass, in which bitsandbytes rounds biases and, on some CPUs, rearranges weights for good.
+        forward pass, in which bitsandbytes rounds biases for good.
         """
         assert isinstance(self.model, PeftModel), "nothing to merge: the backbone has no adapter"
         dtype = self.vlm.config.dtype
