@@ -151,7 +151,8 @@ class StageModule(LightningModule):
         It is the count over the mean of all processes, and in an accumulation over that of its first batch; what the
         whole window counts is made up for before the optimiser step. 0 where no process has any.
         """
-        return count / self.window.add(self.trainer.strategy.reduce(count.float(), reduce_op="mean"))
+        mean = count.to(torch.float32, copy=True)  # several processes reduce it in place
+        return count / self.window.add(self.trainer.strategy.reduce(mean, reduce_op="mean"))
 
     def no_loss(self) -> Tensor | None:
         """The loss of a batch without readable images: None, or a zero for every weight where others share its step.
