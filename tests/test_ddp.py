@@ -21,6 +21,12 @@ SETTINGS = {
     "sft": ("SFTModule", []),
     "dpo": ("DPOModule", []),
     "grpo": ("GRPOModule", ["--model.init_args.tokens_per_pass=10", "--model.init_args.kl_coef=0.1"]),
+    "sft-accumulated": ("SFTModule", [], ["--data.batch_size=1", "--trainer.accumulate_grad_batches=2"]),
+    "dpo-accumulated": ("DPOModule", [], ["--data.batch_size=1", "--trainer.accumulate_grad_batches=2"]),
+    "grpo-by-tokens": (
+        "GRPOModule",
+        ["--model.token_weights=dermiq.losses.per_token", "--model.sampling.stop=[e,a,r]", "--model.tokens_per_pass=null"],
+    ),
     "grpo-in-one-pass": ("GRPOModule", ["--model.init_args.tokens_per_pass=null"]),
 }
 
@@ -39,17 +45,18 @@ def shell(arguments):
 
 
 @pytest.mark.parametrize(
-    ("stage", "options"),
+    ("stage", "options", "split"),
     [
-        pytest.param(*setting, id=name, marks=[pytest.mark.slow] * (name != "grpo"))
+        pytest.param(*setting, *[[]] * (len(setting) == 2), id=name, marks=[pytest.mark.slow] * (name != "grpo"))
         for name, setting in SETTINGS.items()
     ],
 )
-def test_the_first_update_is_the_same(stage, options, lab, tmp_path):
+def test_the_first_update_is_the_same(stage, options, split, lab, tmp_path):
+    """`split` are options of the two processes alone: batches of another size, with as many samples in the update."""
     options = [*options, *SGD, "--trainer.max_steps=1", "--model.init_args.max_grad_norm=0.5"]
     lab.run("fit", stage, tmp_path / "one", *options, *ONE)
     lab.run("fit", stage, tmp_path / "start", *options, *ONE, "--model.init_args.optimizer.init_args.lr=0.0")
-    shell(lab.arguments("fit", stage, tmp_path / "two", *options, *TWO))
+    shell(lab.arguments("fit", stage, tmp_path / "two", *options, *TWO, *split))
     one, two, start = (adapter(tmp_path / name) for name in ("one", "two", "start"))
     assert any((one[key] - start[key]).abs().max() > 1e-3 for key in one)
     for key in one:

@@ -113,7 +113,7 @@ def test_what_grpo_logs(lab, tmp_path):
         "train/accuracy", "train/clip_fraction", "train/completion_length", "train/entropy", "train/grad_norm",
         "train/kl", "train/loss", "train/reward", "train/reward/diagnosis", "train/reward/hedging",
         "train/reward/letters", "train/reward_std", "train/truncated", "train/uniform_groups",
-        "train/all_wrong_groups",
+        "train/all_wrong_groups", "train/rollout_mismatch",
     }  # fmt: skip
     assert float(row["train/clip_fraction"]) == 0 and float(row["train/kl"]) == pytest.approx(0, abs=1e-6)
     assert float(row["train/uniform_groups"]) == 1

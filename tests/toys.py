@@ -69,3 +69,16 @@ class WatchAdapter(Callback):
 
     def _trained(self, module: Any) -> list[tuple[str, Tensor]]:
         return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+
+
+class RecordingSGD(torch.optim.SGD):
+    """SGD that leaves the weights alone, and keeps the gradient of every step."""
+
+    def __init__(self, params: Any, lr: float = 0.0) -> None:
+        super().__init__(params, lr=lr)
+        self.steps: list[list[Tensor]] = []
+
+    def step(self, closure: Any = None) -> Any:
+        result = super().step(closure)
+        self.steps.append([p.grad.clone() for group in self.param_groups for p in group["params"]])
+        return result

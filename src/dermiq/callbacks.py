@@ -102,7 +102,10 @@ class LogCompletions(Callback):
 
 
 def completion_rows(rollout: Rollout, scores: Scores, advantages: list[list[float]]) -> list[dict[str, Any]]:
-    """One row per completion of a rollout: id, target, completion, advantage, reward and its terms."""
+    """One row per completion of a rollout: id, target, completion, advantage, reward and its terms.
+
+    A term that does not apply is None.
+    """
     return [
         {
             "id": sample.id,
@@ -110,7 +113,10 @@ def completion_rows(rollout: Rollout, scores: Scores, advantages: list[list[floa
             "completion": answer.text,
             "advantage": advantages[i][j],
             "reward": float(scores.total[i, j]),
-            **{f"reward/{name}": float(term[i, j]) for name, term in scores.by_term.items()},
+            **{
+                f"reward/{name}": None if term[i, j].isnan() else float(term[i, j])
+                for name, term in scores.by_term.items()
+            },
         }
         for i, sample in enumerate(rollout.samples)
         for j, answer in enumerate(rollout.answers[i])
@@ -120,7 +126,8 @@ def completion_rows(rollout: Rollout, scores: Scores, advantages: list[list[floa
 def _table(rows: list[dict[str, Any]], title: str) -> Table:
     table = Table("completion", "advantage", "reward", "by term", title=title, title_justify="left")
     for row in rows:
-        terms = (f"{key.removeprefix('reward/')} {row[key]:.2f}" for key in row if key.startswith("reward/"))
+        found = {key: row[key] for key in row if key.startswith("reward/") and row[key] is not None}
+        terms = (f"{key.removeprefix('reward/')} {value:.2f}" for key, value in found.items())
         values = (row["completion"], f"{row['advantage']:+.2f}", f"{row['reward']:.2f}", "\n".join(terms))
         table.add_row(*map(Text, values))
     return table

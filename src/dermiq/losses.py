@@ -31,6 +31,21 @@ def per_token(mask: Tensor, max_new_tokens: int) -> Tensor:
     return mask.float() / mask.sum().clamp(min=1)
 
 
+def counted(token_weights: Callable[[Tensor, int], Tensor], mask: Tensor, max_new_tokens: int) -> Tensor:
+    """What token weights divide a batch by: its completions, or its tokens for `per_token`; an integer as float32.
+
+    Batches that share an optimiser step count by it, so that they weigh as one batch of all. A completion of one token
+    that joined a batch of count c would weigh 1 / (c + 1) of what it weighs alone. Weights that are not normalised over
+    the batch count completions.
+    """
+    probe = torch.zeros_like(mask[:1])
+    probe[0, 0] = True
+    alone = token_weights(probe, max_new_tokens)[0, 0]
+    joined = token_weights(torch.cat([mask, probe]), max_new_tokens)[-1, 0]
+    count = (alone / joined - 1).round()
+    return torch.where(count >= 1, count, float(len(mask)))
+
+
 def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """Schulman's k3 estimate of KL(policy || reference) per token [N, T], the exponent clamped before `exp`.
 

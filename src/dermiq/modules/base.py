@@ -16,6 +16,7 @@ from torch import Tensor
 from dermiq.backbone import VLMBackbone
 from dermiq.grounding import FactRetriever, diagnose, ground
 from dermiq.metrics import EvaluationMetrics, Judge, Terminology
+from dermiq.modules.accumulation import Window
 from dermiq.modules.evaluation import add_samples, judged_rows
 from dermiq.rewards import RewardMixture
 from dermiq.rollout import Sampling, sample_rollout
@@ -33,7 +34,7 @@ def adamw(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
 class StageModule(LightningModule):
     """A stage of the pipeline: a policy, how it is judged, and how it is saved.
 
-    Checkpoints hold the adapter (all of it, and nothing else of the model), optimiser, loop, gradients of an
+    Checkpoints hold the adapter (all of it, and nothing else of the model), optimiser, loop, gradients and counts of an
     open accumulation and random states, so that a resumed run equals an uninterrupted one. They
     record their stage, and another stage refuses them.
 
@@ -77,6 +78,7 @@ class StageModule(LightningModule):
         self.judge = Judge(terminology)
         self.val_metrics = EvaluationMetrics()
         self.test_metrics = EvaluationMetrics(detailed=True)
+        self.window = Window()
         self._resume: dict[str, Any] | None = None
 
     @property
@@ -106,7 +108,11 @@ class StageModule(LightningModule):
         self.backbone.train()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """After a resume, take up random states and open gradients where the checkpoint left them."""
+        """Open an accumulation; after a resume, take up random states and an open one where the checkpoint left them."""
+        if batch_idx % self.accumulated_batches == 0:
+            self.window = Window()
+        elif self._resume is not None:
+            self.window = Window(**{name: count.to(self.device) for name, count in self._resume["window"].items()})
         if self._resume is not None:
             _set_random_state(self._resume["random"])
             for name, parameter in self.named_parameters():
@@ -115,7 +121,13 @@ class StageModule(LightningModule):
             self._resume = None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradient, whose scale is true by now under every precision."""
+        """Make one mean of what the batches added up, and clip it; its scale is true by now under every precision."""
+        if self.accumulated_batches > 1:
+            # Lightning has divided the batches' losses by their number already.
+            scale = self.window.scale * (self.accumulated_batches if self.automatic_optimization else 1)
+            for parameter in self.backbone.trainable_parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
         if self.max_grad_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self.backbone.trainable_parameters(), self.max_grad_norm)
             self.log("train/grad_norm", norm)
@@ -134,16 +146,21 @@ class StageModule(LightningModule):
             )
 
     def share(self, count: Tensor) -> Tensor:
-        """This process's count (of tokens, of pairs) over the mean of all processes, so that each counts alike."""
-        mean = self.trainer.strategy.reduce(count.float(), reduce_op="mean")
-        return count / mean.clamp(min=1e-6)  # 0 where no process has any
+        """What a batch's loss is multiplied by, so that each of its `count` tokens, pairs or completions counts alike.
+
+        It is the count over the mean of all processes, and in an accumulation over that of its first batch; what the
+        whole window counts is made up for before the optimiser step. 0 where no process has any.
+        """
+        mean = count.to(torch.float32, copy=True)  # several processes reduce it in place
+        return count / self.window.add(self.trainer.strategy.reduce(mean, reduce_op="mean"))
 
     def no_loss(self) -> Tensor | None:
-        """The loss of a batch without readable images: None, or with several processes a zero for every weight.
+        """The loss of a batch without readable images: None, or a zero for every weight where others share its step.
 
-        The others exchange gradients in their backward pass and would wait for this one for ever.
+        Other processes exchange gradients in their backward pass and would wait for this one for ever; after other
+        batches of an accumulation, no loss at all would be no step.
         """
-        if self.trainer.world_size == 1:
+        if self.trainer.world_size == 1 and not self.window.record():
             return None
         nothing = self.share(torch.tensor(0, device=self.device))
         return nothing * torch.stack([weight.sum() for weight in self.backbone.trainable_parameters()]).sum()
@@ -153,9 +170,12 @@ class StageModule(LightningModule):
         keys = self._adapter_keys()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keys}
         gradients: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
         if self.accumulated_batches > 1:
             gradients = {n: p.grad for n, p in self.named_parameters() if p.requires_grad and p.grad is not None}
-        checkpoint["dermiq"] = {"stage": type(self).__name__, "random": _random_state(), "gradients": gradients}
+            counts = self.window.record()
+        record = {"random": _random_state(), "gradients": gradients, "window": counts}
+        checkpoint["dermiq"] = {"stage": type(self).__name__, **record}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another stage or of another adapter.
@@ -183,7 +203,7 @@ class StageModule(LightningModule):
                 f"unknown, {len(other)} of another shape (first: {(missing + unknown + other)[0]}). Resume with the "
                 "model and the LoRA options the run began with (its config.yaml)."
             )
-        self._resume = {"random": record["random"], "gradients": record["gradients"]}
+        self._resume = {name: record[name] for name in ("random", "gradients")} | {"window": record.get("window", {})}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
         """Judge a batch; see `evaluate`."""

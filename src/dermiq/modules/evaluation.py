@@ -57,11 +57,11 @@ def add_samples(rows: list[Row], judge: Judge, rollout: Rollout, scores: Scores)
 
 
 def _means(rollout: Rollout, scores: Scores) -> dict[str, Tensor]:
-    """Per-sample means [B] of what the metrics average; lengths are tokens, of the reasoning words."""
+    """Per-sample means [B] of what the metrics average, where it applies; lengths are tokens, of the reasoning words."""
     words = torch.tensor([[len(answer.think.split()) for answer in group] for group in rollout.answers])
     values = {"reward": scores.total, "completion_length": rollout.lengths, "reasoning_length": words}
     values |= {f"reward/{name}": term for name, term in scores.by_term.items()}
-    return {name: value.float().mean(dim=1) for name, value in values.items()}
+    return {name: value.float().nanmean(dim=1) for name, value in values.items()}
 
 
 def _applying(values: dict[str, float]) -> dict[str, float]:

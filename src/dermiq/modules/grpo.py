@@ -6,21 +6,26 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 
-from dermiq.advantages import Advantage, Graded, OutcomeAnchored, uniform_groups
+from dermiq.advantages import Advantage, OutcomeAnchored, uniform_groups
 from dermiq.alignment_loss import Aim, SemanticPull
 from dermiq.correction import Corrections, corrections
-from dermiq.losses import Surrogate, clipped_tokens, constant_length, policy_loss
+from dermiq.losses import Surrogate, clipped_tokens, constant_length, counted, policy_loss
 from dermiq.modules.base import Batch, StageModule
+from dermiq.modules.rollouts import curves, graded
 from dermiq.prefix import Prefix, TokenScores, prefill, score
 from dermiq.rewards import Scores
 from dermiq.rollout import Decoder, Engine, Rollout, Sampling, only_prompts, sample_rollout
 from dermiq.schema import Sample, TrainingError
+
+
+_SHOWN = ("reward", "accuracy", "tokens_per_second")  # beside the progress bar
 
 
 class GRPOModule(StageModule):
@@ -28,16 +33,20 @@ class GRPOModule(StageModule):
 
     Manual optimisation, so `trainer.accumulate_grad_batches` and `trainer.gradient_clip_val` do not apply:
     `accumulate_batches` and `max_grad_norm` take their place, and `trainer.max_steps` counts optimiser steps.
-    The old policy's log-probs are those of the rollout itself. The prompt runs once per step, with gradient: the
-    rollout forks from that pass, and the update's first epoch goes backward through it. Dropout is off throughout, so
-    that the policy which learns is the one that was sampled.
+    The prompt runs once per step, with gradient: the rollout forks from that pass, and the update's first epoch goes
+    backward through it. Dropout is off throughout, so that the policy which learns is the one that was sampled. So the
+    old policy's log-probs are the update's own of its first epoch, whose ratios are 1 at every precision; those of
+    the rollout, which decoding rounds in another way, take their place where another program draws (an engine that is
+    no `Decoder`). ``train/rollout_mismatch`` is the mean of what lies between the two, in nats per token.
 
     Args:
         group_size: completions per prompt; costs time, not memory, with `tokens_per_pass` and the engine's
             `rows_per_pass`.
         sampling: how completions are drawn; keep the temperature above 0.
         advantage: the estimator, see `dermiq.advantages`; None is GRPO++'s `OutcomeAnchored()`.
-        token_weights: (mask [N, T], max_new_tokens) -> weights [N, T]; see `dermiq.losses`.
+        token_weights: (mask [N, T], max_new_tokens) -> weights [N, T], normalised over these N; see `dermiq.losses`.
+            Batches that share a step, of all processes, weigh by what the weights are normalised by: by their
+            completions, or by their tokens (`per_token`).
         surrogate: what the policy raises: `clipped_tokens` (GRPO, DAPO), `clipped_sequences` (GSPO) or
             `clipped_weights` (CISPO) of `dermiq.losses`. On the first step from a rollout all have the same gradient.
         clip_low: the probability ratio is clipped to [1 - clip_low, 1 + clip_high].
@@ -114,6 +123,7 @@ class GRPOModule(StageModule):
         self.correction_coef = correction_coef
         self.reference_sync_every = reference_sync_every
         self.seed = seed
+        self._logged: set[str] = set()
 
     @property
     def accumulated_batches(self) -> int:
@@ -138,21 +148,27 @@ class GRPOModule(StageModule):
             prefix = prefill(self.backbone, batch["prompt"])
             seed = f"{self.seed}/{self.current_epoch}/{batch_idx}"
             rollout, scores, redrawn = self._draw(batch, prefix.detach(), seed)
-            share = self.share(torch.tensor(len(rollout.samples), device=self.device))
-            advantages = self.advantage(_graded(rollout, scores)).to(self.device)
+            share = self.share(counted(self.token_weights, rollout.mask, self.sampling.max_new_tokens))
+            advantages = self.advantage(graded(rollout, scores)).to(self.device)
             ref_logprobs = self._reference_logprobs(batch, rollout)
             aim = self._aim(rollout)
             corrected = corrections(self.backbone, rollout, scores.correct) if self.correction_coef else None
+            own, learned = torch.zeros_like(rollout.logprobs), rollout
             for epoch in range(self.inner_epochs):
                 prefix = prefill(self.backbone, batch["prompt"]) if epoch else prefix
-                stats = self._backward(
-                    prefix.detach(), rollout, advantages.flatten(), ref_logprobs, share, closes, aim, corrected
-                )
+                losses = (prefix.detach(), learned, advantages.flatten(), ref_logprobs, share, closes, aim, corrected)
+                stats = self._backward(*losses, own=None if epoch else own)
+                if isinstance(self.engine, Decoder):
+                    learned = replace(rollout, logprobs=own)
                 if closes:
                     self._step()
-        if self.redraws:
-            stats.update({"redrawn": redrawn.item()})
-        self._log(rollout, scores, stats, time.perf_counter() - start)
+        found = {
+            **stats,
+            **curves(rollout, scores, self.sampling.max_new_tokens),
+            "rollout_mismatch": float((own - rollout.logprobs).abs().sum() / rollout.mask.sum()),
+            "tokens_per_second": float(rollout.mask.sum()) / (time.perf_counter() - start),
+        }
+        self._log(found | ({"redrawn": redrawn.item()} if self.redraws else {}), len(rollout.samples))
         return {"rollout": rollout, "scores": scores, "advantages": advantages}
 
     def _draw(self, batch: Batch, prefix: Prefix, seed: str) -> tuple[Rollout, Scores, Tensor]:
@@ -196,16 +212,24 @@ class GRPOModule(StageModule):
         synchronise: bool,
         aim: Aim | None = None,
         corrected: Corrections | None = None,
+        own: Tensor | None = None,
     ) -> Counter[str]:
-        """Gradients of all losses: completions in parts, then the shared prompts once."""
+        """Gradients of all losses: completions in parts, then the shared prompts once.
+
+        On the policy that sampled, `own` [N, T] takes up its log-probs as they are computed here.
+        """
         weights = self.token_weights(rollout.mask, self.sampling.max_new_tokens)
         totals: Counter[str] = Counter()
         for part in rollout.parts(self.tokens_per_pass):
             width = int(rollout.mask[part].sum(-1).max())
             tokens = self._score(prefix, rollout, part, width, with_states=aim is not None)
+            old = rollout.logprobs[part, :width]
+            if own is not None:
+                own[part, :width] = tokens.logprobs.detach()
+                old = tokens.logprobs.detach() if isinstance(self.engine, Decoder) else old
             loss, stats = policy_loss(
                 tokens.logprobs,
-                rollout.logprobs[part, :width],
+                old,
                 advantages[part],
                 weights[part, :width],
                 surrogate=self.surrogate,
@@ -222,7 +246,7 @@ class GRPOModule(StageModule):
                 stats["alignment"] = distance.detach()
             self.check_finite(loss, rollout.samples)
             with self._without_synchronisation():
-                self.manual_backward(loss * share / self.accumulate_batches)
+                self.manual_backward(loss * share)
             totals.update({"loss": loss.item(), **{name: value.item() for name, value in stats.items()}})
         if corrected is not None:
             totals.update({"correction": self._backward_of_corrections(prefix, corrected, rollout, share)})
@@ -240,7 +264,7 @@ class GRPOModule(StageModule):
             loss = -(tokens.logprobs * part.learned).sum() / (len(rollout.ids) * self.sampling.max_new_tokens)
             self.check_finite(loss, rollout.samples)
             with self._without_synchronisation():
-                self.manual_backward(self.correction_coef * loss * share / self.accumulate_batches)
+                self.manual_backward(self.correction_coef * loss * share)
             total += loss.item()
         return total
 
@@ -284,37 +308,15 @@ class GRPOModule(StageModule):
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
-    def _log(self, rollout: Rollout, scores: Scores, stats: Counter[str], seconds: float) -> None:
-        lengths = rollout.lengths.float()
-        values = {f"train/{name}": float(value) for name, value in stats.items()}
-        values |= {f"train/reward/{name}": float(term.mean()) for name, term in scores.by_term.items()}
-        values |= {
-            "train/reward_std": float(scores.total.std(dim=1).mean()) if self.group_size > 1 else 0.0,
-            "train/completion_length": float(lengths.mean()),
-            "train/truncated": float((lengths == self.sampling.max_new_tokens).float().mean()),
-            "train/uniform_groups": float(uniform_groups(scores.correct).float().mean()),
-            "train/all_wrong_groups": float((~scores.correct).all(dim=1).float().mean()),
-        }
-        shown = {
-            "train/reward": float(scores.total.mean()),
-            "train/accuracy": float(scores.correct.float().mean()),
-            "train/tokens_per_second": float(lengths.sum()) / seconds,
-        }
-        self.log_dict(values, batch_size=len(rollout.samples))
-        self.log_dict(shown, prog_bar=True, batch_size=len(rollout.samples))
-
-
-def _graded(rollout: Rollout, scores: Scores) -> Graded:
-    """What an estimator is told; the strata are the skin types."""
-    types = [sample.skin_type for sample in rollout.samples]
-    return Graded(
-        rewards=scores.total,
-        correct=scores.correct,
-        confidence=rollout.confidence.cpu(),
-        terms=scores.terms,
-        weights=scores.weights,
-        strata=tuple(None if found is None else f"{found.scale} {found.value}" for found in types),
-    )
+    def _log(self, values: dict[str, float], batch_size: int) -> None:
+        """Log the step's values alone: Lightning would repeat the last ones of a name that has none in this step."""
+        values = {f"train/{name}": value for name, value in values.items()}
+        for name in self._logged - values.keys():
+            self.trainer._results.pop(f"training_step.{name}", None)  # type: ignore[union-attr]  # set in training
+        self._logged |= values.keys()
+        shown = {name: values.pop(f"train/{name}") for name in _SHOWN}
+        self.log_dict(values, batch_size=batch_size)
+        self.log_dict({f"train/{name}": value for name, value in shown.items()}, prog_bar=True, batch_size=batch_size)
 
 
 def _refuse_conversation(samples: Iterable[Sample]) -> None:

@@ -43,6 +43,12 @@ class Scores:
     terms: Tensor
     weights: Tensor
 
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean of each term and gate over the answers that it applies to; one that applies to none is left out."""
+        means = {name: float(values.nanmean()) for name, values in self.by_term.items()}
+        return {name: mean for name, mean in means.items() if not math.isnan(mean)}
+
     def with_groups(self, places: Tensor, other: Scores) -> Scores:
         """The same with the groups at `places` [b] int64 taken from `other`, whose b groups they are."""
         return Scores(
