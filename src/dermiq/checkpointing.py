@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -17,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from safetensors import SafetensorError
 
+from dermiq.archive import read_checkpoint, reason
 from dermiq.files import PARTIAL, replacing, sync
 from dermiq.modules import StageModule
 from dermiq.schema import TrainingError
@@ -36,27 +38,33 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             with replacing(path) as file:
                 torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:
-            kept = "The previous checkpoint is whole." if Path(path).exists() else "There is no earlier checkpoint."
+        except (OSError, RuntimeError, TypeError, AttributeError, pickle.PicklingError) as error:
             raise TrainingError(
-                f"The checkpoint {path} could not be written ({error}). {kept} "
-                "Free space on this disk, then resume with --ckpt_path last."
+                f"The checkpoint {path} could not be written ({reason(error)}). {_after(error, Path(path))}"
             ) from error
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint.
 
         Raises:
-            TrainingError: if the file is broken or missing.
+            TrainingError: if the file is missing, damaged or none of ours; see `dermiq.archive`.
         """
-        try:
-            checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise TrainingError(
-                f"The checkpoint {path} cannot be read ({str(error).splitlines()[0]}). Pass another one, or start a "
-                "new run from the adapter/ beside it with --model.init_args.backbone.init_args.adapter_path."
-            ) from error
-        return checkpoint
+        return read_checkpoint(path, weights_only=kwargs.get("weights_only") is not False)
+
+
+def _after(error: Exception, path: Path) -> str:
+    """What is left of a run whose checkpoint could not be written, and how it goes on."""
+    if isinstance(error, TypeError | AttributeError | pickle.PicklingError):
+        remedy = "Leave out the callback, optimiser or scheduler that has a state which cannot be saved"
+    elif path.is_dir():
+        remedy = "Move this directory away"
+    elif isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = f"Make {path.parent} a directory that may be written to"
+    else:
+        remedy = "Free space on this disk"
+    if path.is_file():
+        return f"The previous checkpoint is whole. {remedy}, then resume with --ckpt_path last."
+    return f"There is no earlier one here. {remedy}, then run the same command again."
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -141,6 +141,7 @@ class DermDataModule(LightningDataModule, ABC):
         else:
             ids = self._outlines["train"].texts("id").to_pylist()
             sampler = CurriculumSampler(self.curriculum, ids, *arguments)
+        sampler.rows = self._outlines["train"].fingerprint()
         return ResumableDataLoader(
             dataset,
             batch_size=self.batch_size,

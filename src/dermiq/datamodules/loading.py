@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate, get_worker_info
 
+from dermiq.archive import refuse_misfit
 from dermiq.datamodules.outline import Outlines
 from dermiq.datamodules.splits import encoded, joined
 from dermiq.schema import DataError, DermIQError, TrainingError
 
 _STRETCH = 50
+_ROWS = "the rows are others, in another order, or have other questions or answers"
+_ORDER = {"samples": int, "batch_size": int, "world_size": int}
+_POSITION = {"epoch": int, "served": int, "order": _ORDER}
 
 
 def _seed(*parts: int) -> int:
@@ -68,6 +72,7 @@ class EpochSampler(Sampler[int]):
     Attributes:
         epoch: which order to serve; Lightning sets it through `set_epoch`.
         start: how many of this process's batches the next iteration leaves out.
+        rows: a fingerprint of the samples in their order; empty where nobody gave one.
 
     Args:
         length: number of samples.
@@ -104,6 +109,7 @@ class EpochSampler(Sampler[int]):
         self.lengths = None if lengths is None else torch.tensor(lengths)
         self.epoch = 0
         self.start = 0
+        self.rows = ""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration."""
@@ -118,6 +124,7 @@ class EpochSampler(Sampler[int]):
             "seed": self.seed,
             "balance": self.weights is not None and _digest(self.weights),
             "group_by_length": self.lengths is not None,
+            "rows": self.rows,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -244,15 +251,16 @@ class ResumableDataLoader(IsolatedDataLoader):
             TrainingError: if the run stopped within an epoch and now has another order of samples.
         """
         sampler = self._epoch_sampler()
+        refuse_misfit(_POSITION, state, "The checkpoint's place in the training data")
         now = sampler.identity()
-        if 0 < state["served"] < len(self) and state["order"] != now:
-            before = state["order"]
-            both = [(key, before.get(key), now.get(key)) for key in before | now]
-            changes = ", ".join(f"{key} {former} -> {value}" for key, former, value in both if former != value)
+        before = {"rows": now["rows"]} | state["order"]  # earlier versions did not record the rows
+        changes = [key for key in before | now if before.get(key) != now.get(key)]
+        if changes and 0 < state["served"] < before["samples"] // (before["batch_size"] * before["world_size"]):
+            told = (_ROWS if key == "rows" else f"{key} {before.get(key)} -> {now.get(key)}" for key in changes)
             raise TrainingError(
                 f"the checkpoint was written after {state['served']} batches of epoch {state['epoch']}, and the data "
-                f"have changed since ({changes}), so that it cannot be continued there. Resume with the data settings "
-                "of the saved config.yaml, or start a new run from the saved adapter."
+                f"have changed since ({', '.join(told)}), so that it cannot be continued there. Resume with the data "
+                "settings of the saved config.yaml, or start a new run from the saved adapter."
             )
         sampler.load_state_dict(state.get("sampler", {}))
         self._epoch, self._served, self._resumed = state["epoch"], state["served"], True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dermiq.prompts import gold_completion
-from dermiq.schema import Sample
+from dermiq.schema import PreferencePair, Sample
 
 IMAGE_LENGTH = 1_000  # of the characters that an image takes the place of: some 250 tokens
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -27,6 +29,7 @@ _SCHEMA = pa.schema(
         ("dataset", _NAME),
         ("links", pa.list_(pa.string())),
         ("skin_type", _NAME),
+        ("content", pa.int64()),
     ]
 )
 _BLOCK = 1 << 16
@@ -45,6 +48,7 @@ class Outline(NamedTuple):
         dataset: likewise.
         links: what else must not be split, likewise.
         skin_type: its value; empty where unknown.
+        content: a checksum of what is asked and of what is learned beside the target, see `content_of`.
     """
 
     group: str
@@ -56,6 +60,7 @@ class Outline(NamedTuple):
     dataset: str = ""
     links: tuple[str, ...] = ()
     skin_type: str = ""
+    content: int = 0
 
 
 def outline_of(sample: Sample) -> Outline:
@@ -71,7 +76,28 @@ def outline_of(sample: Sample) -> Outline:
         dataset=sample.dataset,
         links=sample.links,
         skin_type=sample.skin_type.value if sample.skin_type else "",
+        content=content_of(sample),
     )
+
+
+def content_of(sample: Sample) -> int:
+    """A checksum of a sample's conversation, replies, reference reasoning and names of image files, not of folders."""
+    said = [f"{turn.role}: {turn.text}" for turn in sample.history]
+    learned = [sample.reply, sample.reasoning]
+    if isinstance(sample, PreferencePair):
+        learned += [sample.chosen, sample.rejected, repr(sample.margin)]
+    texts = ["" if text is None else text for text in (*said, *learned)]
+    return checksum(sample.question, list(map(file_name, sample.images)), texts if any(texts) else [])
+
+
+def checksum(question: str, images: Sequence[str], texts: Sequence[str] = ()) -> int:
+    """The checksum of a question, the names of its image files, and whatever else there is to read."""
+    return crc32("\0".join((question, *images, *texts)).encode(errors="surrogatepass"))
+
+
+def file_name(reference: str) -> str:
+    """The name of an image's file, wherever it lies; empty where the image stands in a table."""
+    return "" if "#" in reference else reference.rpartition("/")[2]
 
 
 class Outlines:
@@ -109,6 +135,7 @@ class Outlines:
         dataset: Any = "",
         links: Any = (),
         skin_type: Any = "",
+        content: Any = 0,
     ) -> Outlines:
         """The outlines of a table, without a look at its rows.
 
@@ -122,6 +149,7 @@ class Outlines:
             dataset: texts; one alone counts for all samples.
             links: lists of texts; an empty tuple: no sample has any.
             skin_type: texts; one alone counts for all samples.
+            content: numbers, see `content_of`; one alone counts for all samples.
 
         Raises:
             ValueError: if a value is missing (null) or the columns differ in length.
@@ -157,6 +185,16 @@ class Outlines:
         column = self.table["links"]
         counts = pc.list_value_length(column).to_numpy()
         return np.repeat(np.arange(len(self)), counts), pc.list_flatten(column)
+
+    def fingerprint(self) -> str:
+        """What is the same for the same samples in the same order: their ids, targets, contents and links count."""
+        places, links = self.links()
+        digest = hashlib.blake2b(digest_size=16)
+        for texts in (self.texts("id"), self.texts("target"), links):
+            digest.update(pc.binary_length(texts).to_numpy().astype(np.int64).tobytes())
+            digest.update("".join(texts.to_pylist()).encode(errors="surrogatepass"))
+        digest.update(self.numbers("content").tobytes() + places.tobytes())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         """Number of samples."""

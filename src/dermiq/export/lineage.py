@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.pytorch.cli import instantiate_class
 
+from dermiq.archive import read_checkpoint
 from dermiq.backbone import VLMBackbone
 from dermiq.checkpointing import ADAPTER, LAST
 from dermiq.prompts import SYSTEM_PROMPT
@@ -195,6 +194,6 @@ def _steps(checkpoint: Path) -> int | None:
     if not checkpoint.is_file():
         return None
     try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError):
+        return int(read_checkpoint(checkpoint)["global_step"])
+    except (TrainingError, KeyError, TypeError, ValueError):
         return None  # the adapter, which is what counts, stands beside it

@@ -11,19 +11,23 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from dermiq.archive import refuse_misfit
 from dermiq.backbone import VLMBackbone
 from dermiq.grounding import FactRetriever, diagnose, ground
 from dermiq.metrics import EvaluationMetrics, Judge, Terminology
 from dermiq.modules.accumulation import Window
 from dermiq.modules.evaluation import add_samples, judged_rows
+from dermiq.modules.resuming import policy_of, prepare, put_in_force, refuse_other_policy, settings_of
 from dermiq.rewards import RewardMixture
 from dermiq.rollout import Sampling, sample_rollout
 from dermiq.schema import Sample, TrainingError
 
 Batch = dict[str, Any]
 Row = dict[str, Any]
+_LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
 
 
 def adamw(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -80,6 +84,9 @@ class StageModule(LightningModule):
         self.test_metrics = EvaluationMetrics(detailed=True)
         self.window = Window()
         self._resume: dict[str, Any] | None = None
+        self._resumed_at = -1
+        self._policy: dict[str, Any] = {}
+        self._settings: dict[str, Any] = {}
 
     @property
     def accumulated_batches(self) -> int:
@@ -89,19 +96,18 @@ class StageModule(LightningModule):
     def configure_model(self) -> None:
         """Load the weights; before this, construction is free."""
         self.backbone.load()
+        self._policy = policy_of(self.backbone)
 
     def configure_optimizers(self) -> Any:
         """The optimiser of the adapter's parameters alone, with its schedule per step."""
         parameters = self.backbone.trainable_parameters()
         if not parameters:
             raise TrainingError("Nothing to train: the backbone has no adapter. Set backbone.init_args.lora.")
-        optimizer = self.make_optimizer(parameters)
-        if self.make_scheduler is None:
+        optimizer, scheduler = prepare(self.make_optimizer, self.make_scheduler, parameters)
+        self._settings = settings_of(optimizer, scheduler, self.accumulated_batches)
+        if scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
         """Hugging Face loads models in evaluation mode and Lightning leaves it so."""
@@ -139,11 +145,26 @@ class StageModule(LightningModule):
             TrainingError: naming the batch's samples.
         """
         if not torch.isfinite(loss):
+            names = ", ".join(sample.id for sample in samples)
             raise TrainingError(
-                f"The loss is {loss.item()} at step {self.global_step} on the samples "
-                f"{', '.join(sample.id for sample in samples)}. The last checkpoint is from before this step: "
-                "lower the learning rate or max_grad_norm, or look at these samples, then resume with --ckpt_path last."
+                f"The loss is {loss.item()} at step {self.global_step} on the samples {names}. {self._way_out()}"
             )
+
+    def _way_out(self) -> str:
+        """What to do about a policy that is destroyed, by where a run stands that can be gone on with."""
+        trainer = self.trainer
+        if trainer.ckpt_path is not None and self.global_step == self._resumed_at:
+            return (
+                "This is the first step after the checkpoint, so that its weights or these samples are spoilt: look at "
+                "these samples, or start a new run from an earlier adapter with --model.backbone.adapter_path."
+            )
+        saved = any(getattr(callback, "_last_global_step_saved", 0) for callback in trainer.checkpoint_callbacks)
+        known = trainer.ckpt_path is not None or saved
+        return (
+            f"{'The last checkpoint is from before this step' if known else 'Nothing is saved of this run yet'}: lower "
+            "the learning rate or max_grad_norm, or look at these samples, then "
+            f"{'resume with --ckpt_path last' if known else 'start it again'}."
+        )
 
     def share(self, count: Tensor) -> Tensor:
         """What a batch's loss is multiplied by, so that each of its `count` tokens, pairs or completions counts alike.
@@ -166,26 +187,39 @@ class StageModule(LightningModule):
         return nothing * torch.stack([weight.sum() for weight in self.backbone.trainable_parameters()]).sum()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapter alone of the model, and add what Lightning leaves out."""
+        """Keep the adapter alone of the model, and add what Lightning leaves out.
+
+        Raises:
+            TrainingError: if the adapter's weights are not finite: they would take the place of the last good ones.
+        """
         keys = self._adapter_keys()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keys}
+        if not all(value.isfinite().all() for value in checkpoint["state_dict"].values()):
+            raise TrainingError(
+                f"The adapter's weights are no numbers any more at step {self.global_step}, and are not saved. "
+                f"{self._way_out()}"
+            )
         gradients: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
         if self.accumulated_batches > 1:
             gradients = {n: p.grad for n, p in self.named_parameters() if p.requires_grad and p.grad is not None}
             counts = self.window.record()
-        record = {"random": _random_state(), "gradients": gradients, "window": counts}
-        checkpoint["dermiq"] = {"stage": type(self).__name__, **record}
+        checkpoint["dermiq"] = {
+            "stage": type(self).__name__,
+            "policy": self._policy,
+            "settings": self._settings,
+            "random": _random_state(),
+            "gradients": gradients,
+            "window": counts,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another stage or of another adapter.
+        """Refuse a checkpoint of another stage, adapter or base model, and put the settings of this run in force.
 
         Raises:
             TrainingError: saying which, and what to do instead.
         """
-        record = checkpoint.get("dermiq")
-        if record is None:
-            raise TrainingError("This checkpoint was not written by DermIQ. Pass one of this run's checkpoints/.")
+        record = checkpoint["dermiq"]
         if record["stage"] != type(self).__name__:
             raise TrainingError(
                 f"This checkpoint is of a {record['stage']}, this run is a {type(self).__name__}: --ckpt_path only "
@@ -203,6 +237,14 @@ class StageModule(LightningModule):
                 f"unknown, {len(other)} of another shape (first: {(missing + unknown + other)[0]}). Resume with the "
                 "model and the LoRA options the run began with (its config.yaml)."
             )
+        trains = self.trainer.state.fn == TrainerFn.FITTING
+        refuse_other_policy(record.get("policy", {}), self._policy, trains)
+        loops = {name: getattr(self.trainer, name).state_dict() for name in _LOOPS}
+        refuse_misfit(loops, checkpoint["loops"], "The checkpoint's place in the run")
+        if trains:
+            parameters = self.backbone.trainable_parameters()
+            put_in_force(checkpoint, self.make_optimizer, self.make_scheduler, parameters, self.accumulated_batches)
+            self._resumed_at = checkpoint["global_step"]
         self._resume = {name: record[name] for name in ("random", "gradients")} | {"window": record.get("window", {})}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:

@@ -91,10 +91,7 @@ def fingerprint(backbone: VLMBackbone, precision: str) -> dict[str, str]:
         backbone: a loaded backbone.
         precision: of the trainer, in which the reference runs.
     """
-    adapters = backbone.adapter_keys()
-    frozen = {name: value for name, value in backbone.named_parameters() if not value.requires_grad}
-    base = {_plain(name): value.data for name, value in frozen.items() if name not in adapters}
-    adapter = {name: value.data for name, value in frozen.items() if name in adapters}
+    base, adapter = _frozen(backbone)
     tokenizer, images = backbone.processor.tokenizer, backbone.processor.image_processor
     texts = [json.dumps(sorted(tokenizer.get_vocab().items())), str(backbone.processor.chat_template)]
     return {
@@ -105,6 +102,25 @@ def fingerprint(backbone: VLMBackbone, precision: str) -> dict[str, str]:
         "adapter": _digest(_contents(adapter)) if adapter else "none",
         "processor": _digest(text.encode() for text in [*texts, images.to_json_string()]),
     }
+
+
+def base_digest(backbone: VLMBackbone) -> str:
+    """A hash of the base's weights as in `fingerprint`, without those in 4 bits, which devices round differently."""
+    base, _ = _frozen(backbone)
+    return _digest(_contents({name: value for name, value in base.items() if value.is_floating_point()}, _SAMPLED))
+
+
+def adapter_digest(backbone: VLMBackbone) -> str:
+    """A hash of the reference's adapter."""
+    return _digest(_contents(_frozen(backbone)[1]))
+
+
+def _frozen(backbone: VLMBackbone) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights of the base, and of the reference's adapter on it."""
+    adapters = backbone.adapter_keys()
+    frozen = {name: value for name, value in backbone.named_parameters() if not value.requires_grad}
+    base = {_plain(name): value.data for name, value in frozen.items() if name not in adapters}
+    return base, {name: value.data for name, value in frozen.items() if name in adapters}
 
 
 def _begun(path: Path, header: str) -> Any:

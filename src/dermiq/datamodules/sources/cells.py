@@ -179,6 +179,16 @@ def identities(column: pa.ChunkedArray) -> pa.Array:
     )
 
 
+def paths(column: pa.ChunkedArray) -> Iterator[list[str]]:
+    """The paths of each row's images, empty where the table holds the content; nothing else is read."""
+    for chunk in column.chunks:
+        names = _names(pc.list_flatten(chunk) if is_list(chunk.type) else chunk)
+        counts = image_counts(pa.chunked_array([chunk]))
+        each_name = iter([""] * int(counts.sum()) if names is None else pc.fill_null(names, "").to_pylist())
+        for count in counts.tolist():
+            yield list(islice(each_name, count))
+
+
 def numbered(name: str, first: int, count: int) -> pa.Array:
     """``name-7``, ``name-8`` ...: `count` ids from the number `first` on."""
     return pc.binary_join_element_wise(name, pa.array(np.arange(first, first + count)).cast(pa.string()), "-")

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermiq.datamodules.outline import IMAGE_LENGTH, Outlines
+from dermiq.datamodules.outline import IMAGE_LENGTH, Outlines, checksum, file_name
 from dermiq.datamodules.sources import cells
 from dermiq.datamodules.sources.answers import completion_length, in_words, meaning_of_choice, read_choice
 from dermiq.datamodules.sources.base import MAX_PIXELS, Source, open_image
@@ -168,7 +168,8 @@ class TabularSource(Source):
     def outline(self) -> Outlines:
         """One entry per row, from the columns."""
         table = self._loaded()[:]
-        answers, questions = self._answered(table)
+        answers, asked = self._answered(table)
+        questions = pc.utf8_length(asked).to_numpy().astype(np.int64)
         meanings = list(map(self._meaning, answers.dictionary.to_pylist()))
         codes = answers.indices.to_numpy()
         images = table[self.image_column]
@@ -186,6 +187,10 @@ class TabularSource(Source):
             dataset=self.dataset,
             links=pa.array(map(cells.links, cells.each(images)), pa.list_(pa.string())) if tied else (),
             skin_type=pa.array([skin_type.value if skin_type else "" for skin_type in known]).take(types.indices),
+            content=[
+                checksum(question, list(map(file_name, paths)))
+                for question, paths in zip(asked.to_pylist(), cells.paths(images), strict=True)
+            ],
         )
 
     def missing(self) -> list[int]:
@@ -290,13 +295,12 @@ class TabularSource(Source):
             return self._meanings[answer]
         return Meaning(answer if self.option_columns else in_words(answer), ())
 
-    def _answered(self, table: pa.Table) -> tuple[pa.DictionaryArray, NDArray[np.int64]]:
-        """The label of each row, or the letter of its right option, and the characters of its question."""
+    def _answered(self, table: pa.Table) -> tuple[pa.DictionaryArray, pa.Array]:
+        """The label of each row, or the letter of its right option, and its question."""
         labels, asked = self._labels(table), self._texts(table, self.question_column)
-        lengths: NDArray[np.int64] = pc.utf8_length(asked).to_numpy().astype(np.int64)
         if not self.option_columns:
-            return labels.dictionary_encode(), lengths
-        letters, index = [], 0
+            return labels.dictionary_encode(), asked
+        letters, questions, index = [], [], 0
         for batch in table.select(self.option_columns).to_batches(_BLOCK):
             for given in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 try:
@@ -304,9 +308,9 @@ class TabularSource(Source):
                 except ValueError as error:
                     raise DataError(f"{self._place(index)}: {error}. Correct or remove the row.") from None
                 letters.append(LETTERS[place])
-                lengths[index] = len(choice_question(options, asked[index].as_py() or QUESTION))
+                questions.append(choice_question(options, asked[index].as_py() or QUESTION))
                 index += 1
-        return pa.array(letters, pa.string()).dictionary_encode(), lengths
+        return pa.array(letters, pa.string()).dictionary_encode(), pa.array(questions, pa.string())
 
     def _text(self, row: pa.Table, column: str | None) -> str:
         return str(self._texts(row, column)[0].as_py())

@@ -1,0 +1,93 @@
+"""Checkpoint files, read with suspicion: whatever is damaged, foreign or incomplete ends in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import torch
+from torch import Tensor
+
+from dermiq.schema import TrainingError
+
+_INSTEAD = (
+    "Pass another one, or start a new run from the adapter/ beside it with "
+    "--model.init_args.backbone.init_args.adapter_path."
+)
+_FORM: dict[str, Any] = {  # what validate, test and predict need, too
+    "pytorch-lightning_version": str,
+    "state_dict": dict,
+    "loops": dict,
+    "dermiq": {
+        "stage": str,
+        "random": {"torch": Tensor, "python": tuple, "numpy": tuple},
+        "gradients": dict,
+    },
+}
+
+
+def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, Any]:
+    """A checkpoint of ours, its tensors in main memory.
+
+    The archive's checksums come first: torch does not look at them, and would load other weights out of a file in which
+    a single bit has flipped.
+
+    Args:
+        path: of the file.
+        weights_only: build nothing but tensors and plain values.
+
+    Raises:
+        TrainingError: if the file is missing, damaged, of another program, or lacks what each of ours has.
+    """
+    try:
+        with ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise BadZipFile(f"the checksum of {damaged} is wrong")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only)
+    except Exception as error:  # junk makes an unpickler fail in any way
+        raise TrainingError(f"The checkpoint {path} cannot be read ({reason(error)}). {_INSTEAD}") from error
+    if not isinstance(checkpoint, dict) or "dermiq" not in checkpoint:
+        raise TrainingError(
+            f"This checkpoint was not written by DermIQ: {path}. Pass one of this run's checkpoints/."
+        )
+    refuse_misfit(_FORM, checkpoint, f"The checkpoint {path}")
+    weights: dict[Any, Any] = checkpoint["state_dict"]
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()):
+        raise TrainingError(f"The checkpoint {path} holds something else than weights in state_dict. {_INSTEAD}")
+    return checkpoint
+
+
+def refuse_misfit(form: Any, content: Any, where: str) -> None:
+    """Make sure that nested mappings have the entries that they need, of the right types.
+
+    Args:
+        form: name -> its own form, as deep as need be: a type, or a value of the right one; None allows everything.
+        content: may have other entries, too.
+        where: what the content is, to begin the error with.
+
+    Raises:
+        TrainingError: naming the first entry that is not there, or is of another type.
+    """
+    wrong = _misfit(form, content, "")
+    if wrong is not None:
+        raise TrainingError(f"{where} is incomplete: {wrong}. {_INSTEAD}")
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an error says; its name if it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _misfit(form: Any, content: Any, path: str) -> str | None:
+    kind = form if isinstance(form, type) else type(form)
+    if form is not None and not isinstance(content, kind):
+        return f"{path.strip('/')} is a {type(content).__name__} and no {kind.__name__}"
+    if isinstance(form, dict):
+        for name, part in form.items():
+            if name not in content:
+                return f"it lacks {path}{name}"
+            if (wrong := _misfit(part, content[name], f"{path}{name}/")) is not None:
+                return wrong
+    return None
