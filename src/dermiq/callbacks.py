@@ -30,6 +30,7 @@ from dermiq.rewards import Scores
 from dermiq.rollout import Rollout
 
 METRICS, PREDICTIONS, CONFUSION = "metrics.json", "predictions.parquet", "confusion.csv"
+VALIDATED = "val_metrics.json"
 
 
 class RunProgressBar(RichProgressBar):
@@ -248,7 +249,7 @@ class SaveMetrics(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file, unless this validation is a part of training."""
         if trainer.state.fn == "validate":
-            self._write(trainer, "val_metrics.json")
+            self._write(trainer, VALIDATED)
 
     def _write(self, trainer: Trainer, name: str) -> None:
         if trainer.is_global_zero:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import errno
-import os
 import pickle
 import shutil
 import signal
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_info
 from safetensors import SafetensorError
 
 from dermiq.archive import read_checkpoint, reason
+from dermiq.exits import STOPS, answered, stop
 from dermiq.files import PARTIAL, replacing, sync
 from dermiq.modules import StageModule
 from dermiq.schema import TrainingError
@@ -153,27 +153,33 @@ def _save_adapter(module: StageModule, target: Path) -> None:
 
 
 class GracefulInterrupt(Callback):
-    """The first Ctrl-C finishes the step, saves and stops (exit code 130); the second stops at once.
+    """The first Ctrl-C, SIGTERM or SIGHUP finishes the step, saves and stops; the second stops at once.
 
-    A validation that is due at the step is a part of it.
+    The exit code is 130, 143 or 129. A validation that is due at the step is a part of it. All processes of a run stop
+    at the same step, whichever of them is asked to. A signal that was ignored when the program began stays ignored.
     """
 
     def __init__(self) -> None:
-        self.requested = False
-        self._stops = False
-        self._former: Any = None
-        self._process = 0
+        self.requested = 0  # the signal
+        self._stops = 0
+        self._heeded: list[int] = []
+        self._former: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Watch for Ctrl-C."""
-        self._process = os.getpid()
-        self._former = signal.signal(signal.SIGINT, self._request)
+        """Look at what is ignored, while Lightning has not put its own answers there yet."""
+        self.requested = self._stops = 0
+        self._heeded = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Answer signals from now on, in place of Lightning, which would stop without saving."""
+        self._former = {number: signal.signal(number, answered(self._request)) for number in self._heeded}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take a checkpoint if asked to stop, in all processes at the same step."""
-        self._stops = trainer.strategy.reduce_boolean_decision(self.requested, all=False)
+        asked = torch.tensor(self.requested, device=trainer.strategy.root_device)
+        self._stops = int(trainer.strategy.reduce(asked, reduce_op="max"))
         if self._stops:
             for callback in _run_checkpoints(trainer):
                 callback.take(trainer)
@@ -186,25 +192,43 @@ class GracefulInterrupt(Callback):
         """Stop after the epoch's last step."""
         self._stop(trainer, pl_module)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give Ctrl-C back."""
-        if self._former is not None:
-            signal.signal(signal.SIGINT, self._former)
-            self._former = None
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop what would follow, where the signal came during the last saving."""
+        self._release()
+        if self.requested:
+            stop(self.requested)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._release()
+
+    def _release(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
 
     def _stop(self, trainer: Trainer, module: LightningModule) -> None:
         if self._stops:
             for callback in _run_checkpoints(trainer):
                 callback.write(trainer, module)
                 rank_zero_info(f"Saved step {trainer.global_step}; go on with the same command and --ckpt_path last.")
-            raise KeyboardInterrupt
+            _forget_processes(trainer)
+            stop(self._stops)
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a terminal's Ctrl-C reaches the workers that load data too
-            return
-        self.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        rank_zero_info("Ctrl-C: finishing this step, then saving. Press again to stop at once.")
+    def _request(self, number: int) -> None:
+        self.requested = number
+        for each in self._former:
+            signal.signal(each, answered(stop))
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        rank_zero_info(f"{name}: finishing this step, then saving. Once more stops at once.")
+
+
+def _forget_processes(trainer: Trainer) -> None:
+    """Leave the other processes to end by themselves: seeing one end so, Lightning would kill this one, too."""
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        trainer.strategy.barrier("stop")
+        launcher.procs.clear()
 
 
 def _run_checkpoints(trainer: Trainer) -> list[RunCheckpoint]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,13 +18,14 @@ from lightning.pytorch.utilities import rank_zero_info
 import dermiq.callbacks
 import dermiq.datamodules
 import dermiq.modules  # noqa: F401 (lets YAML name classes without their path)
-from dermiq import heed_interrupts
 from dermiq.callbacks import MetricsTable
 from dermiq.checkpointing import LAST, AtomicCheckpointIO, RunCheckpoint
 from dermiq.datamodules import DermDataModule
+from dermiq.exits import exit_codes
 from dermiq.files import write_atomically
 from dermiq.modules import StageModule
 from dermiq.preflight import Preflight
+from dermiq.run_directory import Command, RunDirectory, is_leader
 from dermiq.schema import DermIQError, TrainingError
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
@@ -47,9 +45,8 @@ examples:
   python cli.py fit --model.help GRPOModule                             the options of a class
 
 Other programs: python -m dermiq.quickstart, .report, .export, .demo, .kg, .study; each has its own --help.
-Exit code: 0 if all is well, 2 if something has to be mended, 130 after Ctrl-C.
+Exit code: 0 if all is well, 2 if something has to be mended, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
-INTERRUPTED, FAILED = 130, 2
 LIBRARY_NOISE = (  # warnings of libraries about each other, which a user can do nothing about
     r"`is_gradient_checkpointing` is deprecated",  # peft 0.21 asks transformers 5.23 for it
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # lightning 2.6 asks torch 2.15 for it
@@ -71,6 +68,7 @@ class SaveFitConfig(SaveConfigCallback):
         if stage == "fit":
             config = self.config.clone()
             config.pop("preflight")
+            config.pop("start_over")
             path = Path(trainer.default_root_dir) / "config.yaml"
             write_atomically(path, self.parser.dump(config, skip_none=False))
 
@@ -112,6 +110,11 @@ class DermIQCLI(LightningCLI):
             action="store_true",
             help="Before training, run one step on the longest samples, which leaves no trace, and say how much memory "
             "it takes, for how long training will run at most, and what to lower.",
+        )
+        self._parser("fit").add_argument(
+            "--start_over",
+            action="store_true",
+            help="Begin anew in a directory that holds a run, which is moved into its earlier/ as it is.",
         )
 
     def _parse_ckpt_path(self) -> None:
@@ -175,6 +178,16 @@ class DermIQCLI(LightningCLI):
         return trainer
 
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it in a directory that is this run's alone; one leader acts for all processes."""
+        config = self.config[subcommand]
+        if config.trainer.fast_dev_run or not is_leader():
+            return super()._run_subcommand(subcommand)
+        with RunDirectory(Command.parsed(subcommand, config.as_dict())) as directory:
+            self.trainer.callbacks.insert(0, directory)  # type: ignore[attr-defined]  # set by a connector
+            super()._run_subcommand(subcommand)
+
+
 def run(args: ArgsType = None) -> DermIQCLI:
     """Parse `args` (a list; None takes the shell's) and run the subcommand; errors are raised."""
     for noise in LIBRARY_NOISE:
@@ -204,26 +217,6 @@ def run(args: ArgsType = None) -> DermIQCLI:
 
 def _no_advertisement(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("💡 Tip:")
-
-
-@contextmanager
-def exit_codes() -> Iterator[None]:
-    """Failures as the shell wants them: 2 for one that the user can mend (its message on stderr), 130 for Ctrl-C."""
-    heed_interrupts()
-    try:
-        yield
-    except DermIQError as error:
-        print(f"dermiq: {error}", file=sys.stderr)
-        sys.exit(FAILED)
-    except (KeyboardInterrupt, SystemExit) as error:
-        if interrupted(error):
-            sys.exit(INTERRUPTED)
-        raise
-
-
-def interrupted(error: BaseException) -> bool:
-    """True for Ctrl-C, and for the exit that Lightning makes of it."""
-    return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
 
 
 def main(args: ArgsType = None) -> None:

@@ -25,11 +25,13 @@ from rich.table import Table
 
 from dermiq.callbacks import METRICS as METRICS_FILE
 from dermiq.callbacks import PREDICTIONS
-from dermiq.cli import exit_codes, interrupted, run
+from dermiq.cli import run
+from dermiq.exits import exit_codes, interrupted
 from dermiq.files import write_atomically
 from dermiq.metrics import CONVERSATION
 from dermiq.metrics.bootstrap import interval, resampled_means
 from dermiq.report import write_report
+from dermiq.run_directory import Lock, set_aside
 from dermiq.tiny import write_tiny_vlm
 
 CONFIGS = Path(__file__).parent / "configs" / "quickstart"
@@ -87,6 +89,14 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--overrides", nargs="*", default=[], help="options for every stage, e.g. trainer.max_steps=2")
     options = parser.parse_args(args)
     torch.set_num_threads(1)  # at this size more threads wait for each other longer than they work
+    with Lock(options.out):
+        _carry_out(options)
+
+
+def _carry_out(options: argparse.Namespace) -> None:
+    """Run it for each seed, and write what came of it; an earlier quickstart is set aside."""
+    if any(options.out.glob("seed*")):
+        set_aside(options.out, ("seed*", "results.json", "report"), "The earlier quickstart")
     model = options.out / "tiny"
     write_tiny_vlm(model)
     overrides = [f"--{override}" for override in options.overrides]

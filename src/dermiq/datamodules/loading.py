@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate, get_worker_in
 from dermiq.archive import refuse_misfit
 from dermiq.datamodules.outline import Outlines
 from dermiq.datamodules.splits import encoded, joined
+from dermiq.exits import leave_to_parent
 from dermiq.schema import DataError, DermIQError, TrainingError
 
 _STRETCH = 50
@@ -203,6 +204,7 @@ class IsolatedDataLoader(DataLoader[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["collate_fn"] = _InOnePiece(kwargs.get("collate_fn") or default_collate)
         kwargs["generator"] = torch.Generator()
+        kwargs.setdefault("worker_init_fn", leave_to_parent)
         super().__init__(*args, **kwargs)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # an iterator is all that callers use

@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any
 
-from dermiq.cli import LIBRARY_NOISE, exit_codes
+from dermiq.cli import LIBRARY_NOISE
 from dermiq.demo.policy import Policy, load
 from dermiq.demo.reading import Reader
+from dermiq.exits import exit_codes
 from dermiq.schema import DataError, DermIQError, ModelError
 from dermiq.tiny import write_tiny_vlm
 

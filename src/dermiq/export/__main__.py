@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dermiq.backbone import VLMBackbone
 from dermiq.checkpointing import ADAPTER
-from dermiq.cli import LIBRARY_NOISE, exit_codes
+from dermiq.cli import LIBRARY_NOISE
+from dermiq.exits import exit_codes, reason
 from dermiq.export.card import MergeCost, file_size, load_lines, merge_cost, model_card
 from dermiq.export.lineage import Lineage, Stage, read_lineage
 from dermiq.files import PARTIAL, sync
@@ -107,7 +108,7 @@ def _whole_or_nothing(out: Path, write: Callable[[Path], MergeCost | None]) -> M
         partial.replace(out.resolve())
     except (OSError, SafetensorError) as error:
         raise TrainingError(
-            f"{out} could not be written ({error}). Nothing was left there. Free space, or name another place with "
+            f"{out} could not be written ({reason(error)}). Nothing was left there. Free space, or name another place with "
             "--out."
         ) from error
     finally:

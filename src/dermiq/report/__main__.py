@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dermiq.cli import exit_codes
+from dermiq.exits import exit_codes
 from dermiq.files import write_atomically
 from dermiq.report.compare import compare
 from dermiq.report.runs import read_run

@@ -90,6 +90,8 @@ def read_stages(directories: Sequence[Path], titles: Sequence[str]) -> list[Stag
 def read_curves(directory: Path, points: int = POINTS) -> Curves | None:
     """The curves in a run's ``metrics/``, a resumed run's after its beginning's; None where there are none.
 
+    What was logged from the step on that a later part begins with is of a run that was left: two are never one curve.
+
     Args:
         directory: of the run.
         points: the most stretches to average over.
@@ -101,7 +103,11 @@ def read_curves(directory: Path, points: int = POINTS) -> Curves | None:
     values: dict[str, dict[int, float]] = {}
     for path in sorted(paths, key=lambda path: (len(path.parent.name), path.parent.name)):
         try:
-            for line in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
+            lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+            begins = min((int(line["step"]) for line in lines), default=None)
+            if begins is not None:
+                values = {name: {step: x for step, x in of.items() if step < begins} for name, of in values.items()}
+            for line in lines:
                 for name in CURVES:
                     if line.get(name) and math.isfinite(value := float(line[name])):
                         values.setdefault(name, {})[int(line["step"])] = value

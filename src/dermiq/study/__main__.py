@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from dermiq.cli import exit_codes
+from dermiq.exits import exit_codes
+from dermiq.run_directory import Lock
 from dermiq.schema import DataError, DermIQError
 from dermiq.study.plan import FULL, PACKAGE, Study, read_study
 from dermiq.study.pool import Board, carry_out
@@ -30,8 +31,9 @@ def main(args: Sequence[str] | None = None) -> None:
     if options.page_only:
         board.take_up()
     else:
-        write_tiny_vlm(options.out / "tiny")
-        carry_out(board, options.jobs, console)
+        with Lock(board.root):
+            write_tiny_vlm(options.out / "tiny")
+            carry_out(board, options.jobs, console)
     records, page = options.publish / RECORDS, options.publish.parent / PAGE
     if board.records:
         write_records(records, board.records.values())

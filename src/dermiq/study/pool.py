@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from dermiq.exits import STOPS, interrupted
 from dermiq.schema import DataError, TrainingError
 from dermiq.study.execute import RECORD, execute
 from dermiq.study.plan import Run, Study
@@ -120,8 +121,8 @@ def carry_out(board: Board, jobs: int, console: Console) -> None:
                     console.print(f"{done} {run.name}: {_outcome(board, run)}; about {left} left", highlight=False)
         except BaseException as error:
             for process in list(pool._processes.values()):  # else they would finish their runs first
-                process.terminate()
-            if isinstance(error, KeyboardInterrupt):
+                process.kill()
+            if interrupted(error):
                 kept = len(board.records)
                 console.print(f"Interrupted. The same command goes on from the {kept} finished runs.", highlight=False)
             raise
@@ -164,7 +165,8 @@ def _finished(board: Board, pool: ProcessPoolExecutor, jobs: int) -> Iterator[Ru
 
 def _in_worker(study: Study, run: Run, root: Path, rate: float) -> Record:
     """Execute a run in this process, what it says going to its log."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)  # they are the parent's to answer
     log = root / f"{run.name}.{LOG}"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:

@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
+from dermiq.exits import exit_codes
 from dermiq.tiny import write_tiny_vlm
 
 
@@ -20,4 +21,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_codes():
+        main()

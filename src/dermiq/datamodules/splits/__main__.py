@@ -17,7 +17,6 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from dermiq import heed_interrupts
 from dermiq.datamodules.base import FRACTIONS
 from dermiq.datamodules.outline import Outlines
 from dermiq.datamodules.sources.base import Source
@@ -27,6 +26,7 @@ from dermiq.datamodules.splits.file import write_split
 from dermiq.datamodules.splits.leaks import SEEDS, Leak, leaks_by_cause
 from dermiq.datamodules.splits.perceptual import likeness
 from dermiq.datamodules.splits.sharing import joined, split_by_group
+from dermiq.exits import heed_signals
 from dermiq.schema import DataError, DermIQError
 
 WELL, FAILED, INTERRUPTED = 0, 2, 130
@@ -123,7 +123,7 @@ def parser() -> ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make a split file; 0 if all is well, 2 if it could not be done."""
-    heed_interrupts()
+    heed_signals()
     try:
         return _main(arguments)
     except KeyboardInterrupt:
