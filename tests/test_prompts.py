@@ -133,10 +133,31 @@ def test_a_conversation_brings_its_own_system_prompt_or_none():
     assert [message["role"] for message in to_messages(pair, "Reason.")] == ["user"]
 
 
-def test_a_mark_in_a_question_for_the_diagnosis_is_text():
-    sample = Sample("d", ("a.jpg",), "melanoma", "mel", "g", "What is <image>?")
-    content = to_messages(sample)[1]["content"]
-    assert content == [{"type": "image"}, {"type": "text", "text": "What is <image>?"}]
+@pytest.mark.parametrize(
+    ("asked", "content"),
+    [
+        ("<image>\nWhich condition?", [{"type": "image"}, {"type": "text", "text": "Which condition?"}]),
+        ("<image>Which condition?", [{"type": "image"}, {"type": "text", "text": "Which condition?"}]),
+        ("Which condition?\n<image>", [{"type": "text", "text": "Which condition?"}, {"type": "image"}]),
+        ("Is <image> brown?", [{"type": "text", "text": "Is"}, {"type": "image"}, {"type": "text", "text": "brown?"}]),
+        (" <image> ", [{"type": "image"}, {"type": "text", "text": "What is the diagnosis?"}]),
+        ("Is <Image> brown?", [{"type": "image"}, {"type": "text", "text": "Is <Image> brown?"}]),
+    ],
+)
+@pytest.mark.parametrize("kind", SYSTEM_PROMPTS)
+def test_a_mark_in_a_question_is_the_place_of_the_image(asked, content, kind):
+    sample = Sample("d", ("a.jpg",), "melanoma", "mel", "g", asked, kind=kind)
+    assert to_messages(sample)[1]["content"] == content
+
+
+def test_only_users_show_images():
+    """A mark in a system prompt, in a reply or in an earlier answer is text."""
+    turns = (Message("user", "First? <image>"), Message("assistant", "Like <image>."))
+    talk = Sample("t", ("a.jpg",), "", "", "g", "Second?", turns, "As in <image>.")
+    kinds = [[part["type"] for part in message["content"]] for message in to_conversation(talk)]
+    assert kinds == [["text", "image"], ["text"], ["text"], ["text"]]
+    (system, _) = to_messages(replace(talk, reply=None, history=()), "Look at <image>.")
+    assert system["content"] == [{"type": "text", "text": "Look at <image>."}]
 
 
 def test_the_reply_is_the_last_turn_of_the_whole_conversation():

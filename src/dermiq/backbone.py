@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTra
 from dermiq.activations import offload_layers, recompute_layers
 from dermiq.adapters import difference, folded, in_float32, keep_unpacked
 from dermiq.logprobs import Output
-from dermiq.processing import ProcessorMixin, banned_ids, from_hub, load_processor, stop_ids
+from dermiq.processing import ProcessorMixin, banned_ids, from_hub, load_processor, stop_ids, texts_of
 from dermiq.schema import ModelError
 from dermiq.vision import ImageFeatures
 
@@ -216,9 +216,8 @@ class VLMBackbone(nn.Module):
             yield
 
     def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
-        """Completions [N, T] under mask [N, T] as text, without special tokens."""
-        rows = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
-        return list(self.processor.tokenizer.batch_decode(rows, skip_special_tokens=True))
+        """Completions [N, T] under mask [N, T] as text, without special tokens, behind what the template opened."""
+        return texts_of(self.processor, ids, mask)
 
     def output_layer(self, restricted: bool) -> Output:
         """The layer that makes logits of hidden states; `restricted` rules out what a policy may not write.

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from dermiq.backbone import VLMBackbone
-from dermiq.processing import end_of_turn
+from dermiq.chat_template import frame
+from dermiq.processing import text_ids
 from dermiq.rollout import Rollout, tokens_within
 
 _BETWEEN = re.compile(r"</think>\s*<answer>", re.IGNORECASE)
@@ -61,7 +62,7 @@ def corrections(backbone: VLMBackbone, rollout: Rollout, correct: Tensor) -> Cor
     if not wrong:
         return None
     rows = rollout.rows[wrong]
-    end = end_of_turn(backbone.processor)
+    end = frame(backbone.processor).end
     written = [
         _written(backbone, rollout.samples[row].target, rollout.ids[place], rollout.mask[place], answers[place].text)
         for row, place in zip(rows.tolist(), wrong, strict=True)
@@ -95,4 +96,4 @@ def _written(backbone: VLMBackbone, target: str, ids: Tensor, mask: Tensor, text
     kept = tokens_within(backbone.decode, ids, mask, between.start() + len("</think>"))
     (reasoning,) = backbone.decode(ids[None, :kept], mask[None, :kept])
     answer = f"{text[len(reasoning) : between.end() - len('<answer>')]}<answer> {target} </answer>"
-    return [*ids[:kept].tolist(), *backbone.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]], kept
+    return [*ids[:kept].tolist(), *text_ids(backbone.processor, answer)], kept

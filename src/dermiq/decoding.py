@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dermiq.backbone import VLMBackbone
+from dermiq.chat_template import frame
 from dermiq.caches import OwnCache, Room
 from dermiq.logprobs import log_distribution
 from dermiq.prefix import Prefix, continue_from, prefill
@@ -240,11 +241,12 @@ class _Drawing:
         """End rows at the first token that completes a stopping text, looking at the columns from `seen` to `done`."""
         if not self.sampling.stop:
             return
+        begun = len(frame(self.backbone.processor).opened)
         for slot, row in enumerate(self.row.tolist()):
             length = int(self.written.mask[row, :done].sum())
             for end in range(seen + 1, length + 1):
                 text = self.backbone.decode(self.written.ids[row, None, :end], self.written.mask[row, None, :end])[0]
-                if any(stop in text for stop in self.sampling.stop):
+                if any(stop in text[begun:] for stop in self.sampling.stop):
                     self.written.ids[row, end:] = self.stops[0]
                     self.written.mask[row, end:] = False
                     self.written.logprobs[row, end:] = 0.0

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jinja2 import TemplateError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig, ProcessorMixin
 
+from dermiq.chat_template import (
+    Transcript,
+    check_replies,
+    frame,
+    in_plain_text,
+    render,
+    reply_to_learn,
+    says,
+    special_ids,
+    transcript,
+    uneven,
+    without_breaks,
+)
 from dermiq.schema import ModelError
 
 if TYPE_CHECKING:
@@ -24,14 +36,13 @@ __all__ = [
     "encode_completions",
     "encode_conversations",
     "encode_prompts",
-    "end_of_turn",
     "from_hub",
     "load_config",
     "load_processor",
     "stop_ids",
+    "text_ids",
+    "texts_of",
 ]
-
-_MARKER = "x"  # a reply whose surroundings are looked at
 
 
 def from_hub(loader: Callable[..., Any], model_id: str, **options: Any) -> Any:
@@ -75,13 +86,14 @@ def load_processor(model_id: str) -> ProcessorMixin:
     """The model's own processor, with left padding.
 
     Raises:
-        ModelError: if the model or its processor takes no images, or there is none.
+        ModelError: if the model or its processor takes no images, there is none, or answers cannot be told from its template.
     """
     load_config(model_id)
     processor = cast(ProcessorMixin, from_hub(AutoProcessor.from_pretrained, model_id))
     if not hasattr(processor, "image_processor"):
         raise ModelError(f"{model_id!r} has a processor that takes no images. Add its preprocessor_config.json.")
     processor.tokenizer.padding_side = "left"
+    check_replies(processor)
     return processor
 
 
@@ -97,7 +109,7 @@ def encode_prompts(
     Raises:
         ModelError: if the model's chat template refuses a conversation.
     """
-    return _encode(processor, [_render(processor, each, waiting=True) for each in conversations], images, "left")
+    return _encode(processor, [render(processor, each, waiting=True) for each in conversations], images, "left")
 
 
 def encode_conversations(
@@ -121,28 +133,20 @@ def encode_conversations(
         ModelError: if the model's chat template refuses a conversation, or renders its beginning otherwise than
             the whole, so that the assistant's tokens cannot be told from the rest.
     """
-    transcripts = [_transcript(processor, conversation) for conversation in conversations]
-    inputs = _encode(processor, [transcript.text for transcript in transcripts], images, "right")
+    transcripts = [transcript(processor, conversation) for conversation in conversations]
+    inputs = _encode(processor, [each.text for each in transcripts], images, "right")
     mask = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
-    for row, (transcript, shown) in enumerate(zip(transcripts, images, strict=True)):
+    for row, (each, shown) in enumerate(zip(transcripts, images, strict=True)):
         ids = inputs["input_ids"][row][inputs["attention_mask"][row].bool()].tolist()
-        for span in _spans(processor, transcript, shown, ids):
+        for span in _spans(processor, each, shown, ids):
             mask[row, span] = True
     return inputs, mask
-
-
-def end_of_turn(processor: ProcessorMixin) -> int:
-    """The token id that closes the assistant's turn, read from the model's own chat template."""
-    text = _render(processor, [_says("user", _MARKER), _says("assistant", _MARKER)], waiting=False)
-    tail = text[text.rindex(_MARKER) + len(_MARKER) :].strip()
-    ids = processor.tokenizer(tail, add_special_tokens=False)["input_ids"]
-    return int(ids[0]) if ids else int(processor.tokenizer.eos_token_id)
 
 
 def stop_ids(processor: ProcessorMixin, configured: int | list[int] | None) -> tuple[int, ...]:
     """Token ids that end a completion: the end of the turn, the tokenizer's, and those that the model itself names."""
     named = configured if isinstance(configured, list) else [configured]
-    ids = {end_of_turn(processor), processor.tokenizer.eos_token_id, *named}
+    ids = {frame(processor).end, processor.tokenizer.eos_token_id, *named}
     return tuple(sorted(i for i in ids if i is not None))
 
 
@@ -150,8 +154,7 @@ def banned_ids(processor: ProcessorMixin, config: PreTrainedConfig, stops: Seque
     """[V] bool: tokens that a policy may not write (image and other special tokens, unused rows)."""
     vocabulary = config.get_text_config().vocab_size
     tokenizer = processor.tokenizer
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special |= {*tokenizer.all_special_ids, *range(len(tokenizer), vocabulary)}
+    special: set[int | None] = {*special_ids(tokenizer), *range(len(tokenizer), vocabulary)}
     special |= {getattr(config, name, None) for name in ("image_token_id", "video_token_id")}
     banned = torch.zeros(vocabulary, dtype=torch.bool)
     banned[[i for i in special if i is not None and i < vocabulary and i not in stops]] = True
@@ -164,50 +167,31 @@ def encode_completions(processor: ProcessorMixin, texts: Sequence[str]) -> tuple
     Returns:
         ids [B, T] int64, padded on the right, and mask [B, T] bool (True = counts).
     """
-    header, space = _before_reply(processor)
-    end = end_of_turn(processor)
-    opening = _tokens(processor, header)
+    around = frame(processor)
+    opening = _tokens(processor, around.header)
     rows = []
     for text in texts:
-        reply = space + text.removeprefix(space)
-        whole = _tokens(processor, header + reply)
+        reply = reply_to_learn(processor, [says("user", "?"), says("assistant", text)])
+        whole = _tokens(processor, around.header + reply)
         follows = whole[: len(opening)] == opening
-        rows.append([*(whole[len(opening) :] if follows else _tokens(processor, reply)), end])
+        rows.append([*(whole[len(opening) :] if follows else _tokens(processor, reply)), around.end])
     width = max(map(len, rows))
-    ids = torch.tensor([row + [end] * (width - len(row)) for row in rows])
+    ids = torch.tensor([row + [around.end] * (width - len(row)) for row in rows])
     mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows])
     return ids, mask
 
 
-class _Turn(NamedTuple):
-    """Where an assistant's turn stands in a transcript: [start, stop) in characters, after so many images."""
-
-    start: int
-    stop: int
-    images: int
+def text_ids(processor: ProcessorMixin, text: str) -> list[int]:
+    """Token ids of some words of a reply."""
+    (message,) = in_plain_text(processor, [says("assistant", text)])
+    return _tokens(processor, message["content"][0]["text"])
 
 
-class _Transcript(NamedTuple):
-    """A conversation as its chat template writes it, up to the end of its last turn."""
-
-    text: str
-    turns: list[_Turn]
-
-
-def _says(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "text", "text": text}]}
-
-
-def _render(processor: ProcessorMixin, conversation: list[dict[str, Any]], waiting: bool) -> str:
-    """The conversation as text; `waiting` adds the header of the assistant's next turn."""
-    try:
-        return str(processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=waiting))
-    except TemplateError as error:
-        raise ModelError(
-            f"The chat template of {processor.tokenizer.name_or_path!r} refuses a conversation of "
-            f"{', '.join(message['role'] for message in conversation)}: {error}. Leave out what it does not know (a "
-            "system prompt?), or use another model."
-        ) from None
+def texts_of(processor: ProcessorMixin, ids: Tensor, mask: Tensor) -> list[str]:
+    """Completions [N, T] under mask [N, T] as texts, each beginning with what the chat template has opened of it."""
+    special, begun = special_ids(processor.tokenizer), frame(processor).opened
+    rows = [[i for i in row[keep].tolist() if i not in special] for row, keep in zip(ids, mask, strict=True)]
+    return [begun + without_breaks(text) for text in processor.tokenizer.batch_decode(rows)]
 
 
 def _encode(
@@ -235,66 +219,24 @@ def _tokens(processor: ProcessorMixin, text: str, special: bool = False) -> list
     return list(processor.tokenizer(text, add_special_tokens=special)["input_ids"])
 
 
-def _before_reply(processor: ProcessorMixin) -> tuple[str, str]:
-    """The header of the assistant's turn, and the white space that the template puts between it and the reply."""
-    asked = [_says("user", _MARKER)]
-    prompt = _render(processor, asked, waiting=True)
-    whole = _render(processor, [*asked, _says("assistant", _MARKER)], waiting=False)
-    header = prompt.removeprefix(_render(processor, asked, waiting=False))
-    reply = whole[len(prompt) :] if whole.startswith(prompt) else ""
-    return header, reply[: len(reply) - len(reply.lstrip())]
-
-
-def _transcript(processor: ProcessorMixin, conversation: list[dict[str, Any]]) -> _Transcript:
-    """Render a conversation, and find the assistant's turns by rendering its beginnings."""
-    text = _render(processor, conversation, waiting=False)
-    end = str(processor.tokenizer.convert_ids_to_tokens(end_of_turn(processor)))
-    turns, images = [], 0
-    for number, message in enumerate(conversation):
-        images += sum(part["type"] == "image" for part in message["content"])
-        if message["role"] != "assistant":
-            continue
-        before = _render(processor, conversation[:number], waiting=True)
-        after = _render(processor, conversation[: number + 1], waiting=False)
-        if not (after.startswith(before) and text.startswith(after)):
-            raise _uneven(processor, f"renders turn {number + 1} otherwise when it is asked for, or more is said")
-        closed = after.rfind(end, len(before))
-        turns.append(_Turn(len(before), closed + len(end) if closed >= 0 else len(after.rstrip()), images))
-    text = text[: turns[-1].stop]
-    if not text.endswith(end):  # such as LLaVA 1.5, whose template closes no turn
-        text += end
-        turns[-1] = turns[-1]._replace(stop=len(text))
-    return _Transcript(text, turns)
-
-
-def _spans(
-    processor: ProcessorMixin, transcript: _Transcript, images: list[Image.Image], ids: list[int]
-) -> Iterator[slice]:
+def _spans(processor: ProcessorMixin, said: Transcript, images: list[Image.Image], ids: list[int]) -> Iterator[slice]:
     """The assistant's turns in the unpadded `ids` of a transcript.
 
     Images take more tokens there than their placeholders in the text, but after the last image both agree when
     counted from the end. What stands before is measured by encoding the conversation up to there.
     """
-    text = transcript.text
+    text = said.text
     special = _adds_begin(processor, text)
     plain = _tokens(processor, text, special)
-    for turn in transcript.turns:
+    for turn in said.turns:
         head, tail = (_tokens(processor, text[:place], special) for place in (turn.start, turn.stop))
         if plain[: len(head)] != head or plain[: len(tail)] != tail:
-            raise _uneven(processor, f"runs a turn into what stands beside it ({text[turn.start : turn.stop][:40]!r})")
+            raise uneven(processor, f"runs a turn into what stands beside it ({text[turn.start : turn.stop][:40]!r})")
         shift = len(ids) - len(plain)
         if turn.images < len(images):
             before = _encode(processor, [text[: turn.start]], [images[: turn.images]], "right")
             shift = before["input_ids"].shape[1] - len(head)
         span = slice(len(head) + shift, len(tail) + shift)
         if ids[span] != plain[len(head) : len(tail)]:
-            raise _uneven(processor, "writes other tokens for a text with images than for the text alone")
+            raise uneven(processor, "writes other tokens for a text with images than for the text alone")
         yield span
-
-
-def _uneven(processor: ProcessorMixin, what: str) -> ModelError:
-    return ModelError(
-        f"The processor of {processor.tokenizer.name_or_path!r} {what}, so that the assistant's tokens cannot be told "
-        "from the rest. Strip white space from the turns and thinking tags from all but the last, split the "
-        "conversation into single turns, or use a model whose chat template renders turn by turn."
-    )

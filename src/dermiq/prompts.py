@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from dermiq.schema import Answer, Kind, Message, Sample
+from dermiq.schema import Answer, DataError, Kind, Message, Sample
 
 _REASONING = (
     "You are a dermatologist. Look at the image and reason in this order: site and distribution, "
@@ -36,16 +36,20 @@ FINDING_QUESTION = "What is the {attribute} of the lesion?"
 MANAGEMENT_QUESTION = "What does this call for: {options}?"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IMAGE = "<image>"
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 _STRUCTURE = re.compile(
     r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL | re.IGNORECASE
 )
+_UNTHOUGHT = re.compile(r"^\s*<think>\s*</think>\s*", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _ENDS = " .,:;!?*\"'`()"
 
 
 def question(sample: Sample) -> str:
-    """The user's question of a sample."""
+    """The user's question of a sample; marks of images alone stand before the default one."""
+    if sample.structured and not sample.question.replace(IMAGE, "").strip():
+        return sample.question + QUESTION
     return sample.question or QUESTION
 
 
@@ -77,17 +81,35 @@ def chosen_option(answer: Answer, options: Sequence[str]) -> int | None:
 def to_messages(sample: Sample, system_prompt: str | None = None) -> list[dict[str, Any]]:
     """Chat messages in the format of Hugging Face chat templates, up to the reply.
 
-    One image placeholder per image, where the sample's texts mark it, else before the first user's text. A sample
+    One image placeholder per image, where the user's texts mark it, else before the first of them. A sample
     to be answered in structure gets `system_prompt`, by default that of its kind; a conversation brings its own or
     none. No path, URL, label or identifier of the sample reaches the messages.
     """
     turns = [*sample.history, Message("user", question(sample))]
     if sample.structured:
         turns.insert(0, Message("system", SYSTEM_PROMPTS[sample.kind] if system_prompt is None else system_prompt))
-    if not any(IMAGE in turn.text for turn in turns if not sample.structured):
+    if not any(IMAGE in turn.text for turn in turns if turn.role == "user"):
         first = next(i for i, turn in enumerate(turns) if turn.role == "user")
         return [_message(turn, len(sample.images) if i == first else 0) for i, turn in enumerate(turns)]
-    return [_marked_message(turn) for turn in turns]
+    return [_marked_message(turn) if turn.role == "user" else _message(turn, 0) for turn in turns]
+
+
+def check_marks(marks: int, images: int, where: str) -> None:
+    """Make sure that texts mark the place of no image, or of each.
+
+    Args:
+        marks: how often `IMAGE` stands in what the user says.
+        images: how many there are.
+        where: the sample or the row.
+
+    Raises:
+        DataError: if they mark another number.
+    """
+    if marks not in (0, images):
+        raise DataError(
+            f"{where}: the question marks {marks} image(s) ({IMAGE}), and there are {images}. Make them agree, or "
+            "leave out all marks to show the images first."
+        )
 
 
 def _message(turn: Message, images: int) -> dict[str, Any]:
@@ -154,6 +176,16 @@ def parse(text: str) -> Answer:
     if match is None or len(_TAG.findall(text)) != 4 or not match["answer"].strip():
         return Answer(text=text, think="", diagnosis=None)
     return Answer(text=text, think=match["think"].strip(), diagnosis=" ".join(match["answer"].split()))
+
+
+def in_words(text: str) -> str:
+    r"""A reply in plain words, without the empty think block that the templates of thinking models put before it.
+
+    >>> in_words("<think>\n\n</think>\n\nIt is benign.")
+    'It is benign.'
+    """
+    words = _UNTHOUGHT.sub("", text)
+    return text if _TAG.search(words) else words
 
 
 def normalise(name: str) -> str:

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from dermiq.backbone import VLMBackbone
 from dermiq.decoding import Completions, Decoder, Engine, Sampling
 from dermiq.prefix import Prefix
-from dermiq.prompts import parse
+from dermiq.prompts import in_words, parse
 from dermiq.schema import Answer, Sample, TrainingError
 
 __all__ = ["Completions", "Decoder", "Engine", "Rollout", "Sampling", "only_prompts", "sample_rollout", "tokens_within"]
@@ -169,7 +169,9 @@ def sample_rollout(
     with backbone.sampling_mode():
         drawn = (engine or Decoder()).complete(backbone, batch, sampling, group_size, seed, prefix)
     _refuse_non_finite(drawn.logprobs, samples)
-    answers = [parse(text) for text in backbone.decode(drawn.ids, drawn.mask)]
+    asked = [sample for sample in samples for _ in range(group_size)]
+    texts = backbone.decode(drawn.ids, drawn.mask)
+    answers = [parse(text if each.structured else in_words(text)) for each, text in zip(asked, texts, strict=True)]
     groups = [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
     return Rollout(tuple(samples), *drawn, groups)
 

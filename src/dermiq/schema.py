@@ -148,7 +148,7 @@ class Answer:
     """A parsed completion.
 
     Attributes:
-        text: the completion as generated, without special tokens.
+        text: the completion without special tokens, behind what the chat template opened of it.
         think: what stands between the think tags; empty if the structure is broken.
         diagnosis: what stands between the answer tags; None if the structure is broken.
     """

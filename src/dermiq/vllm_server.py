@@ -35,6 +35,7 @@ from PIL import Image
 from torch import nn
 
 from dermiq.backbone import VLMBackbone
+from dermiq.chat_template import in_plain_text
 from dermiq.decoding import Completions, Sampling, seed_digests
 from dermiq.prefix import Prefix
 from dermiq.schema import Sample, TrainingError
@@ -110,7 +111,8 @@ class VLLMServer:
         prompts = [row[-length:] for row, length in rows]
 
         def group(sample: Sample, ids: list[int], messages: Any, images: Any, seed: int) -> list[_Completion]:
-            where, content = f"sample {sample.id!r}", _with_images(messages, images)
+            plain = in_plain_text(backbone.processor, messages)
+            where, content = f"sample {sample.id!r}", _with_images(plain, images)
             theirs, completions = self._chat(request | {"messages": content, "seed": seed}, where)
             _refuse_other_prompt(backbone, where, ids, theirs)
             return completions

@@ -31,8 +31,8 @@ from torch.utils.data import Dataset
 
 from dermiq.datamodules.sources.base import Source
 from dermiq.processing import ProcessorMixin, context_length, encode_prompts, load_processor
-from dermiq.prompts import to_messages
-from dermiq.schema import DataError, Sample
+from dermiq.prompts import IMAGE, check_marks, to_messages
+from dermiq.schema import DataError, DermIQError, Message, ModelError, Sample
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 # Once per process; workers that are forked inherit what setup has loaded.
 _processor = cache(load_processor)
 _context = cache(context_length)
+
+# What processors and tokenizers raise at what they cannot read; an error of this machine is none of the sample's.
+_UNREADABLE = (ModelError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError)
+_SHOWN = 300  # characters of what a processor says
 
 
 class Samples:
@@ -127,15 +131,38 @@ class PromptCollate:
         """Encode the items whose images could be opened.
 
         Raises:
-            DataError: if what is encoded does not fit into the model's context.
+            DataError: if a sample does not fit into the model's context, or its processor cannot read it.
+            ModelError: if the model's chat template refuses a sample.
         """
         skipped = tuple(f"{item.sample.id}: {item.problem}" for item in items if item.problem)
         good = [item for item in items if not item.problem]
         samples = Samples([item.sample for item in good])
+        for sample in samples:
+            said = (turn.text for turn in (*sample.history, Message("user", sample.question)) if turn.role == "user")
+            check_marks(sum(text.count(IMAGE) for text in said), len(sample.images), f"sample {sample.id!r}")
         if not good:
             log.warning("a whole batch is left out, no image of it can be read: %s", "; ".join(skipped))
             return {"prompt": {}, "messages": [], "images": [], "samples": samples, "skipped": skipped}
-        return {"samples": samples, "skipped": skipped} | self.encode(samples, [item.images for item in good])
+        try:
+            return {"samples": samples, "skipped": skipped} | self.encode(samples, [item.images for item in good])
+        except _UNREADABLE as error:
+            raise self._named(good, error) from error
+
+    def _named(self, items: Sequence[Item], error: Exception) -> DermIQError:
+        """What a processor or a template said of a batch, as an error that names the samples it is about."""
+        for item in items if len(items) > 1 else ():
+            try:
+                self.encode(Samples([item.sample]), [item.images])
+            except _UNREADABLE as own:
+                return self._named([item], own)
+        names = f"samples {', '.join(item.sample.id for item in items)}"
+        if isinstance(error, ModelError):
+            return ModelError(f"{names}: {error}")
+        said = " ".join(str(error).split())[:_SHOWN]
+        return DataError(
+            f"{names}: the processor of {self.model_id} cannot read what is asked and shown ({type(error).__name__}: "
+            f"{said}). Look at the texts and images of the row, correct it or leave it out."
+        )
 
     def encode(self, samples: Samples, images: list[list[Image.Image]]) -> dict[str, Any]:
         """The entries of the batch beside `samples` and `skipped`.

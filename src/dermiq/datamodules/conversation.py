@@ -23,7 +23,7 @@ from dermiq.datamodules.collate import PromptCollate, Samples
 from dermiq.datamodules.splits import Numbers
 from dermiq.processing import encode_conversations
 from dermiq.prompts import to_conversation, to_messages
-from dermiq.schema import ModelError, Sample
+from dermiq.schema import Sample
 
 
 class ConversationCollate(PromptCollate):
@@ -42,10 +42,7 @@ class ConversationCollate(PromptCollate):
     def whole(self, samples: Sequence[Sample], images: Sequence[list[Image.Image]]) -> dict[str, Tensor | Any]:
         """The entries `conversation` and `loss_mask` of some samples."""
         conversations = [to_conversation(sample, self.system_prompt) for sample in samples]
-        try:
-            inputs, mask = encode_conversations(self.processor, conversations, images)
-        except ModelError as error:
-            raise ModelError(f"samples {', '.join(sample.id for sample in samples)}: {error}") from None
+        inputs, mask = encode_conversations(self.processor, conversations, images)
         self.refuse_overlong(Samples(samples), inputs["attention_mask"].sum(dim=1), 0)
         return {"conversation": inputs, "loss_mask": mask}
 

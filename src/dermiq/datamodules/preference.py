@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
+from dermiq.chat_template import special_ids
 from dermiq.datamodules.base import DermDataModule
 from dermiq.datamodules.collate import PromptCollate, Samples
 from dermiq.processing import encode_completions
@@ -31,33 +33,31 @@ class PreferenceCollate(PromptCollate):
                 its longer completion do not fit into the model's context.
         """
         pairs = [_pair(sample) for sample in samples]
+        self._refuse_unwritable(pairs)
         batch = super().encode(samples, images)
         ids, mask = encode_completions(
             self.processor, [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
         )
-        self._refuse_unwritable(pairs, ids, mask)
         longer = mask.sum(dim=1).view(2, -1).amax(dim=0)
         self.refuse_overlong(samples, batch["prompt"]["attention_mask"].sum(dim=1) + longer, 0)
         return batch | {"completion_ids": ids, "completion_mask": mask}
 
-    def _refuse_unwritable(self, pairs: list[PreferencePair], ids: Tensor, mask: Tensor) -> None:
-        """Check that no row holds the unknown token or a special one before the end of the turn, which is its last."""
+    def _refuse_unwritable(self, pairs: Sequence[PreferencePair]) -> None:
+        """Check that no reply holds a special token of the tokenizer, or what it does not know."""
         tokenizer = self.processor.tokenizer
-        special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-        special |= set(tokenizer.all_special_ids)
-        for row, (tokens, kept) in enumerate(zip(ids, mask, strict=True)):
-            if special.isdisjoint(tokens[kept][:-1].tolist()):
-                continue
-            pair, name = pairs[row % len(pairs)], "chosen" if row < len(pairs) else "rejected"
-            words = getattr(pair, name).split()
+        special = special_ids(tokenizer)
+        for pair, name in product(pairs, ("chosen", "rejected")):
+            reply = getattr(pair, name)
+            parts = (*reply.split(), reply)
             found = [
-                word for word in words if not special.isdisjoint(tokenizer(word, add_special_tokens=False)["input_ids"])
+                part for part in parts if not special.isdisjoint(tokenizer(part, add_special_tokens=False).input_ids)
             ]
-            raise DataError(
-                f"pair {pair.id!r}: the {name} reply holds {found[0] if found else words[0]!r}, which the tokenizer of "
-                f"{self.model_id} cannot write as plain text. If the pairs were written by another model, make them "
-                "anew with this one; otherwise correct the row."
-            )
+            if found:
+                raise DataError(
+                    f"pair {pair.id!r}: the {name} reply holds {found[0]!r}, which the tokenizer of {self.model_id} "
+                    "cannot write as plain text. If the pairs were written by another model, make them anew with this "
+                    "one; otherwise correct the row."
+                )
 
 
 class PreferenceDataModule(DermDataModule):

@@ -7,7 +7,7 @@ from typing import Any
 
 from dermiq.datamodules.sources.card import Meaning
 from dermiq.datamodules.sources.photographs import Photographs, Record
-from dermiq.prompts import LETTERS, gold_completion, normalise, ways_to_choose
+from dermiq.prompts import IMAGE, LETTERS, gold_completion, normalise, ways_to_choose
 from dermiq.schema import DataError, Sample
 
 
@@ -36,10 +36,12 @@ def without_blanks(given: Sequence[str | None], place: int) -> tuple[tuple[str, 
     """The options that are not blank, and the place of the right one among them.
 
     Raises:
-        ValueError: if the right one is blank, or there is no other.
+        ValueError: if the right one is blank, there is no other, or one marks an image.
     """
     texts = [(option or "").strip() for option in given]
     options = tuple(filter(None, texts))
+    if any(IMAGE in option for option in options):
+        raise ValueError(f"an option holds {IMAGE}, and no image can stand there")
     if not texts[place] or len(options) < 2:
         raise ValueError(f"there is no choice: option {LETTERS[place]} of {', '.join(map(repr, texts))} is right")
     return options, sum(map(bool, texts[:place]))

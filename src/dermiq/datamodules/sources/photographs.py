@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from dermiq.datamodules.sources.base import MAX_PIXELS, Source
 from dermiq.datamodules.sources.card import DataCard, Meaning, load_card
+from dermiq.prompts import IMAGE, check_marks
 from dermiq.schema import DataError, Kind, Sample, SkinType
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -103,6 +104,7 @@ class Photographs(Source):
                     + (f"stands already in {seen[record.id]}" if record.id else "is empty")
                     + ". Correct or remove the row."
                 )
+            check_marks(record.question.count(IMAGE), len(record.images), record.where)
             seen[record.id] = record.where
         if not records:
             raise DataError(f"{self.root}: {self.card.title} has no usable row there. Give `root` its folder.")
