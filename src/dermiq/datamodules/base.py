@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 
 from dermiq.datamodules.collate import Item, PromptCollate, SampleDataset
 from dermiq.datamodules.curriculum import Curriculum, CurriculumSampler, RecordOutcomes
@@ -23,7 +24,15 @@ from dermiq.datamodules.loading import (
 )
 from dermiq.datamodules.outline import Outlines
 from dermiq.datamodules.sources.base import Source
-from dermiq.datamodules.splits import Numbers, cluster_names, limit_by_group, parts_of, split_outlines, straddling
+from dermiq.datamodules.splits import (
+    Numbers,
+    cluster_names,
+    limit_by_group,
+    parts_of,
+    shares_in_words,
+    split_outlines,
+    straddling,
+)
 from dermiq.schema import DataError, Sample
 
 log = logging.getLogger(__name__)
@@ -216,6 +225,9 @@ class DermDataModule(LightningDataModule, ABC):
             self.splits[split] = SampleDataset(
                 self.sources[name], array("q", chosen.tobytes()), self.on_bad_image == "skip"
             )
+        counts = {split: len(indices) for split, (_, indices) in parts.items()}
+        used = {split: len(dataset) for split, dataset in self.splits.items()}
+        rank_zero_info(f"Split: {shares_in_words(counts, used)}.")
 
     def _shares(self, outlines: Outlines) -> dict[str, Numbers]:
         """What is in which split of the source `all`."""

@@ -2,7 +2,7 @@
 
 from dermiq.datamodules.splits.clusters import Numbers, cluster_names, encoded, straddling
 from dermiq.datamodules.splits.file import parts_of
-from dermiq.datamodules.splits.sharing import joined, limit_by_group, split_by_group, split_outlines
+from dermiq.datamodules.splits.sharing import joined, limit_by_group, shares_in_words, split_by_group, split_outlines
 
 __all__ = [
     "Numbers",
@@ -11,6 +11,7 @@ __all__ = [
     "joined",
     "limit_by_group",
     "parts_of",
+    "shares_in_words",
     "split_by_group",
     "split_outlines",
     "straddling",

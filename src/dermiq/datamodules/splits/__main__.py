@@ -25,7 +25,7 @@ from dermiq.datamodules.splits.duplicates import listed_tie
 from dermiq.datamodules.splits.file import write_split
 from dermiq.datamodules.splits.leaks import SEEDS, Leak, leaks_by_cause
 from dermiq.datamodules.splits.perceptual import likeness
-from dermiq.datamodules.splits.sharing import joined, split_by_group
+from dermiq.datamodules.splits.sharing import joined, shares_in_words, split_by_group
 from dermiq.exits import heed_signals
 from dermiq.schema import DataError, DermIQError
 
@@ -103,6 +103,7 @@ def _report(outlines: Outlines, clusters: int, splits: Mapping[str, Numbers], le
         targets = len(pc.unique(part.texts("target")))
         table.add_row(name, f"{len(part):,}", f"{len(part) / len(outlines):.1%}", f"{targets:,}", f"{known:,}")
     console.print(table)
+    console.print(f"Split: {shares_in_words({name: len(chosen) for name, chosen in splits.items()})}.", soft_wrap=True)
     learned, *_, tested = splits
     console.print(f"Had single samples been split at random, share of {tested} with a companion in {learned}:")
     table = Table()
