@@ -60,7 +60,9 @@ def changed(base, overlay):
     found = set()
     for key, value in overlay.items():
         if key == "terms":
-            before, after = ({name: term for name, term in each.items() if term["weight"]} for each in (base[key], value))
+            before, after = (
+                {name: term for name, term in each.items() if term["weight"]} for each in (base[key], value)
+            )
             found |= {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         elif isinstance(value, dict) and isinstance(base.get(key), dict):
             own = base[key].get("class_path")
