@@ -18,6 +18,8 @@ from dermiq.grounding import FactRetriever, diagnose, ground
 from dermiq.metrics import EvaluationMetrics, Judge, Terminology
 from dermiq.modules.accumulation import Window
 from dermiq.modules.evaluation import add_samples, judged_rows
+from dermiq.modules.limits import check_rates, check_trainer, made
+from dermiq.ranges import check_numbers
 from dermiq.rewards import RewardMixture
 from dermiq.rollout import Sampling, sample_rollout
 from dermiq.schema import Sample, TrainingError
@@ -79,12 +81,22 @@ class StageModule(LightningModule):
         self.val_metrics = EvaluationMetrics()
         self.test_metrics = EvaluationMetrics(detailed=True)
         self.window = Window()
+        check_numbers(self, max_grad_norm="(0, inf)", eval_samples="[0, 65536]")
         self._resume: dict[str, Any] | None = None
 
     @property
     def accumulated_batches(self) -> int:
         """Batches that share one optimiser step."""
         return self.trainer.accumulate_grad_batches
+
+    def setup(self, stage: str) -> None:
+        """Refuse numbers of the trainer that train nothing.
+
+        Raises:
+            RangeError: naming the option.
+        """
+        if stage == "fit":
+            check_trainer(self.trainer)
 
     def configure_model(self) -> None:
         """Load the weights; before this, construction is free."""
@@ -95,20 +107,20 @@ class StageModule(LightningModule):
         parameters = self.backbone.trainable_parameters()
         if not parameters:
             raise TrainingError("Nothing to train: the backbone has no adapter. Set backbone.init_args.lora.")
-        optimizer = self.make_optimizer(parameters)
-        if self.make_scheduler is None:
+        optimizer = made("optimizer", lambda: self.make_optimizer(parameters))
+        check_rates(optimizer)
+        make_scheduler = self.make_scheduler
+        if make_scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
-        }
+        scheduler = made("scheduler", lambda: make_scheduler(optimizer))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
         """Hugging Face loads models in evaluation mode and Lightning leaves it so."""
         self.backbone.train()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Open an accumulation; after a resume, take up random states and an open one where the checkpoint left them."""
+        """Open an accumulation; after a resume, take up random states and an open one as they were left."""
         if batch_idx % self.accumulated_batches == 0:
             self.window = Window()
         elif self._resume is not None:
@@ -121,7 +133,12 @@ class StageModule(LightningModule):
             self._resume = None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make one mean of what the batches added up, and clip it; its scale is true by now under every precision."""
+        """Make one mean of what the batches added up, and clip it; its scale is true by now under every precision.
+
+        Raises:
+            RangeError: if the schedule has made the rate negative, or no number.
+        """
+        check_rates(optimizer)
         if self.accumulated_batches > 1:
             # Lightning has divided the batches' losses by their number already.
             scale = self.window.scale * (self.accumulated_batches if self.automatic_optimization else 1)
