@@ -1,4 +1,4 @@
-"""Batches of one optimiser step: what each of them counts, whatever their number, their sizes and the lengths in them."""
+"""Batches of one optimiser step: what each of them counts, whatever their number, sizes and lengths."""
 
 from __future__ import annotations
 
@@ -77,7 +77,13 @@ def test_supervised_batches_are_one_large_batch(packing, replies, lab, tmp_path)
     options = [f"--model.packing={packing}".lower(), "--data.group_by_length=false"]
     runs = {
         (size, batches): gradients(
-            lab, "SFTModule", tmp_path / f"{size}x{batches}", replies, *options, f"--data.batch_size={size}", accumulated(batches)
+            lab,
+            "SFTModule",
+            tmp_path / f"{size}x{batches}",
+            replies,
+            *options,
+            f"--data.batch_size={size}",
+            accumulated(batches),
         )
         for size, batches in ((4, 1), (1, 4), (2, 2), (1, 3))
     }

@@ -239,7 +239,7 @@ def test_weights_have_mean_one_and_leave_the_unknown_alone(strata, strength, exp
 
 
 def test_a_negative_strength_is_refused():
-    with pytest.raises(ValueError, match="strength is not negative"):
+    with pytest.raises(ValueError, match="strength is at least 0; got -1"):
         GroupFair(OutcomeAnchored(), -1.0)
 
 

@@ -84,7 +84,7 @@ def test_the_hash_is_that_of_the_weights(backbone, family_dir):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"candidates": 1}, "candidates >= 2"),
+        ({"candidates": 1}, "candidates is at least 2"),
         ({"sampling": Sampling(5, 0.0)}, "temperature must be above 0"),
     ],
 )

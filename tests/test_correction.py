@@ -103,5 +103,5 @@ def test_the_gradient_is_that_of_supervised_training_on_the_answer(backbone, rol
 
 
 def test_a_negative_weight_is_refused(backbone):
-    with pytest.raises(ValueError, match="correction_coef are not negative"):
+    with pytest.raises(ValueError, match="correction_coef is at least 0; got -1"):
         GRPOModule(backbone, None, correction_coef=-1.0)

@@ -25,7 +25,11 @@ SETTINGS = {
     "dpo-accumulated": ("DPOModule", [], ["--data.batch_size=1", "--trainer.accumulate_grad_batches=2"]),
     "grpo-by-tokens": (
         "GRPOModule",
-        ["--model.token_weights=dermiq.losses.per_token", "--model.sampling.stop=[e,a,r]", "--model.tokens_per_pass=null"],
+        [
+            "--model.token_weights=dermiq.losses.per_token",
+            "--model.sampling.stop=[e,a,r]",
+            "--model.tokens_per_pass=null",
+        ],
     ),
     "grpo-in-one-pass": ("GRPOModule", ["--model.init_args.tokens_per_pass=null"]),
 }

@@ -95,5 +95,5 @@ def test_what_is_logged(lab, tmp_path):
 
 
 def test_a_negative_number_is_refused():
-    with pytest.raises(ValueError, match="redraws and correction_coef are not negative"):
+    with pytest.raises(ValueError, match="redraws is at least 0 and at most 65536; got -1"):
         GRPOModule(None, None, redraws=-1)

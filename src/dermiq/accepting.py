@@ -16,6 +16,7 @@ from dermiq.files import append_lines, whole_lines
 from dermiq.modules import CandidateModule
 from dermiq.modules.candidates import refuse_other
 from dermiq.prompts import parse
+from dermiq.ranges import check_numbers
 from dermiq.schema import Sample, TrainingError
 
 ACCEPTED = "accepted.jsonl"
@@ -39,9 +40,8 @@ class WriteAccepted(Callback):
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1 or None; got {limit}")
         self.limit = limit
+        check_numbers(self, limit="[1, inf)")
         self._done: dict[str, Row] = {}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dermiq.ranges import check_numbers
+
 
 @dataclass(frozen=True)
 class Graded:
@@ -157,8 +159,7 @@ class GroupFair(Advantage):
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.strength < 0:
-            raise ValueError(f"strength is not negative; got {self.strength}")
+        check_numbers(self, strength="[0, inf)")
 
     def __call__(self, graded: Graded) -> Tensor:
         """Advantages [B, G]; see the class."""
@@ -206,10 +207,7 @@ class OutcomeAnchored(Advantage):
     uniform_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (0 <= self.anchor <= 1 and 0 <= self.confidence_floor <= 1):
-            raise ValueError(f"anchor and confidence_floor lie in [0, 1]; got {self}")
-        if self.shaping < 0 or self.uniform_weight < 0:
-            raise ValueError(f"shaping and uniform_weight are not negative; got {self}")
+        check_numbers(self, anchor="[0, 1]", confidence_floor="[0, 1]", shaping="[0, inf)", uniform_weight="[0, inf)")
 
     def __call__(self, graded: Graded) -> Tensor:
         """Advantages [B, G]; see the class."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from dermiq.ranges import SEED, check_numbers
 from dermiq.rewards import reference_description
 from dermiq.rollout import tokens_within
 from dermiq.schema import Answer, Sample, TrainingError
@@ -77,12 +78,11 @@ class SemanticPull:
         descriptions: Callable[[Sample], str | None] | None = None,
         seed: int = 0,
     ) -> None:
-        if coef < 0:
-            raise ValueError(f"coef is not negative; got {coef}")
         self.encoder = TextEncoder() if encoder is None else encoder
         self.coef = coef
         self.descriptions = descriptions
         self.seed = seed
+        check_numbers(self, coef="[0, inf)", seed=SEED)
 
     def aim(
         self,

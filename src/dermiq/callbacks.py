@@ -26,6 +26,7 @@ from rich.text import Text
 from dermiq.files import PARTIAL, append_lines, whole_lines, write_atomically
 from dermiq.metrics import NO_ANSWER, named_classes
 from dermiq.metrics.summary import DIAGNOSIS
+from dermiq.ranges import check_numbers
 from dermiq.rewards import Scores
 from dermiq.rollout import Rollout
 
@@ -80,6 +81,7 @@ class LogCompletions(Callback):
         self.every_n_steps = every_n_steps
         self.shown = shown
         self._logged_step = -1
+        check_numbers(self, every_n_steps="[1, inf)", shown="[0, inf)")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A resumed run has the table of the step that it begins with."""

@@ -21,6 +21,7 @@ from dermiq.archive import read_checkpoint, reason
 from dermiq.exits import STOPS, answered, stop
 from dermiq.files import PARTIAL, replacing, sync
 from dermiq.modules import StageModule
+from dermiq.ranges import check_values
 from dermiq.schema import TrainingError
 
 LAST, ADAPTER = "checkpoints/last.ckpt", "adapter"
@@ -80,6 +81,7 @@ class RunCheckpoint(ModelCheckpoint):
     def __init__(self, every_n_train_steps: int = 100) -> None:
         super().__init__(save_last=True, save_top_k=0)
         self.interval = every_n_train_steps
+        check_values("RunCheckpoint", {"every_n_train_steps": every_n_train_steps}, {"every_n_train_steps": "[1, inf)"})
         self._taken: dict[str, Any] | None = None
 
     def take(self, trainer: Trainer) -> None:

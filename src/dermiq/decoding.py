@@ -17,6 +17,7 @@ from dermiq.chat_template import frame
 from dermiq.caches import OwnCache, Room
 from dermiq.logprobs import log_distribution
 from dermiq.prefix import Prefix, continue_from, prefill
+from dermiq.ranges import TOKENS, check_numbers
 from dermiq.schema import Sample
 
 _WORTH_LEAVING = 0.75  # rows leave when no more than this share of them is left
@@ -37,8 +38,10 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.temperature < 0 or "" in self.stop:
-            raise ValueError(f"sampling needs max_new_tokens >= 1, temperature >= 0 and no empty stop; got {self}")
+        # Logits overflow once they are divided by something smaller.
+        check_numbers(self, max_new_tokens=TOKENS, temperature="[0, 100]" if self.temperature == 0 else "[1e-6, 100]")
+        if "" in self.stop:
+            raise ValueError(f"sampling needs no empty stop; got {self}")
 
 
 class Completions(NamedTuple):
@@ -84,9 +87,8 @@ class Decoder:
     """
 
     def __init__(self, rows_per_pass: int | None = None, compiled: bool = False) -> None:
-        if rows_per_pass is not None and rows_per_pass < 1:
-            raise ValueError(f"rows_per_pass is at least 1; got {rows_per_pass}")
         self.rows_per_pass = rows_per_pass
+        check_numbers(self, rows_per_pass="[1, inf)")
         self.compiled = compiled
 
     def complete(

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from dermiq.files import append_lines, whole_lines, write_atomically
+from dermiq.ranges import COUNT, check_numbers
 
 THUMBNAILS = "thumbnails.parquet"
 QUALITY = 90  # of WebP: at this size fine texture is kept at a fifth of a PNG's bytes
@@ -44,6 +45,7 @@ class WriteThumbnails(Callback):
 
     def __init__(self, longest_side: int = 192) -> None:
         self.longest_side = longest_side
+        check_numbers(self, longest_side=COUNT)
         self._written: set[str] = set()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -38,6 +38,7 @@ from dermiq.backbone import VLMBackbone
 from dermiq.chat_template import in_plain_text
 from dermiq.decoding import Completions, Sampling, seed_digests
 from dermiq.prefix import Prefix
+from dermiq.ranges import SECONDS, check_numbers
 from dermiq.schema import Sample, TrainingError
 from dermiq.servers import call
 
@@ -78,11 +79,12 @@ class VLLMServer:
     """
 
     def __init__(self, url: str = "http://localhost:8000", model: str | None = None, timeout: float = 600.0) -> None:
-        if not url.startswith(("http://", "https://")) or timeout <= 0:
-            raise ValueError(f"a server needs a url such as http://localhost:8000 and a timeout above 0; got {url!r}")
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"a server needs a url such as http://localhost:8000; got {url!r}")
         self.url = url.rstrip("/")
         self.model = model
         self.timeout = timeout
+        check_numbers(self, timeout=SECONDS)
         self._base = ""
         self._policy = ""
         self._weights = b""

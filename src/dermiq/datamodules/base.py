@@ -33,6 +33,7 @@ from dermiq.datamodules.splits import (
     split_outlines,
     straddling,
 )
+from dermiq.ranges import COUNT, SEED, check_numbers, check_values
 from dermiq.schema import DataError, Sample
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,14 @@ class DermDataModule(LightningDataModule, ABC):
         self.splits: dict[str, SampleDataset] = {}
         self.left_out: list[str] = []
         self._outlines: dict[str, Outlines] = {}
+        check_numbers(
+            self,
+            **dict.fromkeys(("batch_size", "eval_batch_size"), COUNT),
+            **dict.fromkeys(("seed", "split_seed"), SEED),
+            num_workers="[0, 1024]",
+            max_new_tokens_reserve="[0, 1000000]",
+        )
+        check_values("limit", self.limit, dict.fromkeys(self.limit, "[1, inf)"))
         _check_names("sources", sources, (ALL,) if ALL in sources else SPLITS)
         _check_names("fractions", self.fractions, SPLITS)
         _check_names("limit", self.limit, SPLITS, may_be_empty=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ class Curriculum:
     discount: float = 0.8
 
     def __post_init__(self) -> None:
-        if not (0 < self.floor <= 1 and self.prior > 0 and 0 <= self.discount <= 1):
+        if not (0 < self.floor <= 1 and 0 < self.prior < math.inf and 0 <= self.discount <= 1):
             raise DataError(
                 f"a curriculum needs 0 < floor <= 1, prior > 0 and 0 <= discount <= 1, not {self}. "
                 "Correct data.init_args.curriculum."

@@ -31,6 +31,7 @@ from typing import Any
 from dermiq.kg.records import as_record
 from dermiq.kg.scorer import JudgedClaim, KGScore, KGScorer, spoken
 from dermiq.prompts import QUESTION, parse
+from dermiq.ranges import check_numbers
 from dermiq.schema import Answer, KnowledgeError, Sample
 
 Record = dict[str, Any]
@@ -135,16 +136,12 @@ class PairMaker:
         pairs_per_question: int = 1,
         omissions: bool = False,
     ) -> None:
-        if not 0 < margin <= 1 or max_length_ratio < 1 or pairs_per_question < 1:
-            raise ValueError(
-                "pairs need 0 < margin <= 1, max_length_ratio >= 1 and pairs_per_question >= 1; got "
-                f"{margin}, {max_length_ratio} and {pairs_per_question}"
-            )
         self.scorer = KGScorer() if scorer is None else scorer
         self.margin = margin
         self.max_length_ratio = max_length_ratio
         self.pairs_per_question = pairs_per_question
         self.omissions = omissions
+        check_numbers(self, margin="(0, 1]", max_length_ratio="[1, inf)", pairs_per_question="[1, inf)")
 
     def __call__(self, records: Sequence[Mapping[str, Any]]) -> Pairs:
         """Form the pairs of all questions; see `dermiq.kg.candidates` for what a record holds.

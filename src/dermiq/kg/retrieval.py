@@ -25,6 +25,7 @@ from dermiq.kg.questions import question_types, relations_of
 from dermiq.kg.reading import ClaimReader
 from dermiq.kg.relations import CONDITION, RELATIONS
 from dermiq.kg.verbalising import sentence
+from dermiq.ranges import check_numbers
 
 _STRENGTH = {"always": 1.0, "typical": 0.9, "possible": 0.5, "never": 0.6}
 _LATER_TYPE = 0.8  # what the question asks for besides
@@ -92,6 +93,7 @@ class Retriever:
         self.merge = merge
         self.budget = budget
         self.notes = notes
+        check_numbers(self, budget="[1, inf)")
 
     def __getstate__(self) -> dict[str, object]:
         return {"ontology": self.ontology, "merge": self.merge, "budget": self.budget, "notes": self.notes}

@@ -20,7 +20,9 @@ from dermiq.grounding import FactRetriever, diagnose, ground
 from dermiq.metrics import EvaluationMetrics, Judge, Terminology
 from dermiq.modules.accumulation import Window
 from dermiq.modules.evaluation import add_samples, judged_rows
+from dermiq.modules.limits import check_rates, check_trainer
 from dermiq.modules.resuming import policy_of, prepare, put_in_force, refuse_other_policy, settings_of
+from dermiq.ranges import check_numbers
 from dermiq.rewards import RewardMixture
 from dermiq.rollout import Sampling, sample_rollout
 from dermiq.schema import Sample, TrainingError
@@ -83,6 +85,7 @@ class StageModule(LightningModule):
         self.val_metrics = EvaluationMetrics()
         self.test_metrics = EvaluationMetrics(detailed=True)
         self.window = Window()
+        check_numbers(self, max_grad_norm="(0, inf)", eval_samples="[0, 65536]")
         self._resume: dict[str, Any] | None = None
         self._resumed_at = -1
         self._policy: dict[str, Any] = {}
@@ -92,6 +95,15 @@ class StageModule(LightningModule):
     def accumulated_batches(self) -> int:
         """Batches that share one optimiser step."""
         return self.trainer.accumulate_grad_batches
+
+    def setup(self, stage: str) -> None:
+        """Refuse numbers of the trainer that train nothing.
+
+        Raises:
+            RangeError: naming the option.
+        """
+        if stage == "fit":
+            check_trainer(self.trainer)
 
     def configure_model(self) -> None:
         """Load the weights; before this, construction is free."""
@@ -114,7 +126,7 @@ class StageModule(LightningModule):
         self.backbone.train()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Open an accumulation; after a resume, take up random states and an open one where the checkpoint left them."""
+        """Open an accumulation; after a resume, take up random states and an open one as they were left."""
         if batch_idx % self.accumulated_batches == 0:
             self.window = Window()
         elif self._resume is not None:
@@ -127,7 +139,12 @@ class StageModule(LightningModule):
             self._resume = None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make one mean of what the batches added up, and clip it; its scale is true by now under every precision."""
+        """Make one mean of what the batches added up, and clip it; its scale is true by now under every precision.
+
+        Raises:
+            RangeError: if the schedule has made the rate negative, or no number.
+        """
+        check_rates(optimizer)
         if self.accumulated_batches > 1:
             # Lightning has divided the batches' losses by their number already.
             scale = self.window.scale * (self.accumulated_batches if self.automatic_optimization else 1)

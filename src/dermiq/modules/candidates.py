@@ -15,6 +15,7 @@ from dermiq.backbone import REFERENCE, VLMBackbone
 from dermiq.grounding import Passage, ground
 from dermiq.modules.base import Batch, Row, StageModule
 from dermiq.prompts import question
+from dermiq.ranges import SEED, check_numbers
 from dermiq.rollout import Decoder, Rollout, Sampling, sample_rollout
 from dermiq.schema import Sample, TrainingError
 
@@ -46,8 +47,6 @@ class CandidateModule(StageModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if candidates < 2:
-            raise ValueError(f"pairs need candidates >= 2; got {candidates}")
         if sampling.temperature == 0:
             raise ValueError("candidates have to differ: sampling.temperature must be above 0")
         self.candidates = candidates
@@ -55,6 +54,7 @@ class CandidateModule(StageModule):
         self.engine = Decoder() if engine is None else engine
         self.seed = seed
         self.done: Container[str] = frozenset()
+        check_numbers(self, candidates="[2, 65536]", seed=SEED)  # a pair needs two
 
     def setup(self, stage: str) -> None:
         """Refuse to train.

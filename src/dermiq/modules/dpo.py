@@ -13,6 +13,7 @@ from dermiq.losses import dpo_sigmoid
 from dermiq.modules.base import Batch, StageModule
 from dermiq.modules.reference_cache import ReferenceCache, fingerprint, pair_keys
 from dermiq.prefix import prefill, score
+from dermiq.ranges import check_numbers
 from dermiq.schema import PreferencePair, TrainingError
 
 
@@ -53,10 +54,6 @@ class DPOModule(StageModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if beta <= 0 or not 0 <= label_smoothing < 0.5 or sft_coef < 0:
-            raise ValueError("DPO needs beta > 0, 0 <= label_smoothing < 0.5 and sft_coef >= 0")
-        if full_margin is not None and full_margin <= 0:
-            raise ValueError("full_margin must be above 0, or null to let all pairs weigh the same")
         self.loss = loss
         self.beta = beta
         self.label_smoothing = label_smoothing
@@ -65,6 +62,8 @@ class DPOModule(StageModule):
         self.sft_coef = sft_coef
         self.reference_cache = reference_cache
         self._cache: ReferenceCache | None = None
+        positive, share = "(0, inf)", "[0, 0.5)"
+        check_numbers(self, beta=positive, label_smoothing=share, full_margin=positive, sft_coef="[0, inf)")
 
     def on_fit_start(self) -> None:
         """Open the cache; with several processes each has its own file.

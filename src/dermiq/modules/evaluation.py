@@ -57,7 +57,7 @@ def add_samples(rows: list[Row], judge: Judge, rollout: Rollout, scores: Scores)
 
 
 def _means(rollout: Rollout, scores: Scores) -> dict[str, Tensor]:
-    """Per-sample means [B] of what the metrics average, where it applies; lengths are tokens, of the reasoning words."""
+    """Means [B] of a sample's answers, of those that a term applies to; lengths are tokens, of the reasoning words."""
     words = torch.tensor([[len(answer.think.split()) for answer in group] for group in rollout.answers])
     values = {"reward": scores.total, "completion_length": rollout.lengths, "reasoning_length": words}
     values |= {f"reward/{name}": term for name, term in scores.by_term.items()}

@@ -20,10 +20,10 @@ from dermiq.losses import Surrogate, clipped_tokens, constant_length, counted, p
 from dermiq.modules.base import Batch, StageModule
 from dermiq.modules.rollouts import curves, graded
 from dermiq.prefix import Prefix, TokenScores, prefill, score
+from dermiq.ranges import COUNT, SEED, check_numbers
 from dermiq.rewards import Scores
 from dermiq.rollout import Decoder, Engine, Rollout, Sampling, only_prompts, sample_rollout
 from dermiq.schema import Sample, TrainingError
-
 
 _SHOWN = ("reward", "accuracy", "tokens_per_second")  # beside the progress bar
 
@@ -94,16 +94,10 @@ class GRPOModule(StageModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        optional = (tokens_per_pass, reference_sync_every)
-        given = (value for value in optional if value is not None)
-        if min(group_size, inner_epochs, accumulate_batches, *given) < 1:
-            raise ValueError("group_size, inner_epochs, accumulate_batches and the like are at least 1")
         if inner_epochs > 1 and accumulate_batches > 1:
             raise ValueError(
                 "inner_epochs and accumulate_batches cannot both be above 1: raise data.batch_size instead"
             )
-        if min(redraws, correction_coef) < 0:
-            raise ValueError(f"redraws and correction_coef are not negative; got {redraws}, {correction_coef}")
         if sampling.temperature == 0:
             raise ValueError("GRPO learns from differences within a group: sampling.temperature must be above 0")
         self.automatic_optimization = False
@@ -124,6 +118,15 @@ class GRPOModule(StageModule):
         self.reference_sync_every = reference_sync_every
         self.seed = seed
         self._logged: set[str] = set()
+        check_numbers(
+            self,
+            **dict.fromkeys(("group_size", "inner_epochs"), COUNT),
+            **dict.fromkeys(("accumulate_batches", "tokens_per_pass", "reference_sync_every"), "[1, inf)"),
+            **dict.fromkeys(("clip_high", "kl_coef", "entropy_coef", "correction_coef"), "[0, inf)"),
+            clip_low="[0, 1]",
+            redraws="[0, 65536]",
+            seed=SEED,
+        )
 
     @property
     def accumulated_batches(self) -> int:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from dermiq.archive import refuse_misfit
 from dermiq.backbone import POLICY, VLMBackbone
+from dermiq.modules.limits import check_rates, made
 from dermiq.modules.reference_cache import adapter_digest, base_digest
 from dermiq.schema import TrainingError
 
@@ -89,13 +90,9 @@ def prepare(
     Raises:
         TrainingError: if their settings make no sense to them, or the schedule follows a metric.
     """
-    try:
-        optimizer = make_optimizer(parameters)
-        scheduler = None if make_scheduler is None else make_scheduler(optimizer)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise TrainingError(
-            f"The optimiser or its schedule cannot be made ({error}). Correct model.optimizer or model.scheduler."
-        ) from error
+    optimizer = made("optimizer", lambda: make_optimizer(parameters))
+    check_rates(optimizer)
+    scheduler = None if make_scheduler is None else made("scheduler", lambda: make_scheduler(optimizer))
     if isinstance(scheduler, ReduceLROnPlateau):
         raise TrainingError(
             f"{type(scheduler).__name__} waits for a metric, and schedules are advanced at every step here. Give "

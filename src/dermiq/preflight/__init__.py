@@ -12,6 +12,7 @@ from dermiq.modules import GRPOModule, StageModule
 from dermiq.preflight.advice import advised
 from dermiq.preflight.longest import CANDIDATES, Longest, longest_samples
 from dermiq.preflight.memory import Needs, in_bytes, measure
+from dermiq.ranges import COUNT, check_numbers
 from dermiq.schema import TrainingError
 
 __all__ = ["Preflight"]
@@ -32,6 +33,7 @@ class Preflight(Callback):
 
     def __init__(self, candidates: int = CANDIDATES) -> None:
         self.candidates = candidates
+        check_numbers(self, candidates=COUNT)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the step; neither the optimiser nor the loops have been restored, and no cache is open yet.

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from dermiq.prompts import describe
+from dermiq.ranges import SECONDS, check_numbers
 from dermiq.schema import Answer, Sample, TrainingError
 from dermiq.servers import call
 from dermiq.text_encoder import TextEncoder
@@ -89,11 +90,12 @@ class JudgedAlignment:
     """
 
     def __init__(self, url: str, model: str, timeout: float = 60.0, descriptions: Descriptions | None = None) -> None:
-        if not url.startswith(("http://", "https://")) or timeout <= 0:
-            raise ValueError(f"a judge needs a url such as http://localhost:8000 and a timeout above 0; got {url!r}")
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"a judge needs a url such as http://localhost:8000; got {url!r}")
         self.url = f"{url.rstrip('/')}/v1/chat/completions"
         self.model = model
         self.timeout = timeout
+        check_numbers(self, timeout=SECONDS)
         self.descriptions = descriptions
         self._verdicts: dict[tuple[str, str], float] = {}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dermiq.ranges import check_numbers
 from dermiq.schema import Answer, Sample, TrainingError
 
 RewardFunction = Callable[[Answer, Sample], float | None]
@@ -23,6 +24,9 @@ class RewardTerm:
 
     fn: RewardFunction
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, weight="(-inf, inf)")
 
 
 @dataclass(frozen=True)

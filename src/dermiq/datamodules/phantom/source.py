@@ -40,6 +40,7 @@ CONDITIONS = (
     "herpes zoster",
 )
 RULER = 0.1
+MOST_SAMPLES, LARGEST = 10_000_000, 4096  # beyond them a number is a slip of the keyboard
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,10 @@ class PhantomSource(Source):
         ruler_given: dict[str, float] | None = None,
         camera: Camera | None = None,
     ) -> None:
-        if count < 1 or size < 16 or seed < 0:
+        if not (1 <= count <= MOST_SAMPLES and 16 <= size <= LARGEST and 0 <= seed < 2**63):
             raise DataError(
-                f"the phantom cannot draw count={count}, size={size}, seed={seed}: use a count of at least 1, "
-                "a size of at least 16 pixels and a seed of at least 0."
+                f"the phantom cannot draw count={count}, size={size}, seed={seed}: use a count from 1 to {MOST_SAMPLES}, "
+                f"a size from 16 to {LARGEST} pixels and a seed from 0 to 2^63 - 1."
             )
         self.count, self.seed, self.size = count, seed, size
         self.camera = PLAIN if camera is None else camera

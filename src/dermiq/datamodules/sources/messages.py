@@ -19,6 +19,7 @@ from dermiq.datamodules.sources.labels import meaning_of_label
 from dermiq.datamodules.sources.records import Row, Rows, open_rows
 from dermiq.datamodules.sources.turns import Turns, read_turns
 from dermiq.prompts import normalise
+from dermiq.ranges import check_numbers
 from dermiq.schema import DataError, Sample
 
 
@@ -48,6 +49,7 @@ class Conversations(Source):
         self.path = Path(path)
         self.image_root = self.path.parent if image_root is None else Path(image_root)
         self.licence, self.attribution, self.max_pixels = licence, attribution, max_pixels
+        check_numbers(self, max_pixels="[1, inf)")
         self._rows: Rows | None = None
         self._outline = Outlines.of([])
         self._missing: list[int] = []

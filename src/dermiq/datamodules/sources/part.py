@@ -8,6 +8,7 @@ from PIL import Image
 from dermiq.datamodules.outline import Outlines
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.splits import Numbers, parts_of, split_outlines
+from dermiq.ranges import SEED, check_numbers
 from dermiq.schema import DataError, Sample
 
 
@@ -38,6 +39,7 @@ class Part(Source):
         if fractions is not None:
             _refuse_unknown(name, list(fractions), "`fractions`")
         self.source, self.name, self.fractions, self.seed, self.split_file = source, name, fractions, seed, split_file
+        check_numbers(self, seed=SEED)
         self._indices: Numbers | None = None
         self._outlines = Outlines.of([])
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 from dermiq.datamodules.sources.base import MAX_PIXELS, Source
 from dermiq.datamodules.sources.card import DataCard, Meaning, load_card
 from dermiq.prompts import IMAGE, check_marks
+from dermiq.ranges import check_numbers
 from dermiq.schema import DataError, Kind, Sample, SkinType
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -63,6 +64,7 @@ class Photographs(Source):
 
     def __init__(self, root: str, max_pixels: int = MAX_PIXELS) -> None:
         self.root, self.max_pixels = Path(root), max_pixels
+        check_numbers(self, max_pixels="[1, inf)")
         self._records: list[Record] = []
 
     @cached_property

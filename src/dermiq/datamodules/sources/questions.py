@@ -18,6 +18,7 @@ from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.sources.card import terminology
 from dermiq.kg import KnowledgeGraph
 from dermiq.prompts import FINDING_QUESTION, LETTERS, MANAGEMENT_QUESTION, choice_question, ways_to_choose
+from dermiq.ranges import SEED, check_numbers
 from dermiq.schema import DataError, Sample
 
 
@@ -111,6 +112,7 @@ class ChoiceQuestions(Questions):
         if not 2 <= options <= len(LETTERS):
             raise DataError(f"a choice is between 2 to {len(LETTERS)} options, not {options}.")
         self.options, self.seed = options, seed
+        check_numbers(self, seed=SEED)
         self.weights = None if places is None else _weights(places, LETTERS[:options])
         self._wrong: dict[str, list[str]] = {}
         self._places: list[int] = []
@@ -177,6 +179,7 @@ class FindingQuestions(Questions):
     def __init__(self, source: Source, seed: int = 0) -> None:
         super().__init__(source)
         self.seed = seed
+        check_numbers(self, seed=SEED)
 
     def asked(self, sample: Sample, place: int) -> Sample | None:
         """The question for an attribute with a single value."""

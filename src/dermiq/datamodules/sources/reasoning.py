@@ -12,6 +12,7 @@ from dermiq.datamodules.sources.questions import Questions
 from dermiq.findings import VOCABULARY
 from dermiq.kg.appearance import typical
 from dermiq.prompts import describe
+from dermiq.ranges import SEED, check_numbers
 from dermiq.schema import DataError, Sample
 
 
@@ -36,6 +37,7 @@ class NoisyReasoning(Questions):
         if not 0.0 <= share <= 1.0:
             raise DataError(f"the share of wrong findings lies between 0 and 1; got {share}.")
         self.share, self.seed = share, seed
+        check_numbers(self, seed=SEED)
 
     def asked(self, sample: Sample, place: int) -> Sample | None:
         """The sample with its findings told wrongly here and there."""
@@ -89,6 +91,7 @@ class FormatOnly(Questions):
     def __init__(self, source: Source, seed: int = 0) -> None:
         super().__init__(source)
         self.seed = seed
+        check_numbers(self, seed=SEED)
         self._named: list[Sample] = []
 
     def prepare(self) -> None:

@@ -26,6 +26,7 @@ from dermiq.datamodules.sources.base import MAX_PIXELS, Source, open_image
 from dermiq.datamodules.sources.card import Meaning
 from dermiq.datamodules.sources.labels import condition_names, fitzpatrick, meaning_of_label
 from dermiq.prompts import IMAGE, LETTERS, QUESTION, check_marks, choice_question
+from dermiq.ranges import check_numbers
 from dermiq.schema import DataError, Kind, Sample
 
 _BLOCK = 1 << 16
@@ -100,6 +101,7 @@ class TabularSource(Source):
         self.licence, self.attribution = licence, attribution
         self.licence_column, self.attribution_column = licence_column, attribution_column
         self.dataset, self.max_pixels = dataset, max_pixels
+        check_numbers(self, max_pixels="[1, inf)")
         self._data: datasets.Dataset | None = None
         self._names: list[str] = []
         self._lines: NDArray[np.int64] | None = None
