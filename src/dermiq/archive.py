@@ -43,8 +43,9 @@ def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, An
     try:
         with ZipFile(path) as archive:
             damaged = archive.testzip()
-        if damaged is not None:
-            raise BadZipFile(f"the checksum of {damaged} is wrong")
+            marked = any(entry.external_attr for entry in archive.infolist())  # torch reads nothing of "folders"
+        if damaged is not None or marked:
+            raise BadZipFile(f"the checksum of {damaged} is wrong" if damaged else "an entry is marked as a folder")
         checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only)
     except Exception as error:  # junk makes an unpickler fail in any way
         raise TrainingError(f"The checkpoint {path} cannot be read ({reason(error)}). {_INSTEAD}") from error

@@ -168,19 +168,23 @@ class StageModule(LightningModule):
             )
 
     def _way_out(self) -> str:
-        """What to do about a policy that is destroyed, by where a run stands that can be gone on with."""
-        trainer = self.trainer
-        if trainer.ckpt_path is not None and self.global_step == self._resumed_at:
+        """What to do about a policy that is destroyed, by what there is to go on from."""
+        callbacks = self.trainer.checkpoint_callbacks
+        last = max([self._resumed_at, *(getattr(each, "_last_global_step_saved", 0) for each in callbacks)])
+        if last <= 0:
             return (
-                "This is the first step after the checkpoint, so that its weights or these samples are spoilt: look at "
-                "these samples, or start a new run from an earlier adapter with --model.backbone.adapter_path."
+                "Nothing of this run is saved yet: lower the learning rate or max_grad_norm, or look at these samples, "
+                "then start it again."
             )
-        saved = any(getattr(callback, "_last_global_step_saved", 0) for callback in trainer.checkpoint_callbacks)
-        known = trainer.ckpt_path is not None or saved
+        if last == self.global_step:
+            return (
+                "The last checkpoint is of this very step, so that its weights or these samples are spoilt: look at "
+                "these samples, or lower the learning rate and start again, from an earlier adapter if there is one "
+                "(--model.backbone.adapter_path)."
+            )
         return (
-            f"{'The last checkpoint is from before this step' if known else 'Nothing is saved of this run yet'}: lower "
-            "the learning rate or max_grad_norm, or look at these samples, then "
-            f"{'resume with --ckpt_path last' if known else 'start it again'}."
+            "The last checkpoint is from before this step: lower the learning rate or max_grad_norm, or look at these "
+            "samples, then resume with --ckpt_path last."
         )
 
     def share(self, count: Tensor) -> Tensor:
@@ -213,7 +217,7 @@ class StageModule(LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keys}
         if not all(value.isfinite().all() for value in checkpoint["state_dict"].values()):
             raise TrainingError(
-                f"The adapter's weights are no numbers any more at step {self.global_step}, and are not saved. "
+                f"The adapter's weights are not finite at step {self.global_step}, and are not saved. "
                 f"{self._way_out()}"
             )
         gradients: dict[str, Tensor] = {}
