@@ -80,14 +80,15 @@ def test_a_loss_that_is_not_finite(lab, tmp_path, capsys):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_learning_rate_that_destroys_the_policy(stage, lab, tmp_path, capsys):
-    """The checkpoint from before is whole: the run goes on from it at another rate."""
+    """The run from before is set aside whole, and can be gone on with at its rate."""
     lab.run("fit", stage, tmp_path, "--trainer.max_steps=1")
     before = checkpoint(tmp_path)["state_dict"]
     broken = ["--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=1e38"]
-    message = failure(capsys, lab.arguments("fit", stage, tmp_path, *broken))
+    message = failure(capsys, lab.arguments("fit", stage, tmp_path, "--start_over", *broken))
     assert "not finite on the samples ISIC_" in message or "The loss is nan at step 1 on the samples ISIC_" in message
-    assert different(checkpoint(tmp_path)["state_dict"], before) == []
-    lab.run("fit", stage, tmp_path, "--ckpt_path=last", "--trainer.max_steps=2")
+    kept = tmp_path / "earlier" / "1"
+    assert different(checkpoint(kept)["state_dict"], before) == []
+    lab.run("fit", stage, kept, "--ckpt_path=last", "--trainer.max_steps=2")
 
 
 # Models and prompts

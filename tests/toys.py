@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from multiprocessing import active_children
 from typing import Any
 
 import torch
@@ -82,3 +83,31 @@ class RecordingSGD(torch.optim.SGD):
         result = super().step(closure)
         self.steps.append([p.grad.clone() for group in self.param_groups for p in group["params"]])
         return result
+
+
+class SignalAt(Callback):
+    """Sends signals in a hook, once in a run, at batch number `batch` where the hook has one.
+
+    Args:
+        number: the signal.
+        hook: the hook's name.
+        batch: when.
+        times: how many signals.
+        main: to this process.
+        workers: to the processes that load data.
+    """
+
+    def __init__(
+        self, number: int, hook: str, batch: int = 0, times: int = 1, main: bool = True, workers: bool = False
+    ) -> None:
+        self.number, self.batch, self.times, self.main, self.workers = number, batch, times, main, workers
+        setattr(self, hook, self._act)
+
+    def _act(self, *arguments: Any, **_: Any) -> None:
+        numbers = [each for each in arguments if isinstance(each, int)]
+        if numbers and self.batch != numbers[0]:
+            return
+        times, self.times = self.times, 0
+        targets = [os.getpid()] * self.main + [each.pid for each in active_children()] * self.workers
+        for target in targets * times:
+            os.kill(target, self.number)

@@ -177,7 +177,6 @@ class DermIQCLI(LightningCLI):
                 callback.dirpath = str((Path(root) / LAST).parent)
         return trainer
 
-
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it in a directory that is this run's alone; one leader acts for all processes."""
         config = self.config[subcommand]

@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -89,9 +89,9 @@ def heed_signals() -> None:
 
 
 def leave_to_parent(worker: int = 0) -> None:
-    """Let this worker process overhear the first SIGTERM, which schedulers send to all processes of a job.
+    """Let this worker process overhear what a terminal or a scheduler sends to all processes of a job.
 
-    The parent finishes its step meanwhile, and for that it needs the worker. A second one ends it.
+    The parent finishes its step meanwhile, and for that it needs the worker. A second SIGTERM ends it.
 
     Args:
         worker: its number, as torch's loaders tell it; it does not matter.
@@ -101,6 +101,8 @@ def leave_to_parent(worker: int = 0) -> None:
         signal.signal(number, signal.SIG_DFL)
 
     signal.signal(signal.SIGTERM, overhear)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -142,8 +144,8 @@ def in_words(error: BaseException) -> str | None:
     worker = _WORKER.search(str(error))
     if isinstance(error, RuntimeError) and _SHARED_MEMORY.search(str(error)):
         return (
-            "The processes that load data ran out of shared memory (/dev/shm). Give it more (docker run --shm-size=8g), "
-            "or lower --data.num_workers or --data.batch_size."
+            "The processes that load data ran out of shared memory (/dev/shm). Give it more (docker run "
+            "--shm-size=8g), or lower --data.num_workers or --data.batch_size."
         )
     if isinstance(error, RuntimeError) and worker is not None:
         return (
@@ -169,7 +171,8 @@ def _code(error: BaseException) -> int | None:
         code = NO_READER
     text = str(error) if isinstance(error, DermIQError) else in_words(error)
     if code is None and text is not None:
-        print(f"dermiq: {text}", file=sys.stderr)
+        with suppress(OSError):
+            sys.stderr.write(f"dermiq: {text}\n")
         code = FAILED
     return code
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from dermiq.callbacks import CONFUSION, METRICS, PREDICTIONS, VALIDATED
@@ -26,9 +26,18 @@ from dermiq.thumbnails import THUMBNAILS
 
 CONFIG, EARLIER, LOCK = "config.yaml", "earlier", ".run.lock"
 CHECKPOINTS = str(Path(LAST).parent)
-RESULTS = (METRICS, VALIDATED, PREDICTIONS, CONFUSION, THUMBNAILS) + tuple(
-    f"{name}{process}.jsonl" for name in ("predictions", "test_predictions", "test_thumbnails") for process in ("", ".rank*")
+_TESTED = (
+    "test_predictions.jsonl",
+    "test_predictions.rank*.jsonl",
+    "test_thumbnails.jsonl",
+    "test_thumbnails.rank*.jsonl",
 )
+RESULTS = {
+    "test": (METRICS, PREDICTIONS, CONFUSION, THUMBNAILS, *_TESTED),
+    "validate": (VALIDATED,),
+    "predict": ("predictions.jsonl", "predictions.rank*.jsonl"),
+}
+ALL_RESULTS = tuple(name for names in RESULTS.values() for name in names)
 CURVES = ("metrics", "tensorboard", "completions", "skipped.txt")
 TRAINED = (ADAPTER, "hpc_ckpt_*.ckpt", CHECKPOINTS)  # checkpoints last: as long as they are there, it is refused
 _held: set[int] = set()
@@ -182,7 +191,7 @@ class RunDirectory(Callback):
     ) -> None:
         """Set results aside that are of the adapter before the first step."""
         if not self._stepped and trainer.is_global_zero:
-            set_aside(self.root, RESULTS, "Results of the adapter before this training")
+            set_aside(self.root, ALL_RESULTS, "Results of the adapter before this training")
         self._stepped = True
 
     def _clear(self) -> None:
@@ -190,11 +199,11 @@ class RunDirectory(Callback):
         holds_run = bool(_found(self.root, TRAINED))
         goes_on = self.command.checkpoint is not None and _inside(self.command.checkpoint, self.root)
         if self.command.name != "fit":
-            if holds_run and not goes_on and (self.root / ADAPTER).exists():
-                self._refuse_results_of_another()
+            if holds_run and not goes_on:
+                self._tell_apart()
         elif self.command.start_over:
             self._refuse_start_over(goes_on)
-            set_aside(self.root, (*RESULTS, CONFIG, *CURVES, *TRAINED), "The earlier run")
+            set_aside(self.root, (*ALL_RESULTS, CONFIG, *CURVES, *TRAINED), "The earlier run")
         elif holds_run and not goes_on and not _requeued(self.root):
             self._refuse_training()
         elif not goes_on and not holds_run and _found(self.root, CURVES):
@@ -212,26 +221,27 @@ class RunDirectory(Callback):
             f"--start_over, which moves the earlier run to {_next(self.root)}."
         )
 
-    def _refuse_results_of_another(self) -> None:
+    def _tell_apart(self) -> None:
+        """Keep results of the run in this directory, where another model is judged there."""
         adapter = self.command.adapter
         if self.command.checkpoint is None and adapter is not None and _inside(adapter, self.root):
             return
-        judged = self.command.checkpoint or adapter or "a model without its adapter"
-        last = "Judge that run with --ckpt_path=last" if (self.root / LAST).is_file() else "Name its adapter"
-        raise TrainingError(
-            f"{self.root} holds a trained run, and what {self.command.name} finds out about {judged} would lie beside it "
-            f"as if it were its own. {last}, or name another directory with --trainer.default_root_dir."
+        set_aside(self.root, RESULTS[self.command.name], "Results of the run")
+        judged = self.command.checkpoint or adapter or "the model without an adapter"
+        rank_zero_info(
+            f"{self.root} holds a trained run, and this judges {judged}. To judge the run, pass --ckpt_path=last; else "
+            "another --trainer.default_root_dir keeps apart what belongs to different adapters."
         )
 
     def _refuse_start_over(self, goes_on: bool) -> None:
         if goes_on:
             raise TrainingError("--start_over begins anew and --ckpt_path goes on: leave one of them out.")
-        moved = _found(self.root, (*RESULTS, *CURVES, *TRAINED))
+        moved = _found(self.root, (*ALL_RESULTS, *CURVES, *TRAINED))
         used = [path for path in self.command.paths if any(_inside(path, each) for each in moved)]
         if used:
             raise TrainingError(
-                f"This run needs {used[0]}, a part of the run that --start_over would set aside. Name another directory "
-                "with --trainer.default_root_dir."
+                f"This run needs {used[0]}, a part of the run that --start_over would set aside. Name another "
+                "directory with --trainer.default_root_dir."
             )
 
     def _undo(self) -> None:
@@ -278,7 +288,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 def is_leader() -> bool:
     """Whether this process acts for all processes of its run."""
-    return int(rank_zero_only.rank) == 0
+    return int(rank_zero_only.rank) == 0  # type: ignore[attr-defined]  # Lightning sets it
 
 
 def _found(root: Path, patterns: Iterable[str]) -> list[Path]:

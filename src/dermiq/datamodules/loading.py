@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -213,12 +214,19 @@ class IsolatedDataLoader(DataLoader[Any]):
         Lightning asks for the iterator before it sets the epoch, and workers would already fetch.
         """
         self.generator.manual_seed(self._iteration_seed())
+        batches: Iterator[Any] = super().__iter__()
         try:
-            for batch in super().__iter__():
+            for batch in batches:
                 yield pickle.loads(batch.content.numpy().data) if isinstance(batch, _Piece) else batch
         except DermIQError as error:
             name = type(error).__name__
             raise type(error)(str(error).rsplit(f"{name}: ", 1)[-1].strip()) from None
+        except (OSError, EOFError) as error:  # of a batch whose worker is gone; torch has words for other moments
+            workers = {worker.sentinel: str(worker.pid) for worker in getattr(batches, "_workers", [])}
+            dead = ", ".join(workers[sentinel] for sentinel in wait(list(workers), timeout=5.0) if sentinel in workers)
+            if not dead:
+                raise
+            raise RuntimeError(f"DataLoader worker (pid {dead}) exited unexpectedly") from error
 
     def _iteration_seed(self) -> int:
         return 0

@@ -108,8 +108,8 @@ def _whole_or_nothing(out: Path, write: Callable[[Path], MergeCost | None]) -> M
         partial.replace(out.resolve())
     except (OSError, SafetensorError) as error:
         raise TrainingError(
-            f"{out} could not be written ({reason(error)}). Nothing was left there. Free space, or name another place with "
-            "--out."
+            f"{out} could not be written ({reason(error)}). Nothing was left there. Free space, or name another "
+            "place with --out."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
