@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,15 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from family_texts import CORPUS, GEMMA_TEMPLATE, IDEFICS_TEMPLATE, LLAVA_TEMPLATE, QWEN_TEMPLATE
+from family_texts import (
+    CORPUS,
+    GEMMA_TEMPLATE,
+    IDEFICS_TEMPLATE,
+    LLAVA_TEMPLATE,
+    QWEN_TEMPLATE,
+    THINKING_TEMPLATE,
+    UNTHINKING_TEMPLATE,
+)
 
 VOCAB_SIZE = 480
 MAX_POSITIONS = 8192
@@ -290,6 +299,21 @@ SAMPLING: dict[str, dict[str, Any]] = {
 }
 
 
+# Templates that write a part of the reply themselves; no families of their own.
+THINKING = {"qwen3_vl_thinking": THINKING_TEMPLATE, "qwen3_vl_unthinking": UNTHINKING_TEMPLATE}
+EOS |= dict.fromkeys(THINKING, EOS["qwen3_vl"])
+SAMPLING |= dict.fromkeys(THINKING, SAMPLING["qwen3_vl"])
+
+
+def _thinking(template: str, sizes: Sizes) -> Parts:
+    model, processor = _qwen3_vl(sizes)
+    processor.chat_template = template
+    return model, processor
+
+
+BUILDERS |= {name: partial(_thinking, template) for name, template in THINKING.items()}
+
+
 def _initialise(model: PreTrainedModel, seed: int) -> None:
     """Give every matrix and bias weights large enough that logits are peaked and images matter.
 
@@ -313,7 +337,7 @@ def build_model_dir(family: str, out: Path, *, layers: int = 2, hidden: int = 64
     """Write a tiny model of `family` with its processor into the directory `out`.
 
     Args:
-        family: one of `FAMILIES`.
+        family: one of `FAMILIES`, or of `THINKING`.
         out: created if missing; existing files of the same names are replaced.
         layers: of the language model.
         hidden: width of the language model; a multiple of 32.

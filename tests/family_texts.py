@@ -1,4 +1,4 @@
-"""What the tiny families read and how they format a conversation: a training text and five chat templates."""
+"""What the tiny families read and how they format a conversation: a training text and their chat templates."""
 
 CORPUS = """
 <think> site : trunk . colour : brown . border : sharp . </think> <answer> melanocytic nevus </answer>
@@ -59,3 +59,20 @@ LLAVA_TEMPLATE = (
     "{% endif %}{% if message['role'] == 'assistant' %}</s>{% else %} {% endif %}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
+# In the manner of Qwen's thinking models: the prompt opens the reasoning, and of a conversation the last reply keeps
+# its own, split off at its end and written anew.
+THINKING_TEMPLATE = (
+    "{% for message in messages %}{% set said = namespace(text='', thought='') %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+    "{% set said.text = said.text + '<|vision_start|><|image_pad|><|vision_end|>' %}"
+    "{% else %}{% set said.text = said.text + part['text'] %}{% endif %}{% endfor %}"
+    "<|im_start|>{{ message['role'] }}\n"
+    "{% if message['role'] == 'assistant' %}{% if '</think>' in said.text %}"
+    "{% set said.thought = said.text.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
+    "{% set said.text = said.text.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+    "{% if loop.last %}{{ '<think>\n' + said.thought + '\n</think>\n\n' }}{% endif %}{% endif %}"
+    "{{ said.text }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+)
+# The same told not to think: the prompt opens the reasoning and closes it.
+UNTHINKING_TEMPLATE = THINKING_TEMPLATE.replace("assistant\n<think>\n'", "assistant\n<think>\n\n</think>\n\n'")

@@ -25,7 +25,7 @@ _GOLD = "<think> brown </think> <answer> melanoma </answer>"
 _TAG = re.compile(r"<(/?)(think|answer)>", re.IGNORECASE)
 _BREAK = "\N{ZERO WIDTH SPACE}"
 _SYMBOL = re.compile(r"[^\w\s]")  # in every special token but those that are ordinary words
-_BRACKETED = re.compile(r"[<\[{|｜◁].+[>\]}|｜▷]", re.DOTALL)  # added tokens, but no words of a speciality
+_BRACKETED = re.compile("[<\\[{|\uff5c\u25c1].+[>\\]}|\uff5c\u25b7]", re.DOTALL)  # added, but no word of a speciality
 _WHITE = re.compile(r"\s*")
 
 
@@ -64,9 +64,9 @@ def render(processor: ProcessorMixin, conversation: Sequence[Mapping[str, Any]],
             f"{', '.join(message['role'] for message in conversation)}: {error}. Leave out what it does not know (a "
             "system prompt?), or use another model."
         ) from None
-    except ValueError as error:
+    except (ValueError, TypeError, LookupError) as error:
         raise ModelError(
-            f"The processor of {processor.tokenizer.name_or_path!r} renders no conversation: {error} Add a "
+            f"The processor of {processor.tokenizer.name_or_path!r} renders no conversation ({error}). Add a "
             "chat_template.jinja to the model's directory, or use an instruction-tuned model."
         ) from None
 
@@ -94,11 +94,16 @@ def without_breaks(text: str) -> str:
     return text.replace(_BREAK, "")
 
 
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Ids of the tokens that are no text; the tags of an answer are text, whatever the tokenizer calls them."""
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    tags = {i for i, token in tokenizer.added_tokens_decoder.items() if token.content.lower() in TAGS}
-    return (special | set(tokenizer.all_special_ids)) - tags
+    return _special_ids(tokenizer, len(tokenizer))
+
+
+@lru_cache(maxsize=8)
+def _special_ids(tokenizer: PreTrainedTokenizerBase, size: int) -> frozenset[int]:
+    added = tokenizer.added_tokens_decoder
+    special = {i for i, token in added.items() if token.special}.union(tokenizer.all_special_ids)
+    return frozenset(special.difference(i for i, token in added.items() if token.content.lower() in TAGS))
 
 
 class Frame(NamedTuple):
@@ -158,8 +163,11 @@ def _pattern(processor: ProcessorMixin, size: int) -> re.Pattern[str]:
     special = {*named, *processor.tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
     tokens = {token for token in special if len(token) > 1 and _SYMBOL.search(token)}
     tokens |= {str(token) for token in added if _BRACKETED.fullmatch(str(token))}
-    escaped = "|".join(re.escape(token) for token in sorted(tokens) if token.lower() not in TAGS)
-    return re.compile(rf"(?=(?:{escaped or '(?!)'}))(.)", re.DOTALL)
+    tokens = {token for token in tokens if token.lower() not in TAGS}
+    if not tokens:
+        return re.compile("(?!)")
+    firsts = "".join(re.escape(first) for first in sorted({token[0] for token in tokens}))  # Gemma has 6,000 tokens
+    return re.compile(rf"(?=[{firsts}])(?={'|'.join(map(re.escape, sorted(tokens)))})(.)", re.DOTALL)
 
 
 def check_replies(processor: ProcessorMixin) -> None:
@@ -198,7 +206,7 @@ def _is_all(written: str, reply: str) -> bool:
     """True if a reply was written whole, but for white space and an empty think block before plain words."""
     found, wanted = ("".join(text.split()) for text in (written, reply))
     thinks = wanted.lower().startswith("<think>")
-    return found == wanted or not thinks and found.lower() == f"<think></think>{wanted}".lower()
+    return found == wanted or (not thinks and found.lower() == f"<think></think>{wanted}".lower())
 
 
 def _continued(around: Frame, reply: str) -> str:

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dermiq.backbone import VLMBackbone
-from dermiq.chat_template import frame
 from dermiq.caches import OwnCache, Room
+from dermiq.chat_template import frame
 from dermiq.logprobs import log_distribution
 from dermiq.prefix import Prefix, continue_from, prefill
 from dermiq.ranges import TOKENS, check_numbers

@@ -86,7 +86,8 @@ def load_processor(model_id: str) -> ProcessorMixin:
     """The model's own processor, with left padding.
 
     Raises:
-        ModelError: if the model or its processor takes no images, there is none, or answers cannot be told from its template.
+        ModelError: if the model or its processor takes no images, there is none, or its chat template leaves no room
+            for an answer in structure.
     """
     load_config(model_id)
     processor = cast(ProcessorMixin, from_hub(AutoProcessor.from_pretrained, model_id))

@@ -16,6 +16,7 @@ from datasets.exceptions import DatasetGenerationError
 from numpy.typing import NDArray
 
 from dermiq.datamodules.sources.tables import read_lines
+from dermiq.prompts import IMAGE
 from dermiq.schema import DataError
 
 _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -94,6 +95,13 @@ def first_repeated(values: pa.Array) -> tuple[int, int] | None:
 def is_list(kind: pa.DataType) -> bool:
     """True if a row holds several values."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def marked_rows(asked: pa.Array, column: pa.ChunkedArray) -> list[tuple[int, int, int]]:
+    """Row, marks of images and images of each question that marks any."""
+    marks = pc.count_substring(asked, IMAGE).to_numpy()
+    rows = np.flatnonzero(marks)
+    return list(zip(rows.tolist(), marks[rows].tolist(), image_counts(column)[rows].tolist(), strict=True))
 
 
 def are_paths(column: pa.ChunkedArray) -> bool:

@@ -25,7 +25,7 @@ from dermiq.datamodules.sources.answers import completion_length, in_words, mean
 from dermiq.datamodules.sources.base import MAX_PIXELS, Source, open_image
 from dermiq.datamodules.sources.card import Meaning
 from dermiq.datamodules.sources.labels import condition_names, fitzpatrick, meaning_of_label
-from dermiq.prompts import IMAGE, LETTERS, QUESTION, check_marks, choice_question
+from dermiq.prompts import LETTERS, QUESTION, check_marks, choice_question
 from dermiq.ranges import check_numbers
 from dermiq.schema import DataError, Kind, Sample
 
@@ -249,7 +249,8 @@ class TabularSource(Source):
             )
         if self.id_column is not None:
             self._check_ids(self._ids(table, 0))
-        self._check_marks(table)
+        for row, *numbers in cells.marked_rows(self._texts(table, self.question_column), table[self.image_column]):
+            check_marks(*numbers, self._place(row))
         if self.option_columns:
             self._answered(table)
         self._check_each(self._labels(table), self._check_label)
@@ -262,13 +263,6 @@ class TabularSource(Source):
                 f"{self._place(again)}: the id in the column {self.id_column!r} is empty, or stands already in "
                 f"{self._place(first)}. Choose another `id_column`, or leave it out to number the rows."
             )
-
-    def _check_marks(self, table: pa.Table) -> None:
-        """Check that no question marks another number of images than its row has."""
-        marks = pc.count_substring(self._texts(table, self.question_column), IMAGE).to_numpy()
-        counts = cells.image_counts(table[self.image_column])
-        for index in np.flatnonzero((marks > 0) & (marks != counts))[:1].tolist():
-            check_marks(int(marks[index]), int(counts[index]), self._place(index))
 
     def _check_each(self, texts: pa.Array, check: Callable[[str], object]) -> None:
         """Check every text of a column once.
