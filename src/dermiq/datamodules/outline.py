@@ -17,6 +17,7 @@ from dermiq.prompts import gold_completion
 from dermiq.schema import PreferencePair, Sample
 
 IMAGE_LENGTH = 1_000  # of the characters that an image takes the place of: some 250 tokens
+IMAGE_LINK = "image:"  # begins the link of a sample that is grouped by its image: the place of the image's file
 _NAME = pa.dictionary(pa.int32(), pa.string())
 _SCHEMA = pa.schema(
     [

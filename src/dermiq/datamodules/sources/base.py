@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dermiq.datamodules.outline import Outlines, outline_of
+from dermiq.datamodules.reading import PASSING, passing_fault, refuse_special
 from dermiq.schema import DataError, Sample
 
 MAX_PIXELS = 50_000_000
 MAX_ASPECT = 200  # the processors of Qwen's models refuse more
+_SHOWN = 300
 # What photographs come as. Others hide a picture of another size behind their header (ICO), or start programs (EPS).
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM")
 
@@ -33,10 +36,13 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | 
 
     Raises:
         DataError: if the file is missing, too large, too narrow, truncated or no image.
+        DermIQError: if the machine cannot read it now, whatever it holds.
     """
+    if content is None:
+        refuse_special(path)
     try:
         # Pillow warns of what is harmless (odd metadata) or refused below (size).
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), _at_least(max_pixels):
             with Image.open(path if content is None else BytesIO(content), formats=FORMATS) as image:
                 _refuse_size(path, image.size, max_pixels)
                 return _as_photograph(image)
@@ -47,9 +53,23 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | 
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error} Resize the image.") from None
     except Exception as error:  # a damaged file makes Pillow's readers fail in any way
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING):
+            raise passing_fault(path, error) from error
         raise DataError(
-            f"{path}: the image cannot be read ({error}). Replace the file, or pass --data.on_bad_image=skip."
+            f"{str(path)[:_SHOWN]}: the image cannot be read ({str(error)[:_SHOWN]}). Replace the file, or pass "
+            "--data.on_bad_image=skip."
         ) from None
+
+
+@contextmanager
+def _at_least(max_pixels: int) -> Iterator[None]:
+    """Pillow's own limit of pixels, raised where a source's is higher."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = before if before is None else max(before, max_pixels)
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _refuse_size(path: str | Path, size: tuple[int, int], max_pixels: int) -> None:
@@ -82,13 +102,15 @@ def _as_photograph(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey values of 16 bits, or numbers between 0 and 1, 255 or 65,535, scaled to 8 bits; Pillow would clip them.
+    """Grey values of 8 to 16 bits, or numbers between 0 and 1, 255 or 65,535, scaled to 8 bits; Pillow would clip them.
+
+    Cameras and DICOM write 10, 12 or 14 bits into 16: the least range that holds all values is taken for the one used.
 
     Raises:
         ValueError: if they are of another range.
     """
     values = np.asarray(image, dtype=np.float32)
-    scales = (1, 255, 65_535) if image.mode == "F" else (65_535,)
+    scales = (1, 255, 65_535) if image.mode == "F" else (255, 1_023, 4_095, 16_383, 65_535)
     top = next((scale for scale in scales if values.max() <= scale), None)
     if top is None or not values.min() >= 0:
         raise ValueError(f"grey values from {values.min():g} to {values.max():g}, which fit no scale up to 65,535")

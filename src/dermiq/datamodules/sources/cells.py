@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,10 +14,14 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets.exceptions import DatasetGenerationError
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dermiq.datamodules.sources.tables import read_lines
+from dermiq.datamodules.outline import IMAGE_LINK
+from dermiq.datamodules.reading import is_file, reading, refuse_special
+from dermiq.datamodules.sources.json_table import read_json
+from dermiq.datamodules.sources.references import file_of, name_of
+from dermiq.datamodules.sources.tables import listed, read_lines
 from dermiq.prompts import IMAGE
 from dermiq.schema import DataError
 
@@ -24,33 +30,61 @@ _BLOCK = 1 << 16
 
 
 def open_table(path: Path, columns: Sequence[str]) -> tuple[datasets.Dataset, NDArray[np.int64] | None]:
-    """A table, and for CSV the line at which each row begins.
+    """The wanted columns of a table, and for CSV the line at which each row begins.
 
     Args:
         path: .csv, .json, .jsonl or .parquet.
-        columns: those to read of a CSV file; other kinds are read lazily.
+        columns: to read.
 
     Raises:
-        DataError: if the file is missing, of another kind, unreadable or empty; a CSV file also if it lacks a column.
+        DataError: if the file is missing, of another kind, unreadable or empty, or lacks a column.
     """
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
         raise DataError(f"{path}: unknown kind of table; give `path` one of {', '.join(_FORMATS)}.")
-    if not path.is_file():
+    refuse_special(path)
+    if not is_file(path):
         raise DataError(f"{path}: the table is missing. Correct `path` of the source.")
     if kind == "csv":
         return _read_csv(path, columns)
-    try:
-        data = datasets.load_dataset(kind, data_files=str(path), split="train")
-    except (DatasetGenerationError, OSError, ValueError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise DataError(
-            f"{path}: the table cannot be read as {kind} ({reason}). Save it again: JSON with one object per line, or "
-            "a whole Parquet file."
-        ) from None
+    with reading(
+        f"{path}: the table cannot be read as {kind}",
+        "Save it again: JSON with one object per line, or a whole Parquet file.",
+    ):
+        if kind == "json":
+            table, _ = read_json(path, columns)
+            return datasets.Dataset(datasets.table.InMemoryTable(table.combine_chunks())), None
+        data = open_parquet(path, columns)
     if not len(data):
         raise DataError(f"{path}: the table has no rows.")
     return data, None
+
+
+def open_parquet(path: Path, columns: Sequence[str] | None = None) -> datasets.Dataset:
+    """A Parquet file as the `datasets` library has it, or some columns of it.
+
+    Raises:
+        DataError: if it lacks a column, or the library has no word for the type of one.
+        Exception: whatever the library raises at a file that it cannot read.
+    """
+    if "::" in os.path.abspath(path):
+        raise DataError(f"{path}: the `datasets` library takes '::' in a path for a URL. Rename the folder.")
+    schema = pq.read_schema(path)
+    names = list(dict.fromkeys(schema.names))
+    lacking = [column for column in columns or () if column not in names]
+    if lacking:
+        raise DataError(
+            f"{path}: the column(s) {', '.join(lacking)} are missing; there are {listed(names)}. Correct the "
+            "`*_column` settings of the source."
+        )
+    for column in names if columns is None else columns:
+        with reading(
+            f"{path}: the column {column!r} holds {schema.field(column).type}, which the `datasets` library cannot read",
+            "Save it as texts, numbers, bytes, or lists of them.",
+        ):
+            datasets.features.features.generate_from_arrow_type(schema.field(column).type)
+    options = {} if columns is None else {"columns": list(columns)}
+    return datasets.load_dataset("parquet", data_files=glob.escape(os.path.abspath(path)), split="train", **options)
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> tuple[datasets.Dataset, NDArray[np.int64]]:
@@ -67,19 +101,78 @@ def _read_csv(path: Path, columns: Sequence[str]) -> tuple[datasets.Dataset, NDA
     return datasets.Dataset(table), np.concatenate(begins)
 
 
+def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column without what only its storage needs: dictionaries, runs, views, names of types."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain(pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type))
+    if pa.types.is_dictionary(kind):
+        return plain(column.cast(kind.value_type))
+    if pa.types.is_run_end_encoded(kind):
+        return plain(pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type))
+    if is_list(kind) and _stored(kind.value_type) != kind.value_type:
+        return column.cast(pa.list_(_stored(kind.value_type)))
+    return column if _stored(kind) == kind else column.cast(_stored(kind))
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    """The type to read texts and contents as."""
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    return pa.large_binary() if pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind) else kind
+
+
 def texts(column: pa.ChunkedArray, names: Sequence[str] = ()) -> pa.Array:
     """A column as texts without white space at their ends; empty where a value is missing or not a number (NaN).
 
     Args:
         column: texts, numbers, or (with `names`) numbers of names.
         names: what the numbers stand for.
+
+    Raises:
+        ValueError: if it holds neither, such as lists; an `ArrowException`, too.
     """
+    column = plain(column)
+    kind = column.type
     if names:
         column = pc.take(pa.array(names, pa.string()), pc.if_else(pc.less(column, 0), None, column))
-    elif pa.types.is_floating(column.type):
+    elif pa.types.is_nested(kind):
+        raise ValueError(f"it holds {str(kind)[:80]}, and neither texts nor numbers")
+    elif pa.types.is_floating(kind):
+        column = column.cast(pa.float32()) if pa.types.is_float16(kind) else column
         column = pc.if_else(pc.is_nan(column), None, column)
+    elif pa.types.is_duration(kind):
+        column = pa.chunked_array(
+            [[None if value is None else str(value) for value in column.to_pylist()]], pa.string()
+        )
     trimmed = pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.string()), ""))
     return trimmed.combine_chunks() if isinstance(trimmed, pa.ChunkedArray) else trimmed
+
+
+def refuse_options(kind: pa.DataType) -> None:
+    """Check that a column can hold options: texts, numbers, or lists of them.
+
+    Raises:
+        ValueError: saying what it holds.
+    """
+    leaf = kind.value_type if is_list(kind) or pa.types.is_dictionary(kind) else kind
+    if pa.types.is_nested(leaf) or _is_content(leaf):
+        raise ValueError(f"it holds {str(kind)[:80]}, and no texts, numbers or lists of them")
+
+
+def refuse_images(kind: pa.DataType) -> None:
+    """Check that a column can hold images: paths, contents, both in one struct, or lists of these.
+
+    Raises:
+        ValueError: saying what it holds.
+    """
+    leaf = kind.value_type if is_list(kind) else kind
+    parts = [field.type for field in leaf if field.name in ("bytes", "path")] if pa.types.is_struct(leaf) else [leaf]
+    if not parts or not all(_is_content(part) or _is_path(part) for part in parts):
+        raise ValueError(
+            f"it holds {str(kind)[:80]}: images are paths, the bytes of image files, structs of `bytes` and `path`, or "
+            "lists of these"
+        )
 
 
 def first_repeated(values: pa.Array) -> tuple[int, int] | None:
@@ -104,10 +197,17 @@ def marked_rows(asked: pa.Array, column: pa.ChunkedArray) -> list[tuple[int, int
     return list(zip(rows.tolist(), marks[rows].tolist(), image_counts(column)[rows].tolist(), strict=True))
 
 
+def _is_path(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+
+
+def _is_content(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
 def are_paths(column: pa.ChunkedArray) -> bool:
     """True if a column of images holds paths alone."""
-    kind = column.type.value_type if is_list(column.type) else column.type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+    return _is_path(column.type.value_type if is_list(column.type) else column.type)
 
 
 def pictures(value: Any) -> list[Any]:
@@ -134,10 +234,25 @@ def fingerprint(content: bytes) -> str:
     return "md5:" + hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def links(images: Sequence[Any]) -> tuple[str, ...]:
-    """What ties a row to others with an image of the same content."""
+def links(images: Sequence[Any], root: str) -> tuple[str, ...]:
+    """What ties a row to others with an image of the same content, or with the same file as its first image.
+
+    A path that the row gives as the group has it ties by the group.
+    """
     contents = (content_of(picture) for picture in images)
-    return tuple(dict.fromkeys(fingerprint(content) for content in contents if content is not None))
+    found = [fingerprint(content) for content in contents if content is not None]
+    first = path_of(images[0]) if images and content_of(images[0]) is None else ""
+    if first and name_of(root, first) != first:
+        found.append(IMAGE_LINK + os.path.abspath(file_of(root, first)))
+    return tuple(dict.fromkeys(found))
+
+
+def any_link(column: pa.ChunkedArray, root: str) -> bool:
+    """True if a row of a column of images may have `links`."""
+    if not are_paths(column):
+        return True
+    firsts = texts(pc.list_element(column, 0) if is_list(column.type) else column)
+    return any(name_of(root, path) != path for path in firsts.unique().to_pylist())
 
 
 def image_counts(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -177,13 +292,15 @@ def _there(values: pa.Array) -> NDArray[np.bool_]:
     return there
 
 
-def identities(column: pa.ChunkedArray) -> pa.Array:
-    """What rows of the same first image have in common: its path, or the fingerprint of its content."""
+def identities(column: pa.ChunkedArray, root: str) -> pa.Array:
+    """What rows of the same first image have in common: its name below `root`, or the fingerprint of its content."""
     if are_paths(column):
-        return texts(pc.list_element(column, 0) if is_list(column.type) else column)
+        codes = texts(pc.list_element(column, 0) if is_list(column.type) else column).dictionary_encode()
+        return pa.array((name_of(root, path) for path in codes.dictionary.to_pylist()), pa.string()).take(codes.indices)
     contents = ((content_of(images[0]), images[0]) for images in each(column))
     return pa.array(
-        (path_of(image) if content is None else fingerprint(content) for content, image in contents), pa.string()
+        (name_of(root, path_of(image)) if content is None else fingerprint(content) for content, image in contents),
+        pa.string(),
     )
 
 
@@ -226,7 +343,7 @@ def _names(values: pa.Array) -> pa.Array | None:
     if not pa.types.is_struct(values.type):
         return values.cast(pa.string()) if are_paths(pa.chunked_array([values])) else None
     fields = [field.name for field in values.type]
-    paths = pc.fill_null(pc.struct_field(values, "path"), "") if "path" in fields else None
+    paths = pc.fill_null(pc.struct_field(values, "path").cast(pa.string()), "") if "path" in fields else None
     if paths is None or "bytes" not in fields:
         return paths
     return pc.if_else(_there(pc.struct_field(values, "bytes")), "", paths)

@@ -70,7 +70,7 @@ class Derm7pt(Photographs):
         diagnosed = [position for position in positions if rows[position]["diagnosis"] != UNDIAGNOSED]
         log.info("%s: %d of %d cases have no diagnosis.", self.root, len(positions) - len(diagnosed), len(positions))
         folder = self.root / "images"
-        files = {path.relative_to(folder).as_posix(): str(path) for path in folder.rglob("*")}
+        files = {path.relative_to(folder).as_posix(): str(path) for path in sorted(folder.rglob("*"))}
         folded = {name.lower(): path for name, path in files.items()}
         for position in diagnosed:
             row = rows[position]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
-from datasets.exceptions import DatasetsError
 
+from dermiq.datamodules.reading import reading
 from dermiq.datamodules.sources.base import MAX_PIXELS
 from dermiq.datamodules.sources.card import load_card
 from dermiq.datamodules.sources.tabular import TabularSource
 from dermiq.schema import DataError
+
+_ODD = re.compile(r"[*?\[\n]|::")
 
 
 class HubDataset(TabularSource):
@@ -44,33 +47,49 @@ class HubDataset(TabularSource):
     ) -> None:
         super().__init__(path, image_column, label_column, **options)
         self.split, self.name = split, name
+        self._is_directory = False
 
     def _root(self) -> str:
         return self.path if self.image_root is None else self.image_root
 
     def _name(self) -> str:
-        return f"{super()._name()}-{self.split}"
+        """The split, after the data set's name; a directory's name is none, as it may be another elsewhere."""
+        return self.split if self._is_directory and not self.dataset else f"{super()._name()}-{self.split}"
 
     def _place(self, index: int) -> str:
         return f"{self.path} ({self.split}), row {index + 1}"
 
     def _read(self) -> datasets.Dataset:
         """The splits, one after the other; what looks like a directory is not looked for on the Hub."""
-        if self.path.count("/") > 1 and not os.path.isdir(self.path):
+        self._is_directory = os.path.isdir(self.path)
+        if self.path.count("/") > 1 and not self._is_directory:
             raise DataError(f"{self.path}: there is no such directory. Correct `path` of the source.")
-        try:
-            if os.path.isfile(os.path.join(self.path, "dataset_info.json")):
-                return datasets.load_from_disk(self.path)
-            if os.path.isfile(os.path.join(self.path, "dataset_dict.json")):
-                saved = datasets.load_from_disk(self.path)
-                return datasets.concatenate_datasets([saved[part] for part in self.split.split("+")])
-            return datasets.load_dataset(self.path, self.name, split=self.split)
-        except (DatasetsError, OSError, ValueError, KeyError) as error:
-            reason = " ".join(str(error.__cause__ or error).split())
+        if self._is_directory and _ODD.search(os.path.abspath(self.path)):
             raise DataError(
-                f"{self.path}: the split {self.split!r} of the data set cannot be read ({reason}). Give `path` the id "
-                "of a data set on the Hub or a directory that `datasets` reads, and `split` and `name` what it has."
-            ) from None
+                f"{self.path}: the `datasets` library takes *, ?, [ and :: in the name of a folder for a pattern or a URL, "
+                "and cannot read one with a line break. Rename the folder, or name a link to it in `path`."
+            )
+        with reading(
+            f"{self.path}: the split {self.split!r} of the data set cannot be read",
+            "Give `path` the id of a data set on the Hub or a directory that `datasets` reads, and `split` and `name` "
+            "what it has.",
+        ):
+            data = self._opened()
+        mixed = [name for name in self._columns() if type(data.features.get(name)).__name__ == "Json"]
+        if mixed:
+            raise DataError(
+                f"{self.path}: the column {mixed[0]!r} holds values of several kinds in different rows. Write values of "
+                "one kind into all of them."
+            )
+        return data
+
+    def _opened(self) -> datasets.Dataset:
+        if os.path.isfile(os.path.join(self.path, "dataset_info.json")):
+            return datasets.load_from_disk(self.path)
+        if os.path.isfile(os.path.join(self.path, "dataset_dict.json")):
+            saved = datasets.load_from_disk(self.path)
+            return datasets.concatenate_datasets([saved[part] for part in self.split.split("+")])
+        return datasets.load_dataset(self.path, self.name, split=self.split)
 
 
 class PublishedQuestions(HubDataset):

@@ -15,6 +15,19 @@ _FITZPATRICK = FITZPATRICK | COARSE
 _NAMED = _FITZPATRICK | {name.lower(): name for name in _FITZPATRICK.values()}
 
 
+def as_written(key: object) -> tuple[str, ...]:
+    """The texts in a table that a key of a YAML file means, which may be a number, yes or no, or nothing.
+
+    >>> as_written(1.0), as_written(True)
+    (('1.0', '1'), ('true', 'True', 'TRUE'))
+    """
+    if isinstance(key, bool):
+        return (str(key).lower(), str(key), str(key).upper())
+    if isinstance(key, float) and key.is_integer():
+        return (str(key), str(int(key)))
+    return ("null",) if key is None else (str(key),)
+
+
 def meaning_of_label(label: str, labels: Mapping[str, str | list[str]] | None = None) -> Meaning | None:
     """What a label means by a label map, or without one by the ontology; None if it is not known.
 

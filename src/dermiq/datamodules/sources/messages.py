@@ -8,15 +8,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 from PIL import Image
 
-from dermiq.datamodules.outline import Outline, Outlines, outline_of
+from dermiq.datamodules.outline import IMAGE_LINK, Outline, Outlines, outline_of
+from dermiq.datamodules.reading import is_file, reading
 from dermiq.datamodules.sources.base import MAX_PIXELS, Source, open_image
 from dermiq.datamodules.sources.card import Meaning
 from dermiq.datamodules.sources.labels import meaning_of_label
 from dermiq.datamodules.sources.records import Row, Rows, open_rows
+from dermiq.datamodules.sources.references import file_of, name_of, refuse_distant
 from dermiq.datamodules.sources.turns import Turns, read_turns
 from dermiq.prompts import normalise
 from dermiq.ranges import check_numbers
@@ -28,7 +29,7 @@ class Conversations(Source):
 
     Rows are read when they are asked for. The optional columns `id`, `group` and `target` say what they say in
     `dermiq.schema.Sample`: without them a row is named after the file and its number, the rows of one first image
-    are a group, and the conversation is about no condition.
+    (by its path below `image_root`, or its content) are a group, and the conversation is about no condition.
 
     Args:
         path: .jsonl, .json (a list) or .parquet.
@@ -67,7 +68,8 @@ class Conversations(Source):
         seen: dict[str, int] = {}
         outline, missing, known = [], [], {}
         for index, row in enumerate(rows):
-            sample = self._sample(rows, index, row)
+            with reading(f"{rows.place(index)}: the row cannot be used", "Correct or remove it."):
+                sample = self._sample(rows, index, row)
             first = seen.setdefault(sample.id, index)
             if first != index:
                 raise DataError(
@@ -77,7 +79,7 @@ class Conversations(Source):
             outline.append(self._outlined(sample))
             for reference in sample.images:
                 if reference not in known:
-                    known[reference] = self._embedded(reference) is not None or os.path.isfile(reference)
+                    known[reference] = self._embedded(reference) is not None or is_file(reference)
             if not all(known[reference] for reference in sample.images):
                 missing.append(index)
         self._rows, self._outline, self._missing = rows, Outlines.of(outline), missing
@@ -129,16 +131,17 @@ class Conversations(Source):
         place = rows.place(index)
         messages, pictures = self._turns(row, place)
         *history, question, reply = messages
-        label = _text(row, "target")
+        label = _text(row, "target", place)
         meaning = meaning_of_label(label) or Meaning(normalise(label), ())
         images = tuple(self._reference(picture, index, i, place) for i, picture in enumerate(pictures))
-        name = _text(row, "id") or f"{self.path.stem}-{index + 1}"
+        name = _text(row, "id", place) or f"{self.path.stem}-{index + 1}"
+        group = _text(row, "group", place)
         return Sample(
             id=name,
             images=images,
             target=meaning.target,
             label=label,
-            group=_text(row, "group") or (_identity(pictures[0], images[0]) if images else name),
+            group=group or (self._identity(pictures[0]) if images else name),
             question=question.text,
             history=tuple(history),
             reply=reply.text,
@@ -146,21 +149,28 @@ class Conversations(Source):
             concepts=meaning.concepts,
             licence=self.licence,
             attribution=self.attribution,
+            links=() if group or not images or _content(pictures[0]) is not None else (_link(images[0]),),
         )
 
     def _reference(self, picture: Any, row: int, number: int, place: str) -> str:
         """The file of a picture, or its place in this source's own file."""
         if _content(picture, f"{place}, image {number + 1}") is not None:
             return f"{self.path}#{row}.{number}"
-        given = picture.get("path") if isinstance(picture, Mapping) else picture
+        given = _path(picture)
         if not given or not isinstance(given, str):
             raise DataError(f"{place}: image {number + 1} is neither a path nor the content of an image file.")
-        url = urlparse(given)
-        if url.scheme in ("http", "https"):
-            raise DataError(
-                f"{place}: the image {given} is on the network. Images must be local: download it, and name its file."
-            )
-        return os.path.join(self.image_root, unquote(url.path) if url.scheme == "file" else given)
+        try:
+            refuse_distant(given)
+        except ValueError as error:
+            raise DataError(f"{place}: {error}.") from None
+        return file_of(str(self.image_root), given)
+
+    def _identity(self, picture: Any) -> str:
+        """What rows of the same image have in common, wherever the files lie."""
+        content = _content(picture)
+        if content is None:
+            return name_of(str(self.image_root), _path(picture))
+        return hashlib.blake2b(content, digest_size=16).hexdigest()
 
     def _embedded(self, reference: str) -> tuple[int, int] | None:
         """Row and number of an image that stands in this source's own file."""
@@ -175,10 +185,12 @@ def _content(picture: Any, place: str = "") -> bytes | None:
     """The image file that a row holds itself; None where it stands elsewhere.
 
     Raises:
-        DataError: if a data URL is none.
+        DataError: if a data URL is none, or `bytes` holds no bytes.
     """
     if isinstance(picture, Mapping):
-        content: bytes | None = picture.get("bytes")
+        content = picture.get("bytes")
+        if content is not None and not isinstance(content, bytes):
+            raise DataError(f"{place}: `bytes` of the image holds {type(content).__name__}. Store the file's bytes.")
         return content
     if not isinstance(picture, str) or not picture.startswith("data:"):
         return None
@@ -193,13 +205,21 @@ def _content(picture: Any, place: str = "") -> bytes | None:
         ) from None
 
 
-def _identity(picture: Any, reference: str) -> str:
-    """What rows of the same image have in common."""
-    content = _content(picture)
-    return reference if content is None else hashlib.blake2b(content, digest_size=16).hexdigest()
+def _path(picture: Any) -> Any:
+    return picture.get("path") if isinstance(picture, Mapping) else picture
 
 
-def _text(row: Row, column: str) -> str:
-    """An optional column; empty where it is missing or null."""
+def _link(reference: str) -> str:
+    return IMAGE_LINK + os.path.abspath(reference)
+
+
+def _text(row: Row, column: str, place: str) -> str:
+    """An optional column; empty where it is missing or null.
+
+    Raises:
+        DataError: if it holds neither text nor number.
+    """
     value = row.get(column)
+    if isinstance(value, list | Mapping | bytes):
+        raise DataError(f"{place}: `{column}` holds {type(value).__name__}. Write a text or a number.")
     return "" if value is None else str(value)

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from dermiq.datamodules.reading import is_file, reading
 from dermiq.datamodules.sources.base import MAX_PIXELS, Source
 from dermiq.datamodules.sources.card import DataCard, Meaning, load_card
 from dermiq.prompts import IMAGE, check_marks
@@ -96,7 +97,8 @@ class Photographs(Source):
         """
         if self._records:
             return
-        records = list(self.records())
+        with reading(f"{self.root}: the data set cannot be read", "See to its folder, or unpack it again."):
+            records = list(self.records())
         seen: dict[str, str] = {}
         for record in records:
             self.meaning(record)
@@ -145,7 +147,7 @@ class Photographs(Source):
 
     def missing(self) -> list[int]:
         """Indices of the samples with an image that is not on disk."""
-        return [i for i, record in enumerate(self._records) if not all(map(os.path.isfile, record.images))]
+        return [i for i, record in enumerate(self._records) if not all(map(is_file, record.images))]
 
 
 def list_images(root: Path, folders: Sequence[str], hint: str, suffixes: Sequence[str] = SUFFIXES) -> dict[str, str]:
@@ -160,6 +162,6 @@ def list_images(root: Path, folders: Sequence[str], hint: str, suffixes: Sequenc
         os.path.splitext(entry.name)[0]: entry.path
         for folder in folders
         if (root / folder).is_dir()
-        for entry in os.scandir(root / folder)
+        for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name)
         if entry.name.lower().endswith(tuple(suffixes))
     }

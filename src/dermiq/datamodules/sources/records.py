@@ -9,9 +9,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import datasets
-from datasets.exceptions import DatasetGenerationError
-
+from dermiq.datamodules.reading import is_file, reading, reason, refuse_special
+from dermiq.datamodules.sources.cells import open_parquet
 from dermiq.schema import DataError
 
 Row = dict[str, Any]
@@ -102,9 +101,9 @@ class JsonLines(Rows):
             raise DataError(f"{self.place(index)}: the line is empty. Remove it.")
         try:
             return self._checked(index, json.loads(line.decode("utf-8-sig")))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{self.place(index)}: this is no valid JSON ({error}). Write one whole object per line, as UTF-8."
+                f"{self.place(index)}: this is no valid JSON ({reason(error)}). Write one whole object per line, as UTF-8."
             ) from None
 
 
@@ -115,9 +114,9 @@ class JsonArray(Rows):
         super().__init__(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{path}: this is no valid JSON ({error}). Write a list of objects, as UTF-8; a file with one object "
+                f"{path}: this is no valid JSON ({reason(error)}). Write a list of objects, as UTF-8; a file with one object "
                 "per line must be called .jsonl."
             ) from None
         if not isinstance(content, list):
@@ -138,11 +137,8 @@ class Parquet(Rows):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        try:
-            data = datasets.load_dataset("parquet", data_files=str(path), split="train")
-        except (DatasetGenerationError, OSError, ValueError) as error:
-            reason = " ".join(str(error.__cause__ or error).split())
-            raise DataError(f"{path}: this cannot be read as Parquet ({reason}). Write the file again.") from None
+        with reading(f"{path}: this cannot be read as Parquet", "Write the file again."):
+            data = open_parquet(path)
         self._data = data.with_format("arrow")  # images stay undecoded
 
     def __len__(self) -> int:
@@ -165,9 +161,11 @@ def open_rows(path: Path) -> Rows:
     """
     if path.suffix.lower() not in _FORMATS:
         raise DataError(f"{path}: unknown kind of file; give `path` one of {', '.join(_FORMATS)}.")
-    if not path.is_file():
+    refuse_special(path)
+    if not is_file(path):
         raise DataError(f"{path}: the file is missing. Correct `path` of the source.")
-    rows = _FORMATS[path.suffix.lower()](path) if path.stat().st_size else None
+    with reading(f"{path}: the file cannot be read", "Write it again."):
+        rows = _FORMATS[path.suffix.lower()](path) if path.stat().st_size else None
     if not rows:
         raise DataError(f"{path}: the file has no rows. Write it again, or take the source out.")
     return rows

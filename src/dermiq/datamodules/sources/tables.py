@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
+from dermiq.datamodules.reading import PASSING, passing_fault, refuse_special
 from dermiq.schema import DataError
 
 DELIMITERS = ",;\t"
+_SHOWN = 12
 BLANKS = frozenset({"", "nan", "na", "n/a", "none", "null", "unknown"})
 
 
@@ -74,6 +79,8 @@ def read_lines(path: Path, columns: Sequence[str], hint: str) -> Iterator[tuple[
         DataError: see `read_table`.
     """
     line = rows = 0
+    refuse_special(path)
+    csv.field_size_limit(sys.maxsize)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
@@ -81,6 +88,7 @@ def read_lines(path: Path, columns: Sequence[str], hint: str) -> Iterator[tuple[
             reader = csv.reader(file, delimiter=max(DELIMITERS, key=header.count), strict=True)
             names = [name.strip() for name in next(reader, [])]
             _check_header(path, names, columns, hint)
+            line = reader.line_num
             yield 1, names
             for values in reader:
                 line = reader.line_num
@@ -103,21 +111,30 @@ def read_lines(path: Path, columns: Sequence[str], hint: str) -> Iterator[tuple[
             f"{path}, line {line + 1}: the row that begins here cannot be read ({error}). Correct or remove it."
         ) from None
     except OSError as error:
+        if error.errno in PASSING:
+            raise passing_fault(path, error) from error
         raise DataError(f"{path}: the table cannot be read ({error}). {hint}") from None
     if not rows:
         raise DataError(f"{path}: the table has no rows. {hint}")
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names for a message: the first of them where they are many."""
+    rest = iter(names)
+    shown = ", ".join(islice(rest, _SHOWN)) or "none"
+    return shown + (", ..." if next(rest, None) is not None else "")
+
+
 def _check_header(path: Path, names: list[str], columns: Sequence[str], hint: str) -> None:
-    lacking = [column for column in columns if column not in names]
+    counts = Counter(names)
+    lacking = [column for column in columns if column not in counts]
     if lacking:
         raise DataError(
-            f"{path}: the column(s) {', '.join(map(repr, lacking))} are missing; there are "
-            f"{', '.join(names) or 'none'}. {hint}"
+            f"{path}: the column(s) {', '.join(map(repr, lacking))} are missing; there are {listed(names)}. {hint}"
         )
-    twice = sorted({name for name in names if name and names.count(name) > 1})
+    twice = sorted(name for name, count in counts.items() if name and count > 1)
     if twice:
-        raise DataError(f"{path}: the header has {', '.join(map(repr, twice))} more than once. Rename the columns.")
+        raise DataError(f"{path}: the header has {listed(map(repr, twice))} more than once. Rename the columns.")
 
 
 def _undecodable(path: Path) -> int:

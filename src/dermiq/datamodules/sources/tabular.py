@@ -1,13 +1,11 @@
 """Any table of images and labels, or of images, questions and answers: CSV, JSON lines or Parquet.
 
-CSV is read into memory. JSON lines and Parquet are read lazily from the Arrow file into which the `datasets` library
-converts them once (in its own cache, which ``HF_DATASETS_CACHE`` moves).
+Of CSV and JSON the columns in use are read into memory. Parquet is read lazily from the Arrow file into which the
+`datasets` library converts them once (in its own cache, which ``HF_DATASETS_CACHE`` moves).
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermiq.datamodules.outline import IMAGE_LENGTH, Outlines, checksum, file_name
+from dermiq.datamodules.reading import is_file
 from dermiq.datamodules.sources import cells
 from dermiq.datamodules.sources.answers import completion_length, in_words, meaning_of_choice, read_choice
 from dermiq.datamodules.sources.base import MAX_PIXELS, Source, open_image
 from dermiq.datamodules.sources.card import Meaning
-from dermiq.datamodules.sources.labels import condition_names, fitzpatrick, meaning_of_label
+from dermiq.datamodules.sources.labels import as_written, condition_names, fitzpatrick, meaning_of_label
+from dermiq.datamodules.sources.references import file_of
+from dermiq.datamodules.sources.table_checks import check_each, check_ids, check_images, check_types
+from dermiq.datamodules.sources.tables import listed
 from dermiq.prompts import LETTERS, QUESTION, check_marks, choice_question
 from dermiq.ranges import check_numbers
 from dermiq.schema import DataError, Kind, Sample
 
 _BLOCK = 1 << 16
+_LINKS = pa.list_(pa.string())
 
 
 class TabularSource(Source):
@@ -94,7 +97,8 @@ class TabularSource(Source):
     ) -> None:
         self.path = path
         self.image_column, self.label_column, self.image_root = image_column, label_column, image_root
-        self.kind, self.labels, self.question_column = kind, labels, question_column
+        self.kind, self.question_column = kind, question_column
+        self.labels = None if labels is None else {text: to for key, to in labels.items() for text in as_written(key)}
         self.option_columns = [options_column] if isinstance(options_column, str) else options_column or []
         self.group_column, self.id_column = group_column, id_column
         self.skin_type_column, self.skin_type_how, self.site_column = skin_type_column, skin_type_how, site_column
@@ -123,8 +127,8 @@ class TabularSource(Source):
         lacking = [column for column in columns if column not in data.column_names]
         if lacking:
             raise DataError(
-                f"{self.path}: the column(s) {', '.join(lacking)} are missing; there are "
-                f"{', '.join(data.column_names)}. Correct the `*_column` settings of the source."
+                f"{self.path}: the column(s) {', '.join(lacking)} are missing; there are {listed(data.column_names)}. "
+                "Correct the `*_column` settings of the source."
             )
         label = data.features[self.label_column]
         self._names = label.names if isinstance(label, datasets.ClassLabel) else []
@@ -140,7 +144,7 @@ class TabularSource(Source):
         """The sample of one row."""
         row = self._loaded()[index : index + 1]
         label, asked = self._labels(row)[0].as_py(), self._text(row, self.question_column)
-        images = cells.pictures(row[self.image_column][0].as_py())
+        images = cells.pictures(self._images(row)[0].as_py())
         options: tuple[str, ...] = ()
         if self.option_columns:
             options, place = read_choice([row[column][0].as_py() for column in self.option_columns], label)
@@ -164,7 +168,7 @@ class TabularSource(Source):
             licence=self._text(row, self.licence_column) or self.licence,
             attribution=self._text(row, self.attribution_column) or self.attribution,
             dataset=self.dataset,
-            links=cells.links(images) if self.group_column is None else (),
+            links=cells.links(images, self._root()) if self.group_column is None else (),
         )
 
     def outline(self) -> Outlines:
@@ -174,9 +178,9 @@ class TabularSource(Source):
         questions = pc.utf8_length(asked).to_numpy().astype(np.int64)
         meanings = list(map(self._meaning, answers.dictionary.to_pylist()))
         codes = answers.indices.to_numpy()
-        images = table[self.image_column]
+        images, root = self._images(table), self._root()
         counts = cells.image_counts(images)
-        tied = self.group_column is None and not cells.are_paths(images)
+        tied = self.group_column is None and cells.any_link(images, root)
         types = self._texts(table, self.skin_type_column).dictionary_encode()
         known = [fitzpatrick(text, "") for text in types.dictionary.to_pylist()]
         return Outlines.from_columns(
@@ -187,7 +191,7 @@ class TabularSource(Source):
             images=counts,
             length=questions + np.array(list(map(completion_length, meanings)))[codes] + IMAGE_LENGTH * counts,
             dataset=self.dataset,
-            links=pa.array(map(cells.links, cells.each(images)), pa.list_(pa.string())) if tied else (),
+            links=pa.array((cells.links(row, root) for row in cells.each(images)), _LINKS) if tied else (),
             skin_type=pa.array([skin_type.value if skin_type else "" for skin_type in known]).take(types.indices),
             content=[
                 checksum(question, list(map(file_name, paths)))
@@ -198,8 +202,7 @@ class TabularSource(Source):
     def missing(self) -> list[int]:
         """Indices of the rows with an image whose file is absent."""
         root = self._root()
-        images = self._loaded()[self.image_column]
-        return cells.rows_with(images, lambda name: not os.path.isfile(os.path.join(root, name)))
+        return cells.rows_with(self._images(self._loaded()[:]), lambda name: not is_file(file_of(root, name)))
 
     def image(self, reference: str) -> Image.Image:
         """Open one of a sample's images, from its file or from the row that holds it.
@@ -211,7 +214,7 @@ class TabularSource(Source):
         if name != self.path:
             return open_image(reference, self.max_pixels)
         index, number = map(int, place.split("."))
-        picture = cells.pictures(self._loaded()[index : index + 1][self.image_column][0].as_py())[number]
+        picture = cells.pictures(self._images(self._loaded()[index : index + 1])[0].as_py())[number]
         where = f"{self._place(index)}, image {number + 1}"
         return open_image(where, self.max_pixels, cells.content_of(picture))
 
@@ -242,39 +245,17 @@ class TabularSource(Source):
         return f"{self.path}, row {index + 1}"
 
     def _check(self, table: pa.Table) -> None:
-        empty = cells.first_without_image(table[self.image_column])
-        if empty is not None:
-            raise DataError(
-                f"{self._place(empty)}: the column {self.image_column!r} names no image. Fill it in, or remove the row."
-            )
+        check_types(self.path, table, self.image_column, self.option_columns, {self.label_column: self._names})
+        check_images(self._images(table), self.image_column, self._place)
         if self.id_column is not None:
-            self._check_ids(self._ids(table, 0))
-        for row, *numbers in cells.marked_rows(self._texts(table, self.question_column), table[self.image_column]):
+            check_ids(self._ids(table, 0), self.id_column, self._place)
+        for row, *numbers in cells.marked_rows(self._texts(table, self.question_column), self._images(table)):
             check_marks(*numbers, self._place(row))
         if self.option_columns:
             self._answered(table)
-        self._check_each(self._labels(table), self._check_label)
-        self._check_each(self._texts(table, self.skin_type_column), lambda text: fitzpatrick(text, self.skin_type_how))
-
-    def _check_ids(self, ids: pa.Array) -> None:
-        first, again = cells.first_repeated(ids) or (ids.index("").as_py(),) * 2
-        if again >= 0:
-            raise DataError(
-                f"{self._place(again)}: the id in the column {self.id_column!r} is empty, or stands already in "
-                f"{self._place(first)}. Choose another `id_column`, or leave it out to number the rows."
-            )
-
-    def _check_each(self, texts: pa.Array, check: Callable[[str], object]) -> None:
-        """Check every text of a column once.
-
-        Raises:
-            DataError: naming the first row with a text that `check` refuses with a ValueError.
-        """
-        for text in texts.unique().to_pylist():
-            try:
-                check(text)
-            except ValueError as error:
-                raise DataError(f"{self._place(texts.index(text).as_py())}: {error}") from None
+        check_each(self._labels(table), self._check_label, self._place)
+        types = self._texts(table, self.skin_type_column)
+        check_each(types, lambda text: fitzpatrick(text, self.skin_type_how), self._place)
 
     def _check_label(self, label: str) -> None:
         """Look a label up, once for all its rows."""
@@ -323,6 +304,9 @@ class TabularSource(Source):
         """A column as texts; empty ones if there is none."""
         return pa.repeat("", len(table)) if column is None else cells.texts(table[column])
 
+    def _images(self, table: pa.Table) -> pa.ChunkedArray:
+        return cells.plain(table[self.image_column])
+
     def _labels(self, table: pa.Table) -> pa.Array:
         return cells.texts(table[self.label_column], self._names)
 
@@ -341,11 +325,13 @@ class TabularSource(Source):
         given = self._texts(table, self.group_column)
         blank = pc.equal(given, "")
         if blank.true_count:
-            given = pc.replace_with_mask(given, blank, cells.identities(table[self.image_column].filter(blank)))
+            given = pc.replace_with_mask(
+                given, blank, cells.identities(self._images(table).filter(blank), self._root())
+            )
         return pc.binary_join_element_wise(self.dataset, given, ":") if self.dataset else given
 
     def _reference(self, index: int, number: int, picture: Any) -> str:
         """The file of an image, or its place in this table."""
         if cells.content_of(picture) is not None:
             return f"{self.path}#{index}.{number}"
-        return os.path.join(self._root(), cells.path_of(picture))
+        return file_of(self._root(), cells.path_of(picture))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.outline import IMAGE_LINK, Outlines
 
 Numbers = NDArray[np.int64]
 
@@ -75,6 +75,9 @@ def union(length: int, ties: Iterable[Tie]) -> Numbers:
 def straddling(outlines: Outlines, sides: Numbers) -> tuple[str, str, int, int] | None:
     """Something that ties samples of two sides together.
 
+    A group that is the name of an image below its data set's folder counts by the image's file alone, which is a link:
+    in two folders one name may stand for two images.
+
     Args:
         outlines: of the samples.
         sides: a number for each sample, [samples] int64.
@@ -83,8 +86,10 @@ def straddling(outlines: Outlines, sides: Numbers) -> tuple[str, str, int, int] 
         What it is (``group`` or ``link``), its text, and the two sides; None if no side is tied to another.
     """
     samples, links = outlines.links()
-    groups = outlines.texts("group")
-    for kind, owners, texts in (("group", np.arange(len(outlines)), groups), ("link", samples, links)):
+    by_image = samples[pc.starts_with(links, IMAGE_LINK).to_numpy().astype(bool)]
+    grouped = np.setdiff1d(np.arange(len(outlines)), by_image)
+    groups = outlines.texts("group").take(pa.array(grouped))
+    for kind, owners, texts in (("group", grouped, groups), ("link", samples, links)):
         keys, names = encoded(texts)
         lowest, highest = np.full(len(names), len(sides)), np.full(len(names), -1)
         np.minimum.at(lowest, keys, sides[owners])

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.reading import is_file, reading, refuse_special
 from dermiq.datamodules.splits.clusters import Numbers, straddling
 from dermiq.datamodules.splits.sharing import joined
 from dermiq.files import replacing
@@ -59,18 +60,21 @@ def read_split(path: str | Path) -> pa.Table:
     Raises:
         DataError: if it is missing or no split file.
     """
-    try:
+    if not is_file(path):
+        refuse_special(path)
+        raise DataError(f"{path}: the split file is missing. Make it: {_command(path)}")
+    with reading(f"{path}: the split file cannot be read", f"Make it anew: {_command(path)}"):
         table = pq.read_table(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: the split file is missing. Make it: {_command(path)}") from None
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: the split file cannot be read ({error}). Make it anew: {_command(path)}") from None
     lacking = [column for column in COLUMNS if column not in table.column_names]
     if lacking:
         raise DataError(
             f"{path}: no split file, it lacks the column(s) {', '.join(lacking)}. Make one: {_command(path)}"
         )
-    return table
+    columns = []
+    for column in COLUMNS:
+        with reading(f"{path}: no split file, the column {column!r} holds no texts", f"Make one: {_command(path)}"):
+            columns.append(table[column].cast(pa.string()))
+    return pa.table(columns, names=COLUMNS, metadata=table.schema.metadata)
 
 
 def parts_of(path: str | Path, outlines: Outlines) -> dict[str, Numbers]:
@@ -84,7 +88,7 @@ def parts_of(path: str | Path, outlines: Outlines) -> dict[str, Numbers]:
             ties together into different splits.
     """
     table = read_split(path)
-    keys = pc.binary_join_element_wise(*(table[column].cast(pa.string()) for column in _KEY), "\x1f")
+    keys = pc.binary_join_element_wise(*(table[column] for column in _KEY), "\x1f")
     rows = pc.index_in(joined(outlines, _KEY), keys)
     if rows.null_count:
         absent = outlines.take(np.flatnonzero(pc.is_null(rows).to_numpy())[:_SHOWN])
@@ -94,6 +98,8 @@ def parts_of(path: str | Path, outlines: Outlines) -> dict[str, Numbers]:
             f"{', ...' if rows.null_count > _SHOWN else ''}. Make it anew with their source among `sources`: "
             f"{_command(path)}"
         )
+    if table["split"].null_count:
+        raise DataError(f"{path}: {table['split'].null_count} rows name no split. Make it anew: {_command(path)}")
     splits = table["split"].combine_chunks().dictionary_encode()
     names = splits.dictionary.to_pylist()
     sides = splits.indices.take(rows.combine_chunks()).to_numpy().astype(np.int64)
