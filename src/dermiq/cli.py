@@ -9,7 +9,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -27,7 +27,9 @@ from dermiq.checkpointing import LAST, AtomicCheckpointIO, RunCheckpoint
 from dermiq.datamodules import DermDataModule
 from dermiq.files import write_atomically
 from dermiq.modules import StageModule
+from dermiq.options import OneLine
 from dermiq.preflight import Preflight
+from dermiq.programs import FAILED, PREFIX
 from dermiq.schema import DermIQError, TrainingError
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
@@ -49,19 +51,12 @@ examples:
 Other programs: python -m dermiq.quickstart, .report, .export, .demo, .kg, .study; each has its own --help.
 Exit code: 0 if all is well, 2 if something has to be mended, 130 after Ctrl-C.
 """
-INTERRUPTED, FAILED = 130, 2
+INTERRUPTED = 130
 LIBRARY_NOISE = (  # warnings of libraries about each other, which a user can do nothing about
     r"`is_gradient_checkpointing` is deprecated",  # peft 0.21 asks transformers 5.23 for it
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # lightning 2.6 asks torch 2.15 for it
     r"The '\w+_dataloader' does not have many workers",
 )
-_NEXT_STEPS = {
-    "are required: ": "Name an experiment with --config, such as configs/grpo.yaml.",
-    "File does not exist": "Relative paths begin at the directory that the command is run in.",
-    "unrecognized arguments": "Options have dotted names (--trainer.max_steps): --print_config shows those of a run.",
-    "Problem with given class_path": "A class_path is where Python imports a class from: dermiq.modules.GRPOModule.",
-}
-
 
 class SaveFitConfig(SaveConfigCallback):
     """Keeps the configuration of training as ``config.yaml``: the record that the other subcommands read."""
@@ -79,15 +74,8 @@ class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """The parser's own layout, with the examples as they stand."""
 
 
-class _Parser(LightningArgumentParser):
-    """Lightning's parser, whose errors name the next step too."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong, and what to do about it, and exit with code 2."""
-        for part, step in _NEXT_STEPS.items():
-            if part in message and step not in message:  # the parser words errors from within anew
-                message = f"{message}\n{step}"
-        super().error(message, ex)
+class _Parser(OneLine, LightningArgumentParser):
+    """Lightning's parser, whose refusals are one line."""
 
 
 class DermIQCLI(LightningCLI):
@@ -213,7 +201,7 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
     except DermIQError as error:
-        print(f"dermiq: {error}", file=sys.stderr)
+        print(f"{PREFIX}{error}", file=sys.stderr)
         sys.exit(FAILED)
     except (KeyboardInterrupt, SystemExit) as error:
         if interrupted(error):
@@ -230,3 +218,7 @@ def main(args: ArgsType = None) -> None:
     """The program: `run`, with the exit codes of `exit_codes`."""
     with exit_codes():
         run(args)
+
+
+if __name__ == "__main__":
+    main()
