@@ -239,7 +239,7 @@ def test_files_that_cannot_be_compared_are_named(tested, tmp_path):
         tested("old", [{"id": "a", "dataset": "", "group": "", "target": "a", "named": "a", "correct": True}])
     run = tested("run", answers([1])) and tmp_path / "run"
     (run / PREDICTIONS).write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"run: the files of its test cannot be read .*Test it again"):
+    with pytest.raises(DataError, match=r"run/predictions.parquet cannot be read .*Test it again"):
         read_run(run, "run")
     for name in (PREDICTIONS, METRICS):
         (run / name).unlink()

@@ -6,7 +6,7 @@ import logging
 import warnings
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -24,6 +24,7 @@ from dermiq.datamodules import DermDataModule
 from dermiq.exits import exit_codes
 from dermiq.files import write_atomically
 from dermiq.modules import StageModule
+from dermiq.options import OneLine
 from dermiq.preflight import Preflight
 from dermiq.run_directory import Command, RunDirectory, is_leader
 from dermiq.schema import DermIQError, TrainingError
@@ -52,13 +53,6 @@ LIBRARY_NOISE = (  # warnings of libraries about each other, which a user can do
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # lightning 2.6 asks torch 2.15 for it
     r"The '\w+_dataloader' does not have many workers",
 )
-_NEXT_STEPS = {
-    "are required: ": "Name an experiment with --config, such as configs/grpo.yaml.",
-    "File does not exist": "Relative paths begin at the directory that the command is run in.",
-    "unrecognized arguments": "Options have dotted names (--trainer.max_steps): --print_config shows those of a run.",
-    "Problem with given class_path": "A class_path is where Python imports a class from: dermiq.modules.GRPOModule.",
-}
-
 
 class SaveFitConfig(SaveConfigCallback):
     """Keeps the configuration of training as ``config.yaml``: the record that the other subcommands read."""
@@ -77,15 +71,8 @@ class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """The parser's own layout, with the examples as they stand."""
 
 
-class _Parser(LightningArgumentParser):
-    """Lightning's parser, whose errors name the next step too."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong, and what to do about it, and exit with code 2."""
-        for part, step in _NEXT_STEPS.items():
-            if part in message and step not in message:  # the parser words errors from within anew
-                message = f"{message}\n{step}"
-        super().error(message, ex)
+class _Parser(OneLine, LightningArgumentParser):
+    """Lightning's parser, whose refusals are one line."""
 
 
 class DermIQCLI(LightningCLI):
@@ -222,3 +209,7 @@ def main(args: ArgsType = None) -> None:
     """The program: `run`, with the exit codes of `exit_codes`."""
     with exit_codes():
         run(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ from typing import NoReturn
 from dermiq import heed_interrupts
 from dermiq.schema import DermIQError
 
+PREFIX = "dermiq: "  # of what all programs say on stderr
 FAILED, INTERRUPTED, NO_READER = 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _OUTPUTS = (1, 2)  # stdout and stderr

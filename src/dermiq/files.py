@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,25 @@ def append_lines(path: str | Path, lines: Iterable[str]) -> None:
             if file.write(content) != len(content):
                 file.truncate(size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def regular_bytes(path: str | Path) -> bytes:
+    """The content of a regular file: a pipe or a device would be waited for without end.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        DermIQError: if it is no regular file, or cannot be read.
+    """
+    target = Path(path)
+    try:
+        if not stat.S_ISREG(target.stat().st_mode):
+            kind = "a directory" if target.is_dir() else "a pipe or a device"
+            raise DermIQError(f"{path} is {kind}, where a file was expected. Name a file, or move it away.")
+        return target.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DermIQError(f"{path} cannot be read ({error.strerror}). Make it readable, or move it away.") from error
 
 
 def whole_lines(path: str | Path) -> list[str]:

@@ -16,8 +16,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
-from dermiq.files import append_lines, whole_lines, write_atomically
+from dermiq.files import append_lines, regular_bytes, whole_lines, write_atomically
 from dermiq.ranges import COUNT, check_numbers
+from dermiq.results import first_line
+from dermiq.schema import DataError
 
 THUMBNAILS = "thumbnails.parquet"
 QUALITY = 90  # of WebP: at this size fine texture is kept at a fifth of a PNG's bytes
@@ -110,12 +112,26 @@ def thumbnails_table(lines: Iterable[dict[str, Any]]) -> bytes:
 
 
 def read_thumbnails(directory: Path) -> Iterator[tuple[bytes, list[tuple[str, str, int]]]]:
-    """The WebP images of a run's directory, each with where it is shown: data set, id, place; none without the file."""
+    """The WebP images of a run's directory, each with where it is shown: data set, id, place; none without the file.
+
+    Raises:
+        DataError: if the file is no such table.
+    """
     path = directory / THUMBNAILS
     if not path.exists():
         return
-    for row in pq.read_table(path, schema=_SCHEMA).to_pylist():
-        yield row["image"], [(each["dataset"], each["id"], each["place"]) for each in row["shown"]]
+    try:
+        rows = pq.read_table(io.BytesIO(regular_bytes(path)), schema=_SCHEMA).to_pylist()
+        found = [(row["image"], [(each["dataset"], each["id"], each["place"]) for each in row["shown"]]) for row in rows]
+        if any(None in (image, *each) for image, shown in found for each in shown or [()]):
+            raise ValueError("a value is missing")
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+        why = "a value is missing" if isinstance(error, TypeError) else first_line(error)
+        raise DataError(
+            f"{path} holds no thumbnails that can be read ({why}). Test the run again, or "
+            "delete this file for a report without its pictures."
+        ) from error
+    yield from found
 
 
 def _lines_path(trainer: Trainer, rank: int) -> Path:

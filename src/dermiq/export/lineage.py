@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.cli import instantiate_class
 
 from dermiq.archive import read_checkpoint
 from dermiq.backbone import VLMBackbone
 from dermiq.checkpointing import ADAPTER, LAST
 from dermiq.prompts import SYSTEM_PROMPT
+from dermiq.results import read_metrics
 from dermiq.schema import TrainingError
+from dermiq.yaml_files import read_yaml
 
 CONFIG, METRICS = "config.yaml", "metrics.json"
 Config = dict[str, Any]
@@ -108,7 +107,7 @@ def read_lineage(run: Path) -> Lineage:
     """Follow ``adapter_path`` from a run back to the base model.
 
     Raises:
-        TrainingError: if `run` is no run directory, has no adapter, or a file of its line cannot be read.
+        DermIQError: if `run` is no run directory, has no adapter, or a file of its line cannot be read.
     """
     stage = _read_stage(run)
     if not (run / ADAPTER).is_dir():
@@ -168,12 +167,12 @@ def _read_stage(run: Path) -> Stage:
             f"{run} is no run directory: it has no {CONFIG}. Name the directory that `python cli.py fit` wrote to, "
             "its trainer.default_root_dir."
         )
-    config = _read(run / CONFIG, yaml.safe_load)
-    metrics = _read(run / METRICS, json.loads) if (run / METRICS).is_file() else {}
+    config = read_yaml(run / CONFIG)
+    metrics = read_metrics(run / METRICS) if (run / METRICS).exists() else {}
     stage = Stage(run, config, _steps(run / LAST), metrics)
     try:
-        _ = stage.name, stage.backbone["model_id"], stage.backbone["adapter_path"], stage.sources
-    except (KeyError, TypeError, AttributeError) as error:
+        _check_written(stage)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise TrainingError(
             f"{run / CONFIG} is not what `python cli.py fit` writes: model, backbone or data sources are not where "
             f"they belong ({error!r}). Put the run's own {CONFIG} back."
@@ -181,13 +180,17 @@ def _read_stage(run: Path) -> Stage:
     return stage
 
 
-def _read(path: Path, parse: Callable[[str], Any]) -> Any:
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise TrainingError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}). Restore it, or train or test anew."
-        ) from error
+def _check_written(stage: Stage) -> None:
+    """Look up what is read of a run's configuration, here and by the model card."""
+    trainer, data, backbone, options = stage.config["trainer"], stage.data, stage.backbone, stage.options
+    _ = stage.name, stage.config["seed_everything"], data["batch_size"], options["optimizer"], options["scheduler"]
+    _ = trainer["accumulate_grad_batches"], trainer["devices"], trainer["precision"], backbone["load_in_4bit"]
+    rewards = arguments(options["rewards"]) or options["rewards"]
+    _ = [term["weight"] for term in rewards["terms"].values()], list(rewards["gates"])
+    texts = [backbone["model_id"], backbone["dtype"], backbone["adapter_path"] or "", *stage.sources]
+    wrong = next((value for value in texts if not isinstance(value, str)), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong!r} is no text")
 
 
 def _steps(checkpoint: Path) -> int | None:

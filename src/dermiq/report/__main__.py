@@ -16,6 +16,7 @@ from dermiq.report.compare import compare
 from dermiq.report.runs import read_run
 from dermiq.report.tables import show, to_csv, to_json, to_markdown
 from dermiq.report.writing import PAGE, write_report
+from dermiq.schema import DataError
 
 FORMATS = {".md": to_markdown, ".csv": to_csv, ".json": to_json}
 COMPARE = "compare"
@@ -77,8 +78,14 @@ def names(directories: Sequence[Path]) -> list[str]:
 
     >>> names([Path("runs/grpo"), Path("runs/old/sft")])
     ['grpo', 'old/sft']
+
+    Raises:
+        DataError: if a link leads in a circle.
     """
-    whole = [directory.resolve() for directory in directories]
+    try:
+        whole = [directory.resolve() for directory in directories]
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other
+        raise DataError(f"{' or '.join(map(str, directories))} leads nowhere ({error}). Name runs.") from error
     above = os.path.commonpath([directory.parent for directory in whole])
     return [str(directory.relative_to(above)) for directory in whole]
 

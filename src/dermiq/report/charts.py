@@ -31,11 +31,13 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     >>> ticks(0, 0.83)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     """
-    span = (high - low) or abs(high) or 1.0
+    largest = max(abs(low), abs(high))
+    span = high - low if high - low > 1e-9 * largest else largest or 1.0  # a rounding error is no height
     power = 10.0 ** math.floor(math.log10(span / about))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor * about >= span * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(step * place, 10) for place in range(first, max(last, first + 1) + 1)]
+    digits = max(10, 3 - math.floor(math.log10(step)))
+    return [round(step * place, digits) for place in range(first, max(last, first + 1) + 1)]
 
 
 def bar(estimate: Estimate) -> Markup:

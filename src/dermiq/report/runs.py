@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dermiq.callbacks import METRICS, PREDICTIONS
+from dermiq.report.reading import Row, read_rows
+from dermiq.results import read_metrics
 from dermiq.schema import DataError
 
 Key = tuple[str, str]
-Row = dict[str, Any]
-NEEDED = ("id", "dataset", "group", "kind", "question", "target", "named", "correct")
 
 
 @dataclass(frozen=True)
@@ -52,21 +47,14 @@ def read_run(directory: Path, name: str) -> TestedRun:
         DataError: if it was not tested, a file cannot be read, or two rows are of the same sample.
     """
     try:
-        metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
-        table = pq.read_table(directory / PREDICTIONS)
+        metrics, rows = read_metrics(directory / METRICS), read_rows(directory / PREDICTIONS)
     except FileNotFoundError as error:
         raise DataError(
             f"{error.filename or directory / PREDICTIONS} is missing. Test the run first: `python cli.py test --config "
             f"{directory}/config.yaml --ckpt_path last`, or, for a model that was not trained here, with "
             f"--trainer.default_root_dir={directory}."
         ) from error
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{directory}: the files of its test cannot be read ({error}). Test it again.") from error
-    missing = [column for column in NEEDED if column not in table.column_names]
-    if missing:
-        raise DataError(f"{directory / PREDICTIONS} has no column {', '.join(missing)}. Test the run again.")
-    plain = {metric.removeprefix("test/"): float(value) for metric, value in metrics.items()}
-    run = TestedRun(name, plain, tuple(table.to_pylist()))
+    run = TestedRun(name, {metric.removeprefix("test/"): value for metric, value in metrics.items()}, rows)
     twice = [key for key, count in Counter(run.keys).items() if count > 1]
     if twice:
         raise DataError(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
+from dermiq.callbacks import PREDICTIONS
+from dermiq.files import regular_bytes
 from dermiq.metrics.summary import DIAGNOSIS
 from dermiq.report.runs import Key, Row, TestedRun, check_same, read_run
-from dermiq.schema import DataError
+from dermiq.results import first_line
+from dermiq.schema import DataError, DermIQError
+from dermiq.yaml_files import read_yaml
 
 TRAINING = {
     "SFTModule": "supervised fine-tuning",
@@ -22,6 +23,8 @@ TRAINING = {
     "DPOModule": "preference learning",
 }
 POINTS = 40
+_LARGEST = 1e30  # that a chart has room for
+_LAST = 2**53  # step, up to which a float counts
 CURVES = (
     "train/loss", "train/reward", "train/accuracy", "train/reward_margin", "train/kl", "train/entropy",
     "train/perplexity", "train/completion_length", "val/accuracy", "val/loss", "val/reward",
@@ -83,6 +86,8 @@ def read_stages(directories: Sequence[Path], titles: Sequence[str]) -> list[Stag
     known: dict[Key, tuple[str, Row]] = {}
     for stage in stages:
         for key, row in zip(stage.run.keys, stage.run.rows, strict=True):
+            if row.get("completion") is None:
+                raise DataError(f"{stage.directory / PREDICTIONS}: {row['id']!r} has no completion. Test the run again.")
             check_same(*known.setdefault(key, (stage.title, row)), stage.title, row)
     return stages
 
@@ -103,17 +108,15 @@ def read_curves(directory: Path, points: int = POINTS) -> Curves | None:
     values: dict[str, dict[int, float]] = {}
     for path in sorted(paths, key=lambda path: (len(path.parent.name), path.parent.name)):
         try:
-            lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-            begins = min((int(line["step"]) for line in lines), default=None)
+            logged = list(_logged(path))
+            begins = min((step for _, step, _ in logged), default=None)
             if begins is not None:
                 values = {name: {step: x for step, x in of.items() if step < begins} for name, of in values.items()}
-            for line in lines:
-                for name in CURVES:
-                    if line.get(name) and math.isfinite(value := float(line[name])):
-                        values.setdefault(name, {})[int(line["step"])] = value
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            for name, step, value in logged:
+                values.setdefault(name, {})[step] = value
+        except (ValueError, TypeError, csv.Error) as error:
             raise DataError(
-                f"{path} is no table of metrics that can be read ({error}). Mend it or move it away."
+                f"{path} is no table of metrics that can be read ({first_line(error)}). Mend it or move it away."
             ) from error
     steps = sorted({step for of_steps in values.values() for step in of_steps})
     if not steps:
@@ -121,20 +124,37 @@ def read_curves(directory: Path, points: int = POINTS) -> Curves | None:
     width = -(-(steps[-1] + 1) // points)
     stretches = sorted({step // width for step in steps})
     firsts = [place * width for place in stretches]
-    means = {name: tuple(_mean(found, first, width) for first in firsts) for name, found in values.items()}
-    ordered = {name: means[name] for name in CURVES if name in means}
+    means = {name: _means(found, width) for name, found in values.items()}
+    ordered = {name: tuple(map(means[name].get, stretches)) for name in CURVES if name in means}
     return Curves(tuple((first, min(first + width - 1, steps[-1])) for first in firsts), ordered)
 
 
-def _mean(values: Mapping[int, float], first: int, width: int) -> float | None:
-    inside = [values[step] for step in range(first, first + width) if step in values]
-    return fmean(inside) if inside else None
+def _logged(path: Path) -> Iterator[tuple[str, int, float]]:
+    """Name, step and value of what was logged; what no chart can show (NaN, 1e300) is left out."""
+    table = csv.DictReader(regular_bytes(path).decode().splitlines())
+    if table.fieldnames is not None and "step" not in table.fieldnames:
+        raise ValueError("it has no column step")
+    for line in table:
+        for name in CURVES:
+            if line.get(name) and abs(value := float(line[name])) <= _LARGEST:
+                step = int(line["step"])
+                if not 0 <= step <= _LAST:
+                    raise ValueError(f"no run has a step {line['step'][:40]}")
+                yield name, step, value if abs(value) > 1 / _LARGEST else 0.0
+
+
+def _means(values: Mapping[int, float], width: int) -> dict[int, float]:
+    """Number of a stretch of `width` steps -> the mean of the values in it."""
+    inside: dict[int, list[float]] = {}
+    for step, value in values.items():
+        inside.setdefault(step // width, []).append(value)
+    return {place: fmean(found) for place, found in inside.items()}
 
 
 def _training(directory: Path) -> str:
     try:
-        config: Any = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-        name = str(config["model"]["class_path"])
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        config: Any = read_yaml(directory / "config.yaml")
+        name = config["model"]["class_path"]
+    except (DermIQError, FileNotFoundError, KeyError, TypeError):
         return ""
-    return TRAINING.get(name.rpartition(".")[2], "")
+    return TRAINING.get(name.rpartition(".")[2], "") if isinstance(name, str) else ""

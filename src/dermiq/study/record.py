@@ -8,10 +8,16 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from dermiq.files import write_atomically
+from dermiq.files import regular_bytes, write_atomically
 from dermiq.schema import DataError
 
 SAMPLES = 8
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "ground", "variant", "setting", "fingerprint"), (str,)),
+    **dict.fromkeys(("size", "seed", "best_step"), (int,)),
+    **dict.fromkeys(("rate", "validation"), (int, float)),
+    **dict.fromkeys(("seconds", "curves", "metrics"), (dict,)),
+}
 
 
 @dataclass(frozen=True)
@@ -100,10 +106,28 @@ def dumped(record: Record) -> str:
 
 
 def parsed(line: str) -> Record:
-    """A record from its line of JSON."""
-    values = json.loads(line)
+    """A record from its line of JSON.
+
+    Raises:
+        ValueError: if a value is not of its field's kind, or it is no JSON.
+        KeyError: if one is missing.
+        TypeError: if one is unknown.
+    """
+    try:
+        values = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(values, dict) or not isinstance(values["domains"], dict):
+        raise ValueError("a line or its domains are no JSON object")
+    if not all(isinstance(found, dict) for found in values["domains"].values()):
+        raise ValueError("a domain is no JSON object")
     values["domains"] = {name: Outcomes.of(found) for name, found in values["domains"].items()}
-    return Record(**values)
+    record = Record(**values)
+    for name, kinds in _KINDS.items():
+        value = getattr(record, name)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise ValueError(f"{name} is {str(value)[:40]!r}")
+    return record
 
 
 def read_records(path: Path) -> list[Record]:
@@ -113,8 +137,7 @@ def read_records(path: Path) -> list[Record]:
         DataError: if it is missing or a line is none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [parsed(line) for line in lines]
+        return [parsed(line) for line in regular_bytes(path).decode().splitlines()]
     except FileNotFoundError as error:
         raise DataError(f"there are no records at {path}: run `make reproduce` first.") from error
     except (ValueError, KeyError, TypeError) as error:
