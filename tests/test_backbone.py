@@ -222,6 +222,16 @@ def test_the_reference_is_in_the_state_and_not_in_the_saved_adapter(family_dir, 
     ]  # fmt: skip
 
 
+def test_frozen_normalisation_stays_as_it_was_measured(family_dir):
+    """In training mode a batch normalisation goes by the batch, and takes it over for good."""
+    backbone = loaded(family_dir("idefics3"))
+    frozen, trained = (torch.nn.BatchNorm2d(3) for _ in range(2))
+    backbone.vlm.frozen, backbone.vlm.trained = frozen.requires_grad_(False), trained
+    with backbone.train().without_dropout():
+        assert not trained.training
+    assert backbone.training and trained.training and not frozen.training
+
+
 # 4-bit, several images
 
 
@@ -331,7 +341,19 @@ def test_lora_targets_that_no_layer_has(family_dir):
     assert "is named ('query',). Its linear layers: ['down_proj', 'fc1'" in message and "'q_proj'" in message
 
 
-@pytest.mark.parametrize("options", [{"rank": 0}, {"dropout": 1.0}, {"targets": ()}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rank": 0},
+        {"rank": -1},
+        {"alpha": 0},
+        {"alpha": -8},
+        {"dropout": 1.0},
+        {"dropout": -0.1},
+        {"dropout": float("nan")},
+        {"targets": ()},
+    ],
+)
 def test_lora_options_that_make_no_sense(options):
     with pytest.raises(ValueError, match="LoRA needs rank >= 1"):
         LoRA(**options)

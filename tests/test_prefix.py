@@ -17,7 +17,9 @@ from families import FAMILIES
 from oracle import duplicated_logprobs
 
 GROUP, LENGTH = 3, 7
-ROUNDING = 1e-4  # of log-probs; the plain forward itself stands 1.2e-5 from one in float64, other CPUs add in another order
+ROUNDING = (
+    1e-4  # of log-probs; the plain forward itself stands 1.2e-5 from one in float64, other CPUs add in another order
+)
 
 
 def picture(seed, size):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn.modules import Linear4bit
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
 
@@ -19,7 +19,7 @@ def folded(model: nn.Module, adapter: str) -> Iterator[None]:
 
     In float32 alone: rounding to fewer bits would swallow what the adapter adds.
     """
-    layers: list[Any] = [m for m in model.modules() if isinstance(m, LoraLayer) and _foldable(m, adapter)]
+    layers: list[Any] = [m for m in model.modules() if type(m) is Linear and _foldable(m, adapter)]
     kept = [layer.get_base_layer().weight.data for layer in layers]
     try:
         for layer, data in zip(layers, kept, strict=True):
@@ -34,11 +34,12 @@ def folded(model: nn.Module, adapter: str) -> Iterator[None]:
 
 
 def _foldable(layer: Any, adapter: str) -> bool:
-    """True if the adapter is at work on a whole float32 weight, without autocast."""
+    """True if all that the adapter does is to add to a whole float32 weight, without autocast."""
     data = layer.get_base_layer().weight.data
     at_work = not layer.disable_adapters and layer.active_adapters == [adapter] and adapter in layer.lora_A
+    adds = adapter not in layer.lora_variant and layer.lora_A[adapter].bias is layer.lora_B[adapter].bias is None
     plain = type(data) is torch.Tensor and data.dtype == torch.float32
-    return at_work and plain and not torch.is_autocast_enabled(data.device.type)
+    return at_work and adds and plain and not torch.is_autocast_enabled(data.device.type)
 
 
 def keep_unpacked(model: nn.Module) -> None:
@@ -50,15 +51,6 @@ def keep_unpacked(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-def difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
-    """What differs between the names and shapes of two sets of weights, in words."""
-    missing = sorted(expected.keys() - found.keys())
-    unknown = sorted(found.keys() - expected.keys())
-    shapes = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
-    parts = (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
-    return "; ".join(f"{len(keys)} weights {what} (first: {keys[0]})" for what, keys in parts if keys) + "."
 
 
 def in_float32(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,24 +7,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
-from warnings import catch_warnings
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from peft.utils import ModulesToSaveWrapper, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
-from safetensors import SafetensorError
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
 
 from dermiq.activations import offload_layers, recompute_layers
-from dermiq.adapters import difference, folded, in_float32, keep_unpacked
+from dermiq.adapter_files import beside, load_adapter, quiet
+from dermiq.adapters import folded, in_float32, keep_unpacked
 from dermiq.logprobs import Output
 from dermiq.processing import ProcessorMixin, banned_ids, from_hub, load_processor, stop_ids, texts_of
 from dermiq.schema import ModelError
 from dermiq.vision import ImageFeatures
 
 POLICY, REFERENCE = "default", "reference"
-_FITTING = "Use the base model and the LoRA targets that the adapter was trained with."
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class LoRA:
     fully_trained: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not 0 <= self.dropout < 1 or not self.targets:
-            raise ValueError(f"LoRA needs rank >= 1, 0 <= dropout < 1 and at least one target; got {self}")
+        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1 or not self.targets:
+            raise ValueError(f"LoRA needs rank >= 1, alpha > 0, 0 <= dropout < 1 and at least one target; got {self}")
 
 
 class VLMBackbone(nn.Module):
@@ -125,14 +125,15 @@ class VLMBackbone(nn.Module):
         """Take a model that is there already, and add the adapters.
 
         Raises:
-            ModelError: if the adapter does not fit it.
+            ModelError: if the adapter does not fit it, or its output layer is no plain one.
         """
         self.processor = processor
         base.requires_grad_(False)
         keep_unpacked(base)
         self.model = base
         if self.adapter_path is not None:
-            self._load_adapter(Path(self.adapter_path))
+            self.model = load_adapter(base, Path(self.adapter_path), self.model_id)
+            self.add_reference()
         elif self.lora is not None:
             self.model = get_peft_model(base, self._lora_config(self.lora))
         if self.gradient_checkpointing:
@@ -144,6 +145,7 @@ class VLMBackbone(nn.Module):
         self.stop_ids = stop_ids(self.processor, self.vlm.generation_config.eos_token_id)
         self.register_buffer("banned", banned_ids(self.processor, self.vlm.config, self.stop_ids), persistent=False)
         self._keep_adapters_in_float32()
+        self.output_layer(restricted=True)  # says now if there is none to use
 
     @property
     def vlm(self) -> PreTrainedModel:
@@ -182,7 +184,8 @@ class VLMBackbone(nn.Module):
         """Freeze a copy of the policy's adapter as the reference; idempotent."""
         assert isinstance(self.model, PeftModel), "a reference copy needs an adapter"
         if REFERENCE not in self.model.peft_config:
-            self.model.add_adapter(REFERENCE, self.model.peft_config[POLICY])
+            with quiet():
+                self.model.add_adapter(REFERENCE, beside(self.model.peft_config[POLICY]))
             self.sync_reference()
             self.model.set_adapter(POLICY)
             self._keep_adapters_in_float32()
@@ -190,8 +193,17 @@ class VLMBackbone(nn.Module):
     def sync_reference(self) -> None:
         """Copy the policy's adapter into the reference."""
         assert isinstance(self.model, PeftModel)
-        weights = get_peft_model_state_dict(self.model, adapter_name=POLICY)
-        set_peft_model_state_dict(self.model, {k: v.clone() for k, v in weights.items()}, adapter_name=REFERENCE)
+        with quiet():
+            weights = get_peft_model_state_dict(self.model, adapter_name=POLICY)
+            set_peft_model_state_dict(self.model, {k: v.clone() for k, v in weights.items()}, adapter_name=REFERENCE)
+
+    def train(self, mode: bool = True) -> VLMBackbone:
+        """Training or evaluation mode; frozen normalisation goes by what it measured before in either."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+                module.eval()
+        return self
 
     @contextmanager
     def without_dropout(self) -> Iterator[None]:
@@ -230,7 +242,7 @@ class VLMBackbone(nn.Module):
             layer = layer.original_module if layer.disable_adapters else layer.modules_to_save[layer.active_adapters[0]]
         if type(layer) is not nn.Linear:
             raise ModelError(
-                f"The output layer of {self.model_id!r} is a {type(layer).__name__}, and has to be a plain linear one: "
+                f"The output layer of {self.model_id!r} is adapted or quantised, and has to be a plain linear one: "
                 "leave it out of lora.targets and of the quantisation. To train it, name it in lora.fully_trained."
             )
         return Output(layer.weight, layer.bias, self.banned if restricted else None)
@@ -238,22 +250,36 @@ class VLMBackbone(nn.Module):
     def save_adapter(self, directory: str | Path) -> None:
         """Write the policy's adapter in PEFT's format: the input of the next stage, of peft and of vLLM."""
         if isinstance(self.model, PeftModel):
-            self.model.save_pretrained(str(directory), selected_adapters=[POLICY])
+            with quiet():
+                self.model.save_pretrained(str(directory), selected_adapters=[POLICY])
 
     def save_merged(self, directory: str | Path) -> None:
         """Write model and processor with the policy's adapter folded in, in the base's dtype; uses this object up.
 
         A 4-bit base is dequantised in main memory first, so that the weights keep its rounding. Ask before its first
         forward pass, in which bitsandbytes rounds biases for good.
+
+        Raises:
+            ModelError: if peft cannot merge an adapter of this kind.
         """
         assert isinstance(self.model, PeftModel), "nothing to merge: the backbone has no adapter"
+        read, written = self.vlm.get_input_embeddings(), self.vlm.get_output_embeddings()
+        if isinstance(read, BaseTunerLayer) and read.get_base_layer().weight is written.weight:
+            raise ModelError(
+                "The adapter cannot be merged: it changes embeddings whose weights the output layer shares."
+            )
         dtype = self.vlm.config.dtype
         if self.load_in_4bit:
             config, weights = self.model.peft_config[POLICY], get_peft_model_state_dict(self.model, adapter_name=POLICY)
             self.model = get_peft_model(self.model.unload().cpu().dequantize(), config)
             set_peft_model_state_dict(self.model, weights)
-        with catch_warnings(action="ignore", category=UserWarning):  # an output layer trained as a whole is untied
-            self.model = self.model.merge_and_unload(adapter_names=[POLICY]).to(dtype)
+        try:
+            with quiet():  # an output layer trained as a whole is untied
+                self.model = self.model.merge_and_unload(adapter_names=[POLICY]).to(dtype)
+        except (ValueError, RuntimeError, AttributeError) as error:
+            raise ModelError(
+                f"The adapter cannot be merged into its base: {error} Export it as an adapter, without --merged."
+            ) from error
         self.model.save_pretrained(str(directory))
         self.processor.save_pretrained(str(directory))
 
@@ -290,48 +316,26 @@ class VLMBackbone(nn.Module):
 
     def _lora_config(self, lora: LoRA) -> LoraConfig:
         language = {id(module) for module in self.vlm.get_decoder().modules()}
-        names = [
-            name
+        layers = {
+            name: module
             for name, module in self.vlm.named_modules()
             if name.split(".")[-1] in lora.targets
             and isinstance(module, nn.Linear)
             and (lora.vision or id(module) in language)
-        ]
-        if not names:
+        }
+        if not layers:
             linear = sorted({n.split(".")[-1] for n, m in self.vlm.named_modules() if isinstance(m, nn.Linear)})
             raise ModelError(f"No layer of {self.model_id!r} is named {lora.targets}. Its linear layers: {linear}.")
+        widest = max(max(layer.in_features, layer.out_features) for layer in layers.values())
+        if lora.rank > widest:
+            raise ModelError(f"lora.rank={lora.rank} is more than the {widest} channels of the widest layer it adapts.")
         return LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
-            target_modules=names,
+            target_modules=list(layers),
             modules_to_save=list(lora.fully_trained) or None,
         )
-
-    def _load_adapter(self, path: Path) -> None:
-        if not (path / "adapter_config.json").is_file():
-            raise ModelError(f"{path} holds no adapter_config.json. adapter_path takes the adapter/ of a stage's run.")
-        if not (path / "adapter_model.safetensors").is_file():
-            raise ModelError(f"{path} holds no adapter_model.safetensors. Weights are read from safetensors alone.")
-        try:
-            config = PeftConfig.from_pretrained(str(path))
-            config.inference_mode, config.base_model_name_or_path = False, self.vlm.name_or_path
-            model = get_peft_model(self.vlm, config)
-            weights = load_peft_weights(str(path), device="cpu")
-        except (OSError, ValueError, TypeError, SafetensorError) as error:
-            raise ModelError(
-                f"The adapter in {path} cannot be put on {self.model_id!r}: {str(error).splitlines()[0]} {_FITTING}"
-            ) from error
-        expected = {key: value.shape for key, value in get_peft_model_state_dict(model).items()}
-        found = {key: value.shape for key, value in weights.items()}
-        if expected != found:
-            raise ModelError(
-                f"The adapter in {path} does not fit {self.model_id!r}: {difference(expected, found)} {_FITTING}"
-            )
-        self.model = model
-        self._keep_adapters_in_float32()
-        set_peft_model_state_dict(model, weights)
-        self.add_reference()
 
     def _frozen_images(self) -> bool:
         """True if no weight outside the language model is trained."""
