@@ -82,3 +82,8 @@ class RecordingSGD(torch.optim.SGD):
         result = super().step(closure)
         self.steps.append([p.grad.clone() for group in self.param_groups for p in group["params"]])
         return result
+
+
+def coin(answer: Answer, sample: Sample) -> float:
+    """A diagnosis that is right by chance, as far as its text tells."""
+    return float(sum(map(ord, answer.text)) % 3 == 0)
