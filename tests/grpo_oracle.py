@@ -138,7 +138,7 @@ class Told:
 
 
 def batch_loss(backbone: Any, recipe: Recipe, batch: Any, outputs: Any, old: Sequence[Tensor] | None) -> Told:
-    """The loss under the weights as they are; `old` are log-probs of the policy that sampled, None if it is this one."""
+    """The loss under the weights as they are; `old` are log-probs of the policy that sampled, None if it is this."""
     rollout = outputs["rollout"]
     drawn = [rollout.ids[n][rollout.mask[n]] for n in range(len(rollout.ids))]
     rows, group = rollout.rows.tolist(), len(rollout.ids) // len(rollout.samples)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from dermiq.rollout import Decoder
 from grpo_oracle import Recipe, off, recorded
 
 ADVANTAGES = {
