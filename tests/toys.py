@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+from collections.abc import Mapping
 from multiprocessing import active_children
 from typing import Any
 
@@ -12,6 +14,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from dermiq.advantages import Advantage, Graded
+from dermiq.backbone import VLMBackbone
+from dermiq.decoding import Completions, Decoder, Sampling
+from dermiq.losses import clipped_tokens
+from dermiq.prefix import Prefix
 from dermiq.schema import Answer, Sample
 
 
@@ -111,3 +117,44 @@ class SignalAt(Callback):
         targets = [os.getpid()] * self.main + [each.pid for each in active_children()] * self.workers
         for target in targets * times:
             os.kill(target, self.number)
+
+
+def coin(answer: Answer, sample: Sample) -> float:
+    """A diagnosis that is right by chance, as far as its text tells."""
+    return float(sum(map(ord, answer.text)) % 3 == 0)
+
+
+RATIOS: list[float] = []  # of the passes that `watched` saw, the one farthest from 1
+
+
+def watched(logprobs: Tensor, old: Tensor, advantages: Tensor, weights: Tensor, low: float, high: float) -> Any:
+    """GRPO's surrogate, which keeps what ratios it was given."""
+    ratios = (logprobs.detach() - old).exp()[weights > 0]
+    RATIOS.append(float(ratios[(ratios - 1).abs().argmax()]))
+    return clipped_tokens(logprobs, old, advantages, weights, low, high)
+
+
+class Elsewhere:
+    """An engine that finds every token half as probable as it is."""
+
+    def complete(
+        self,
+        backbone: VLMBackbone,
+        batch: Mapping[str, Any],
+        sampling: Sampling,
+        group_size: int,
+        seed: str,
+        prefix: Prefix | None = None,
+    ) -> Completions:
+        drawn = Decoder().complete(backbone, batch, sampling, group_size, seed, prefix)
+        return drawn._replace(logprobs=drawn.logprobs - math.log(2) * drawn.mask)
+
+
+def of_some_samples(answer: Answer, sample: Sample) -> float | None:
+    """A reward that does not apply to every sample."""
+    return None if sum(map(ord, sample.id)) % 2 else 0.25
+
+
+def of_some_answers(answer: Answer, sample: Sample) -> float | None:
+    """A reward that does not apply to every answer, not even of a group."""
+    return None if len(answer.text) % 2 else 0.5
