@@ -35,7 +35,11 @@ def content():
         "lr_schedulers": [],
         "dermiq": {
             "stage": "SFTModule",
-            "random": {"torch": torch.get_rng_state(), "python": numbers, "numpy": ("MT19937", torch.arange(9), 1, 0, 0.0)},
+            "random": {
+                "torch": torch.get_rng_state(),
+                "python": numbers,
+                "numpy": ("MT19937", torch.arange(9), 1, 0, 0.0),
+            },
             "gradients": {},
         },
     }
@@ -88,7 +92,9 @@ def test_no_zeroed_page_or_torn_file_loads_other_content(whole, tmp_path):
     data = path.read_bytes()
     torn = [data[: len(data) * i // 40] for i in range(40)]
     pages = [data[:i] + bytes(512) + data[i + 512 :] for i in range(0, len(data) - 512, 509)]
-    swapped = [data[:i] + data[i + 512 : i + 1024] + data[i : i + 512] + data[i + 1024 :] for i in range(512, 4096, 512)]
+    swapped = [
+        data[:i] + data[i + 512 : i + 1024] + data[i : i + 512] + data[i + 1024 :] for i in range(512, 4096, 512)
+    ]
     for damaged in (*torn, *pages, *swapped, data[1:], data + data, data[::-1]):
         (tmp_path / "last.ckpt").write_bytes(damaged)
         refused_or_equal(tmp_path / "last.ckpt", expected)

@@ -18,7 +18,12 @@ from dermiq.datamodules.sources import Conversations, Preferences, TabularSource
 from dermiq.schema import TrainingError
 
 ROWS = [
-    {"image": f"{i:02d}.jpg", "label": ("melanoma", "psoriasis")[i % 2], "question": f"What is number {i:02d}?", "id": f"c{i}"}
+    {
+        "image": f"{i:02d}.jpg",
+        "label": ("melanoma", "psoriasis")[i % 2],
+        "question": f"What is number {i:02d}?",
+        "id": f"c{i}",
+    }
     for i in range(16)
 ]
 
@@ -96,7 +101,10 @@ def said(question, reply, **more):
 
 
 TALK = [said(f"What is {i}?", f"It is {i}.", images=[f"{i}.jpg"], id=f"t{i}") for i in range(8)]
-PAIRS = [{"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": f"It is {i + 1}.", "margin": 0.5, "id": f"p{i}"} for i in range(8)]
+PAIRS = [
+    {"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": f"It is {i + 1}.", "margin": 0.5, "id": f"p{i}"}
+    for i in range(8)
+]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,8 @@ PAIRS = [{"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": f"It i
 )
 def test_every_change_of_conversations_and_pairs_is_seen(kind, rows, other, tmp_path):
     before, again, now = (
-        talk(tmp_path / name, each, kind).outline().fingerprint() for name, each in (("a", rows), ("b", rows), ("c", other))
+        talk(tmp_path / name, each, kind).outline().fingerprint()
+        for name, each in (("a", rows), ("b", rows), ("c", other))
     )
     assert before == again != now
 
@@ -130,7 +139,9 @@ def test_two_sources_in_another_order_are_other_rows(tmp_path):
 
 def test_a_million_rows_take_seconds():
     ids = np.arange(1_000_000).astype(str)
-    outlines = Outlines.from_columns(id=ids, group=ids, target="nevus", question_length=0, images=1, length=9, content=np.arange(1_000_000))
+    outlines = Outlines.from_columns(
+        id=ids, group=ids, target="nevus", question_length=0, images=1, length=9, content=np.arange(1_000_000)
+    )
     fingerprint = outlines.fingerprint()
     assert outlines.take(np.roll(np.arange(1_000_000), 1)).fingerprint() != fingerprint
 
@@ -154,7 +165,9 @@ def test_within_an_epoch_other_rows_are_refused_and_between_epochs_they_are_take
         pass
     position = loader.state_dict()
     phantom(4).load_state_dict(position)
-    with pytest.raises(TrainingError, match=r"after 2 batches of epoch 0.*the rows are others, in another order, or have"):
+    with pytest.raises(
+        TrainingError, match=r"after 2 batches of epoch 0.*the rows are others, in another order, or have"
+    ):
         phantom(77).load_state_dict(position)
     for _ in loader:
         pass
@@ -173,7 +186,9 @@ def test_less_rows_than_were_served_are_refused_too(family_dir, tmp_path):
         module(family_dir, PhantomSource(8, size=16)).load_state_dict(loader.state_dict())
 
 
-@pytest.mark.parametrize("state", [{}, None, 5, [], {"epoch": 0, "served": 1}, {"epoch": "0", "served": 1, "order": {}}])
+@pytest.mark.parametrize(
+    "state", [{}, None, 5, [], {"epoch": 0, "served": 1}, {"epoch": "0", "served": 1, "order": {}}]
+)
 def test_a_place_that_is_none(state, family_dir):
     with pytest.raises(TrainingError, match="The checkpoint's place in the training data is incomplete"):
         module(family_dir, PhantomSource(8, size=16)).load_state_dict(state)

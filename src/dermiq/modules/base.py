@@ -183,8 +183,7 @@ class StageModule(LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keys}
         if not all(value.isfinite().all() for value in checkpoint["state_dict"].values()):
             raise TrainingError(
-                f"The adapter's weights are not finite at step {self.global_step}, and are not saved. "
-                f"{self._way_out()}"
+                f"The adapter's weights are not finite at step {self.global_step}, and are not saved. {self._way_out()}"
             )
         gradients: dict[str, Tensor] = {}
         if self.accumulated_batches > 1:

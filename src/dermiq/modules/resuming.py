@@ -25,6 +25,8 @@ _OF_NO_MATTER = ("transformers_version", "dtype", "torch_dtype", "name_or_path",
 _STORED = ("dtype", "load_in_4bit")
 _STATES = {"optimizer_states": list, "lr_schedulers": list, "callbacks": dict, "global_step": int}
 _OPTIMIZER = {"state": dict, "param_groups": list}
+_SETTINGS = {"optimizer": str, "accumulated batches": int}
+_POLICY = {"model_id": str, "config": dict, "dtype": str, "load_in_4bit": bool, "weights": str, "adapter": dict}
 _BACK = "Resume with those of the saved config.yaml, or start a new run from the adapter of this one"
 
 
@@ -45,7 +47,7 @@ def policy_of(backbone: VLMBackbone) -> dict[str, Any]:
     }
 
 
-def refuse_other_policy(before: Mapping[str, Any], now: Mapping[str, Any], trains: bool) -> None:
+def refuse_other_policy(before: dict[str, Any], now: dict[str, Any], trains: bool) -> None:
     """Make sure that a checkpoint's adapter is on the base model, and of the scale, that it was trained with.
 
     Args:
@@ -58,6 +60,7 @@ def refuse_other_policy(before: Mapping[str, Any], now: Mapping[str, Any], train
     """
     if not before:
         return
+    refuse_misfit(_POLICY, before, "The checkpoint's record of its policy")
     stored_alike = all(before[name] == now[name] for name in _STORED)
     known = before["config"].keys() & now["config"].keys()  # versions of transformers differ in what they name
     changes = _changes({name: before["config"][name] for name in known}, now["config"])
@@ -72,7 +75,7 @@ def refuse_other_policy(before: Mapping[str, Any], now: Mapping[str, Any], train
     scale = [f"lora.{change}" for change in _changes(before["adapter"], now["adapter"])]
     if trains:
         scale += _changes({name: before[name] for name in _STORED}, {name: now[name] for name in _STORED})
-        if before["began"] != now["began"]:
+        if before.get("began") != now["began"]:
             scale.append("adapter_path (the run began with another adapter)")
     if scale:
         raise TrainingError(
@@ -159,6 +162,7 @@ def _refuse_other_settings(checkpoint: Mapping[str, Any], now: Mapping[str, Any]
     if recorded is None:  # of a version that recorded none: as far as can be told
         had = bool(checkpoint["lr_schedulers"])
         recorded = {**now, "scheduler": (now["scheduler"] or "one") if had else None}
+    refuse_misfit(_SETTINGS, recorded, "The checkpoint's record of its settings")
     changes = _changes(recorded, now)
     if len(checkpoint["optimizer_states"]) != 1:
         changes.append(f"{len(checkpoint['optimizer_states'])} optimisers -> 1")

@@ -218,7 +218,7 @@ def _names(values: pa.Array) -> pa.Array | None:
     if not pa.types.is_struct(values.type):
         return values.cast(pa.string()) if are_paths(pa.chunked_array([values])) else None
     fields = [field.name for field in values.type]
-    paths = pc.fill_null(pc.struct_field(values, "path"), "") if "path" in fields else None
+    paths = pc.fill_null(pc.struct_field(values, "path").cast(pa.string()), "") if "path" in fields else None
     if paths is None or "bytes" not in fields:
         return paths
     return pc.if_else(_there(pc.struct_field(values, "bytes")), "", paths)
