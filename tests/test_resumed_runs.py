@@ -20,6 +20,11 @@ COSINE = f"{SCHEDULER}=dermiq.modules.schedules.CosineWithWarmup"
 BACKBONE = "--model.init_args.backbone.init_args"
 TWO, THREE = "--trainer.max_steps=2", "--trainer.max_steps=3"
 RESUME = "--ckpt_path=last"
+INFINITE = [
+    f"{OPTIMIZER}=torch.optim.SGD",
+    f"{OPTIMIZER}.init_args.lr=3e38",
+    f"{OPTIMIZER}.init_args.weight_decay=100",
+]
 EVERY_STEP = (
     "--trainer.callbacks=[{class_path: dermiq.checkpointing.RunCheckpoint, init_args: {every_n_train_steps: 1}}]"
 )
@@ -100,7 +105,7 @@ def test_a_lower_rate_is_the_way_out_of_a_policy_that_is_destroyed(stage, lab, t
         ),
         (
             "SFTModule",
-            [f"{OPTIMIZER}.init_args.lr=3e38", f"{OPTIMIZER}.init_args.weight_decay=0.1", EVERY_STEP],
+            [*INFINITE, EVERY_STEP],
             "weights are not finite",
         ),
         pytest.param(

@@ -27,15 +27,14 @@ _FORM: dict[str, Any] = {  # what validate, test and predict need, too
 }
 
 
-def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, Any]:
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of ours, its tensors in main memory.
 
     The archive's checksums come first: torch does not look at them, and would load other weights out of a file in which
     a single bit has flipped.
 
     Args:
-        path: of the file.
-        weights_only: build nothing but tensors and plain values.
+        path: of the file; nothing is built of it but tensors and plain values.
 
     Raises:
         TrainingError: if the file is missing, damaged, of another program, or lacks what each of ours has.
@@ -46,7 +45,7 @@ def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, An
             marked = any(entry.external_attr for entry in archive.infolist())  # torch reads nothing of "folders"
         if damaged is not None or marked:
             raise BadZipFile(f"the checksum of {damaged} is wrong" if damaged else "an entry is marked as a folder")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # junk makes an unpickler fail in any way
         raise TrainingError(f"The checkpoint {path} cannot be read ({reason(error)}). {_INSTEAD}") from error
     if not isinstance(checkpoint, dict) or "dermiq" not in checkpoint:
