@@ -174,7 +174,7 @@ def test_within_an_epoch_other_rows_are_refused_and_between_epochs_they_are_take
     if "curriculum" not in options:
         phantom(77).load_state_dict(loader.state_dict())
     else:
-        with pytest.raises(TrainingError, match="counts the successes of other training samples"):
+        with pytest.raises(TrainingError, match=r"counts the successes of other training samples"):
             phantom(77).load_state_dict(loader.state_dict())
 
 
@@ -182,7 +182,7 @@ def test_less_rows_than_were_served_are_refused_too(family_dir, tmp_path):
     loader = module(family_dir, PhantomSource(16, size=16))
     for _ in itertools.islice(loader, 5):
         pass
-    with pytest.raises(TrainingError, match="samples 16 -> 8"):
+    with pytest.raises(TrainingError, match=r"samples 16 -> 8"):
         module(family_dir, PhantomSource(8, size=16)).load_state_dict(loader.state_dict())
 
 
@@ -190,7 +190,7 @@ def test_less_rows_than_were_served_are_refused_too(family_dir, tmp_path):
     "state", [{}, None, 5, [], {"epoch": 0, "served": 1}, {"epoch": "0", "served": 1, "order": {}}]
 )
 def test_a_place_that_is_none(state, family_dir):
-    with pytest.raises(TrainingError, match="The checkpoint's place in the training data is incomplete"):
+    with pytest.raises(TrainingError, match=r"The checkpoint's place in the training data is incomplete"):
         module(family_dir, PhantomSource(8, size=16)).load_state_dict(state)
 
 
@@ -200,7 +200,7 @@ def test_a_place_of_an_earlier_version_is_taken_as_far_as_can_be_told(family_dir
     position = loader.state_dict()
     del position["order"]["rows"]
     module(family_dir, PhantomSource(16, size=16, seed=5)).load_state_dict(position)
-    with pytest.raises(TrainingError, match="samples 16 -> 8"):
+    with pytest.raises(TrainingError, match=r"samples 16 -> 8"):
         module(family_dir, PhantomSource(8, size=16)).load_state_dict(position)
 
 
@@ -219,6 +219,6 @@ def test_a_run_is_not_resumed_over_reordered_rows(lab, tmp_path):
         lab.run("fit", "SFTModule", tmp_path / "run", *data, f"--trainer.max_steps={steps}", *more)
 
     fit(2, "here", rows)
-    with pytest.raises(TrainingError, match="after 2 batches of epoch 0.*the rows are others"):
+    with pytest.raises(TrainingError, match=r"after 2 batches of epoch 0.*the rows are others"):
         fit(3, "other", exchanged(rows, 2, 4), "--ckpt_path=last")
     fit(3, "moved", rows, "--ckpt_path=last")

@@ -85,10 +85,12 @@ def test_a_schedule_goes_on_as_if_it_had_been_given_from_the_start(lab, resume, 
 
 @pytest.mark.parametrize("stage", ["SFTModule", pytest.param("GRPOModule", marks=pytest.mark.slow)])
 def test_a_lower_rate_is_the_way_out_of_a_policy_that_is_destroyed(stage, lab, tmp_path):
-    """The first rate of the warm-up is 0, so that the first checkpoint is whole; the second step destroys the policy."""
+    """The first rate of the warm-up is 0, so that the first checkpoint is whole; the second step ruins the policy."""
     lab.run("fit", stage, tmp_path, COSINE, *length(3, 30), f"{OPTIMIZER}.init_args.lr=1e30", "--trainer.max_steps=1")
     more = [COSINE, *length(3, 30), "--trainer.max_steps=4", RESUME]
-    with pytest.raises(TrainingError, match="not finite on the samples|from before this step: lower the learning rate"):
+    with pytest.raises(
+        TrainingError, match=r"not finite on the samples|from before this step: lower the learning rate"
+    ):
         lab.run("fit", stage, tmp_path, *more, f"{OPTIMIZER}.init_args.lr=1e30")
     assert checkpoint(tmp_path)["global_step"] == 1
     lab.run("fit", stage, tmp_path, *more, f"{OPTIMIZER}.init_args.lr=1e-4")
@@ -143,7 +145,7 @@ def test_another_part_is_refused(name, resume):
 
 @pytest.mark.slow
 def test_another_accumulation_of_grpo_is_refused(resume):
-    with pytest.raises(TrainingError, match="accumulated batches 1 -> 2"):
+    with pytest.raises(TrainingError, match=r"accumulated batches 1 -> 2"):
         resume("GRPOModule", [], ["--model.init_args.accumulate_batches=2"])
 
 
@@ -159,6 +161,12 @@ IN_FORCE = [
 @pytest.mark.slow
 def test_other_numbers_of_a_run_are_in_force(resume):
     assert checkpoint(resume("SFTModule", [], IN_FORCE))["global_step"] == 3
+
+
+def test_an_end_that_is_past_is_refused(resume):
+    options = ["--trainer.limit_train_batches=1", "--trainer.max_epochs=3"]
+    with pytest.raises(TrainingError, match=r"is of epoch 2 .* and --trainer.max_epochs=1 ends training before it"):
+        resume("SFTModule", options, [*options, "--trainer.max_epochs=1"])
 
 
 # The base model
@@ -197,7 +205,7 @@ def test_what_is_recorded_tells_policies_apart(trains, models, family_dir):
     for name, words in (("other", "other weights"), ("weight", "other weights"), ("theta", "rms_norm_eps .* -> 0.5")):
         with pytest.raises(TrainingError, match=f"on another base model .*idefics3.*{name}.*{words}"):
             refuse_other_policy(recorded, policy(models / name), trains)
-    with pytest.raises(TrainingError, match="lora.lora_alpha 16 -> 99. Resume with"):
+    with pytest.raises(TrainingError, match=r"lora.lora_alpha 16 -> 99. Resume with"):
         refuse_other_policy(recorded, policy(models / "moved", alpha=99), trains)
 
 
@@ -229,7 +237,7 @@ def test_a_run_that_began_with_an_adapter_began_with_that_one(lab, stopped, tmp_
     save_file({name: value * 2 for name, value in weights.items()}, second / "adapter_model.safetensors")
     began = f"{BACKBONE}.adapter_path="
     lab.run("fit", "GRPOModule", tmp_path / "run", TWO, f"{began}{first}")
-    with pytest.raises(TrainingError, match="the run began with another adapter"):
+    with pytest.raises(TrainingError, match=r"the run began with another adapter"):
         lab.run("fit", "GRPOModule", tmp_path / "run", THREE, f"{began}{second}", RESUME)
     shutil.copytree(first, tmp_path / "moved")
     lab.run("fit", "GRPOModule", tmp_path / "run", THREE, f"{began}{tmp_path / 'moved'}", RESUME)
@@ -248,7 +256,7 @@ def test_a_checkpoint_that_records_nothing_of_what_it_belongs_to_resumes(lab, st
     lab.run("fit", "SFTModule", tmp_path / "run", THREE, RESUME, f"{OPTIMIZER}.init_args.lr=0.002")
     now = checkpoint(tmp_path / "run")
     assert now["optimizer_states"][0]["param_groups"][0]["lr"] == 0.002 and now["dermiq"]["settings"]
-    with pytest.raises(DermIQError, match="scheduler None -> dermiq.CosineWithWarmup"):
+    with pytest.raises(DermIQError, match=r"scheduler None -> dermiq.CosineWithWarmup"):
         torch.save(before, tmp_path / "run" / LAST)
         lab.run("fit", "SFTModule", tmp_path / "run", THREE, RESUME, COSINE, *length(1, 9))
 
@@ -308,14 +316,14 @@ def test_the_best_checkpoint_is_found_and_used(lab, tmp_path):
     found = torch.load(kept, weights_only=True)["state_dict"]
     assert different({name: value for name, value in cli.model.state_dict().items() if name in found}, found) == []
     kept.unlink()
-    with pytest.raises(TrainingError, match="best checkpoint of the run .* is gone. Use --ckpt_path=last"):
+    with pytest.raises(TrainingError, match=r"best checkpoint of the run .* is gone. Use --ckpt_path=last"):
         lab.run("test", "SFTModule", tmp_path / "moved", *again)
 
 
 @pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
 def test_no_best_checkpoint_is_a_sentence(subcommand, lab, stopped, tmp_path):
-    with pytest.raises(TrainingError, match="keeps no best checkpoint: --ckpt_path=last is its last one"):
+    with pytest.raises(TrainingError, match=r"keeps no best checkpoint: --ckpt_path=last is its last one"):
         lab.run(subcommand, "SFTModule", stopped("SFTModule"), "--ckpt_path=best")
     (tmp_path / LAST).mkdir(parents=True)
-    with pytest.raises(TrainingError, match="last.ckpt is a directory and no checkpoint"):
+    with pytest.raises(TrainingError, match=r"last.ckpt is a directory and no checkpoint"):
         lab.run(subcommand, "SFTModule", tmp_path, RESUME)

@@ -15,6 +15,7 @@ _INSTEAD = (
     "Pass another one, or start a new run from the adapter/ beside it with "
     "--model.init_args.backbone.init_args.adapter_path."
 )
+_FOLDER = 0x10  # of which torch reads nothing, and returns memory as it was
 _FORM: dict[str, Any] = {  # what validate, test and predict need, too
     "pytorch-lightning_version": str,
     "state_dict": dict,
@@ -42,7 +43,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with ZipFile(path) as archive:
             damaged = archive.testzip()
-            marked = any(entry.external_attr for entry in archive.infolist())  # torch reads nothing of "folders"
+            marked = any(entry.external_attr & _FOLDER for entry in archive.infolist())
         if damaged is not None or marked:
             raise BadZipFile(f"the checksum of {damaged} is wrong" if damaged else "an entry is marked as a folder")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -75,8 +76,8 @@ def best_checkpoint(root: Path) -> Path:
                 words.append((checkpoint.get("global_step", 0), Path(best).name == file.name, best))
     if not words:
         raise TrainingError(
-            f"The run {root} keeps no best checkpoint: --ckpt_path=last is its last one. To keep the best one of a run, "
-            "add a lightning.pytorch.callbacks.ModelCheckpoint with monitor and mode to --trainer.callbacks."
+            f"The run {root} keeps no best checkpoint: --ckpt_path=last is its last one. To keep the best one, add "
+            "a lightning.pytorch.callbacks.ModelCheckpoint with monitor and mode to --trainer.callbacks."
         )
     *_, best = max(words)
     found = Path(best) if Path(best).is_file() else next(root.rglob(Path(best).name), None)

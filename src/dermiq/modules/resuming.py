@@ -8,6 +8,7 @@ from typing import Any
 from warnings import catch_warnings
 
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -82,6 +83,46 @@ def refuse_other_policy(before: dict[str, Any], now: dict[str, Any], trains: boo
             f"The checkpoint's adapter does not fit this run, whose backbone has other settings: {', '.join(scale)}. "
             f"{_BACK}: --model.backbone.adapter_path=RUN/adapter."
         )
+
+
+def refuse_earlier_end(checkpoint: Mapping[str, Any], max_epochs: int | None) -> None:
+    """Make sure that training is not over before the epoch of the checkpoint has begun.
+
+    Raises:
+        TrainingError: saying which epoch that is.
+    """
+    epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
+    if max_epochs is not None and -1 < max_epochs < epoch:
+        raise TrainingError(
+            f"The checkpoint is of epoch {epoch} (the first is 1), and --trainer.max_epochs={max_epochs} ends training "
+            "before it. Raise that, or judge the checkpoint with `test`."
+        )
+
+
+def way_out(trainer: Trainer, resumed_at: int) -> str:
+    """What to do about a policy that is destroyed, by what there is to go on from.
+
+    Args:
+        trainer: in training.
+        resumed_at: the step of the checkpoint that the run goes on from; -1 if there is none.
+    """
+    saved = (getattr(callback, "_last_global_step_saved", 0) for callback in trainer.checkpoint_callbacks)
+    last = max([resumed_at, *saved])
+    if last <= 0:
+        return (
+            "Nothing of this run is saved yet: lower the learning rate or max_grad_norm, or look at these samples, "
+            "then start it again."
+        )
+    if last == trainer.global_step:
+        return (
+            "The last checkpoint is of this very step, so that its weights or these samples are spoilt: look at these "
+            "samples, or lower the learning rate and start again, from an earlier adapter if there is one "
+            "(--model.backbone.adapter_path)."
+        )
+    return (
+        "The last checkpoint is from before this step: lower the learning rate or max_grad_norm, or look at these "
+        "samples, then resume with --ckpt_path last."
+    )
 
 
 def prepare(
