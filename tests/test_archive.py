@@ -35,7 +35,11 @@ def content():
         "lr_schedulers": [],
         "dermiq": {
             "stage": "SFTModule",
-            "random": {"torch": torch.get_rng_state(), "python": numbers, "numpy": ("MT19937", torch.arange(9), 1, 0, 0.0)},
+            "random": {
+                "torch": torch.get_rng_state(),
+                "python": numbers,
+                "numpy": ("MT19937", torch.arange(9), 1, 0, 0.0),
+            },
             "gradients": {},
         },
     }
@@ -88,7 +92,9 @@ def test_no_zeroed_page_or_torn_file_loads_other_content(whole, tmp_path):
     data = path.read_bytes()
     torn = [data[: len(data) * i // 40] for i in range(40)]
     pages = [data[:i] + bytes(512) + data[i + 512 :] for i in range(0, len(data) - 512, 509)]
-    swapped = [data[:i] + data[i + 512 : i + 1024] + data[i : i + 512] + data[i + 1024 :] for i in range(512, 4096, 512)]
+    swapped = [
+        data[:i] + data[i + 512 : i + 1024] + data[i : i + 512] + data[i + 1024 :] for i in range(512, 4096, 512)
+    ]
     for damaged in (*torn, *pages, *swapped, data[1:], data + data, data[::-1]):
         (tmp_path / "last.ckpt").write_bytes(damaged)
         refused_or_equal(tmp_path / "last.ckpt", expected)
@@ -147,14 +153,14 @@ ARCHIVES = {
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_another_archive_is_one_sentence(name, tmp_path):
     archived(tmp_path / "last.ckpt", ARCHIVES[name])
-    with pytest.raises(TrainingError, match="cannot be read"):
+    with pytest.raises(TrainingError, match=r"cannot be read"):
         read_checkpoint(tmp_path / "last.ckpt")
 
 
 def test_a_directory_and_nothing_at_all(tmp_path):
     (tmp_path / "last.ckpt").mkdir()
     for path in (tmp_path / "last.ckpt", tmp_path / "none.ckpt", tmp_path / "last.ckpt" / "a"):
-        with pytest.raises(TrainingError, match="cannot be read"):
+        with pytest.raises(TrainingError, match=r"cannot be read"):
             read_checkpoint(path)
 
 
@@ -229,9 +235,9 @@ def test_a_foreign_or_incomplete_checkpoint_is_one_sentence(name, tmp_path):
 def test_the_form_of_nested_entries():
     form = {"a": {"b": int, "c": 5, "d": None}}
     refuse_misfit(form, {"a": {"b": 1, "c": 0, "d": [], "e": 2}}, "This")
-    with pytest.raises(DermIQError, match="This is incomplete: it lacks a/d."):
+    with pytest.raises(DermIQError, match=r"This is incomplete: it lacks a/d\."):
         refuse_misfit(form, {"a": {"b": 1, "c": 0}}, "This")
-    with pytest.raises(DermIQError, match="This is incomplete: a/c is a str and no int."):
+    with pytest.raises(DermIQError, match=r"This is incomplete: a/c is a str and no int\."):
         refuse_misfit(form, {"a": {"b": 1, "c": "x", "d": 0}}, "This")
 
 
@@ -274,11 +280,11 @@ def test_a_checkpoint_that_cannot_be_written(error, remedy, before, tmp_path, mo
 
 def test_a_directory_in_the_place_of_a_checkpoint(tmp_path):
     (tmp_path / "last.ckpt" / "a").mkdir(parents=True)
-    with pytest.raises(TrainingError, match="There is no earlier one here. Move this directory away, then run"):
+    with pytest.raises(TrainingError, match=r"There is no earlier one here. Move this directory away, then run"):
         AtomicCheckpointIO().save_checkpoint(content(), tmp_path / "last.ckpt")
 
 
 def test_a_state_that_cannot_be_pickled(tmp_path):
-    with pytest.raises(TrainingError, match="has a state which cannot be saved"):
+    with pytest.raises(TrainingError, match=r"has a state which cannot be saved"):
         AtomicCheckpointIO().save_checkpoint({"a": lambda: 0}, tmp_path / "last.ckpt")
     assert list(tmp_path.iterdir()) == []

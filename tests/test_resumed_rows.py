@@ -18,7 +18,12 @@ from dermiq.datamodules.sources import Conversations, Preferences, TabularSource
 from dermiq.schema import TrainingError
 
 ROWS = [
-    {"image": f"{i:02d}.jpg", "label": ("melanoma", "psoriasis")[i % 2], "question": f"What is number {i:02d}?", "id": f"c{i}"}
+    {
+        "image": f"{i:02d}.jpg",
+        "label": ("melanoma", "psoriasis")[i % 2],
+        "question": f"What is number {i:02d}?",
+        "id": f"c{i}",
+    }
     for i in range(16)
 ]
 
@@ -96,7 +101,10 @@ def said(question, reply, **more):
 
 
 TALK = [said(f"What is {i}?", f"It is {i}.", images=[f"{i}.jpg"], id=f"t{i}") for i in range(8)]
-PAIRS = [{"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": f"It is {i + 1}.", "margin": 0.5, "id": f"p{i}"} for i in range(8)]
+PAIRS = [
+    {"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": f"It is {i + 1}.", "margin": 0.5, "id": f"p{i}"}
+    for i in range(8)
+]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,8 @@ PAIRS = [{"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": f"It i
 )
 def test_every_change_of_conversations_and_pairs_is_seen(kind, rows, other, tmp_path):
     before, again, now = (
-        talk(tmp_path / name, each, kind).outline().fingerprint() for name, each in (("a", rows), ("b", rows), ("c", other))
+        talk(tmp_path / name, each, kind).outline().fingerprint()
+        for name, each in (("a", rows), ("b", rows), ("c", other))
     )
     assert before == again != now
 
@@ -130,7 +139,9 @@ def test_two_sources_in_another_order_are_other_rows(tmp_path):
 
 def test_a_million_rows_take_seconds():
     ids = np.arange(1_000_000).astype(str)
-    outlines = Outlines.from_columns(id=ids, group=ids, target="nevus", question_length=0, images=1, length=9, content=np.arange(1_000_000))
+    outlines = Outlines.from_columns(
+        id=ids, group=ids, target="nevus", question_length=0, images=1, length=9, content=np.arange(1_000_000)
+    )
     fingerprint = outlines.fingerprint()
     assert outlines.take(np.roll(np.arange(1_000_000), 1)).fingerprint() != fingerprint
 
@@ -154,14 +165,16 @@ def test_within_an_epoch_other_rows_are_refused_and_between_epochs_they_are_take
         pass
     position = loader.state_dict()
     phantom(4).load_state_dict(position)
-    with pytest.raises(TrainingError, match=r"after 2 batches of epoch 0.*the rows are others, in another order, or have"):
+    with pytest.raises(
+        TrainingError, match=r"after 2 batches of epoch 0.*the rows are others, in another order, or have"
+    ):
         phantom(77).load_state_dict(position)
     for _ in loader:
         pass
     if "curriculum" not in options:
         phantom(77).load_state_dict(loader.state_dict())
     else:
-        with pytest.raises(TrainingError, match="counts the successes of other training samples"):
+        with pytest.raises(TrainingError, match=r"counts the successes of other training samples"):
             phantom(77).load_state_dict(loader.state_dict())
 
 
@@ -169,13 +182,15 @@ def test_less_rows_than_were_served_are_refused_too(family_dir, tmp_path):
     loader = module(family_dir, PhantomSource(16, size=16))
     for _ in itertools.islice(loader, 5):
         pass
-    with pytest.raises(TrainingError, match="samples 16 -> 8"):
+    with pytest.raises(TrainingError, match=r"samples 16 -> 8"):
         module(family_dir, PhantomSource(8, size=16)).load_state_dict(loader.state_dict())
 
 
-@pytest.mark.parametrize("state", [{}, None, 5, [], {"epoch": 0, "served": 1}, {"epoch": "0", "served": 1, "order": {}}])
+@pytest.mark.parametrize(
+    "state", [{}, None, 5, [], {"epoch": 0, "served": 1}, {"epoch": "0", "served": 1, "order": {}}]
+)
 def test_a_place_that_is_none(state, family_dir):
-    with pytest.raises(TrainingError, match="The checkpoint's place in the training data is incomplete"):
+    with pytest.raises(TrainingError, match=r"The checkpoint's place in the training data is incomplete"):
         module(family_dir, PhantomSource(8, size=16)).load_state_dict(state)
 
 
@@ -185,7 +200,7 @@ def test_a_place_of_an_earlier_version_is_taken_as_far_as_can_be_told(family_dir
     position = loader.state_dict()
     del position["order"]["rows"]
     module(family_dir, PhantomSource(16, size=16, seed=5)).load_state_dict(position)
-    with pytest.raises(TrainingError, match="samples 16 -> 8"):
+    with pytest.raises(TrainingError, match=r"samples 16 -> 8"):
         module(family_dir, PhantomSource(8, size=16)).load_state_dict(position)
 
 
@@ -204,6 +219,6 @@ def test_a_run_is_not_resumed_over_reordered_rows(lab, tmp_path):
         lab.run("fit", "SFTModule", tmp_path / "run", *data, f"--trainer.max_steps={steps}", *more)
 
     fit(2, "here", rows)
-    with pytest.raises(TrainingError, match="after 2 batches of epoch 0.*the rows are others"):
+    with pytest.raises(TrainingError, match=r"after 2 batches of epoch 0.*the rows are others"):
         fit(3, "other", exchanged(rows, 2, 4), "--ckpt_path=last")
     fit(3, "moved", rows, "--ckpt_path=last")

@@ -20,6 +20,11 @@ COSINE = f"{SCHEDULER}=dermiq.modules.schedules.CosineWithWarmup"
 BACKBONE = "--model.init_args.backbone.init_args"
 TWO, THREE = "--trainer.max_steps=2", "--trainer.max_steps=3"
 RESUME = "--ckpt_path=last"
+INFINITE = [
+    f"{OPTIMIZER}=torch.optim.SGD",
+    f"{OPTIMIZER}.init_args.lr=3e38",
+    f"{OPTIMIZER}.init_args.weight_decay=100",
+]
 EVERY_STEP = (
     "--trainer.callbacks=[{class_path: dermiq.checkpointing.RunCheckpoint, init_args: {every_n_train_steps: 1}}]"
 )
@@ -47,10 +52,10 @@ def stopped(lab, tmp_path_factory):
 def resume(lab, stopped, tmp_path):
     """Resume a copy of a run, up to its third step."""
 
-    def go_on(stage, before=(), now=(), subcommand="fit"):
+    def go_on(stage, before=(), now=(), subcommand="fit", last=True):
         shutil.copytree(stopped(stage, *before), tmp_path / "run")
         until = [THREE] if subcommand == "fit" else []
-        lab.run(subcommand, stage, tmp_path / "run", *until, *now, RESUME)
+        lab.run(subcommand, stage, tmp_path / "run", *until, *now, *([RESUME] * last))
         return tmp_path / "run"
 
     return go_on
@@ -71,16 +76,21 @@ def test_a_schedule_goes_on_as_if_it_had_been_given_from_the_start(lab, resume, 
     run = resume("SFTModule", [COSINE, *length(1, 12)], [COSINE, *length(2, 6)])
     lab.run("fit", "SFTModule", tmp_path / "whole", THREE, COSINE, *length(2, 6))
     for part in ("param_groups", "lr_schedulers"):
-        now, whole = (state.get(part, state["optimizer_states"][0].get(part)) for state in map(checkpoint, (run, tmp_path / "whole")))
+        now, whole = (
+            state.get(part, state["optimizer_states"][0].get(part))
+            for state in map(checkpoint, (run, tmp_path / "whole"))
+        )
         assert different(now, whole) == []
 
 
 @pytest.mark.parametrize("stage", ["SFTModule", pytest.param("GRPOModule", marks=pytest.mark.slow)])
 def test_a_lower_rate_is_the_way_out_of_a_policy_that_is_destroyed(stage, lab, tmp_path):
-    """The first rate of the warm-up is 0, so that the first checkpoint is whole; the second step destroys the policy."""
+    """The first rate of the warm-up is 0, so that the first checkpoint is whole; the second step ruins the policy."""
     lab.run("fit", stage, tmp_path, COSINE, *length(3, 30), f"{OPTIMIZER}.init_args.lr=1e30", "--trainer.max_steps=1")
     more = [COSINE, *length(3, 30), "--trainer.max_steps=4", RESUME]
-    with pytest.raises(TrainingError, match="not finite on the samples|from before this step: lower the learning rate"):
+    with pytest.raises(
+        TrainingError, match=r"not finite on the samples|from before this step: lower the learning rate"
+    ):
         lab.run("fit", stage, tmp_path, *more, f"{OPTIMIZER}.init_args.lr=1e30")
     assert checkpoint(tmp_path)["global_step"] == 1
     lab.run("fit", stage, tmp_path, *more, f"{OPTIMIZER}.init_args.lr=1e-4")
@@ -90,9 +100,19 @@ def test_a_lower_rate_is_the_way_out_of_a_policy_that_is_destroyed(stage, lab, t
 @pytest.mark.parametrize(
     ("stage", "options", "words"),
     [
-        ("GRPOModule", ["--model.init_args.advantage=toys.Infinite"], "at step 0 .* Nothing .* is saved yet: .*start it again"),
-        ("SFTModule", [f"{OPTIMIZER}=torch.optim.SGD", f"{OPTIMIZER}.init_args.lr=1e39", EVERY_STEP], "weights are not finite"),
-        pytest.param("SFTModule", [f"{OPTIMIZER}.init_args.lr=1e30", EVERY_STEP], "is of this very step", marks=pytest.mark.slow),
+        (
+            "GRPOModule",
+            ["--model.init_args.advantage=toys.Infinite"],
+            "at step 0 .* Nothing .* is saved yet: .*start it again",
+        ),
+        (
+            "SFTModule",
+            [*INFINITE, EVERY_STEP],
+            "weights are not finite",
+        ),
+        pytest.param(
+            "SFTModule", [f"{OPTIMIZER}.init_args.lr=1e30", EVERY_STEP], "is of this very step", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_way_out_is_one_that_there_is(stage, options, words, lab, tmp_path):
@@ -125,7 +145,7 @@ def test_another_part_is_refused(name, resume):
 
 @pytest.mark.slow
 def test_another_accumulation_of_grpo_is_refused(resume):
-    with pytest.raises(TrainingError, match="accumulated batches 1 -> 2"):
+    with pytest.raises(TrainingError, match=r"accumulated batches 1 -> 2"):
         resume("GRPOModule", [], ["--model.init_args.accumulate_batches=2"])
 
 
@@ -141,6 +161,12 @@ IN_FORCE = [
 @pytest.mark.slow
 def test_other_numbers_of_a_run_are_in_force(resume):
     assert checkpoint(resume("SFTModule", [], IN_FORCE))["global_step"] == 3
+
+
+def test_an_end_that_is_past_is_refused(resume):
+    options = ["--trainer.limit_train_batches=1", "--trainer.max_epochs=3"]
+    with pytest.raises(TrainingError, match=r"is of epoch 2 .* and --trainer.max_epochs=1 ends training before it"):
+        resume("SFTModule", options, [*options, "--trainer.max_epochs=1"])
 
 
 # The base model
@@ -179,7 +205,7 @@ def test_what_is_recorded_tells_policies_apart(trains, models, family_dir):
     for name, words in (("other", "other weights"), ("weight", "other weights"), ("theta", "rms_norm_eps .* -> 0.5")):
         with pytest.raises(TrainingError, match=f"on another base model .*idefics3.*{name}.*{words}"):
             refuse_other_policy(recorded, policy(models / name), trains)
-    with pytest.raises(TrainingError, match="lora.lora_alpha 16 -> 99. Resume with"):
+    with pytest.raises(TrainingError, match=r"lora.lora_alpha 16 -> 99. Resume with"):
         refuse_other_policy(recorded, policy(models / "moved", alpha=99), trains)
 
 
@@ -211,7 +237,7 @@ def test_a_run_that_began_with_an_adapter_began_with_that_one(lab, stopped, tmp_
     save_file({name: value * 2 for name, value in weights.items()}, second / "adapter_model.safetensors")
     began = f"{BACKBONE}.adapter_path="
     lab.run("fit", "GRPOModule", tmp_path / "run", TWO, f"{began}{first}")
-    with pytest.raises(TrainingError, match="the run began with another adapter"):
+    with pytest.raises(TrainingError, match=r"the run began with another adapter"):
         lab.run("fit", "GRPOModule", tmp_path / "run", THREE, f"{began}{second}", RESUME)
     shutil.copytree(first, tmp_path / "moved")
     lab.run("fit", "GRPOModule", tmp_path / "run", THREE, f"{began}{tmp_path / 'moved'}", RESUME)
@@ -230,6 +256,74 @@ def test_a_checkpoint_that_records_nothing_of_what_it_belongs_to_resumes(lab, st
     lab.run("fit", "SFTModule", tmp_path / "run", THREE, RESUME, f"{OPTIMIZER}.init_args.lr=0.002")
     now = checkpoint(tmp_path / "run")
     assert now["optimizer_states"][0]["param_groups"][0]["lr"] == 0.002 and now["dermiq"]["settings"]
-    with pytest.raises(DermIQError, match="scheduler None -> dermiq.CosineWithWarmup"):
+    with pytest.raises(DermIQError, match=r"scheduler None -> dermiq.CosineWithWarmup"):
         torch.save(before, tmp_path / "run" / LAST)
         lab.run("fit", "SFTModule", tmp_path / "run", THREE, RESUME, COSINE, *length(1, 9))
+
+
+# Broken inside
+
+
+INSIDE = {
+    "no loops": (lambda made: made.update(loops={}), "lacks fit_loop"),
+    "loops of another kind": (lambda made: made["loops"].update(fit_loop=[]), "fit_loop is a list"),
+    "half a loop": (lambda made: made["loops"]["fit_loop"].pop("epoch_progress"), "lacks fit_loop/epoch_progress"),
+    "no count": (lambda made: made["loops"]["fit_loop"]["epoch_progress"]["current"].pop("ready"), "current/ready"),
+    "no place": (lambda made: made["loops"]["fit_loop"]["state_dict"].update(combined_loader=[{}]), "lacks epoch"),
+    "no optimiser": (lambda made: made.pop("optimizer_states"), "lacks optimizer_states"),
+    "no optimisers": (lambda made: made.update(optimizer_states=[]), "0 optimisers -> 1"),
+    "an odd optimiser": (lambda made: made.update(optimizer_states=[5]), "is a int and no dict"),
+    "half an optimiser": (lambda made: made["optimizer_states"][0].pop("param_groups"), "lacks param_groups"),
+    "no schedules": (lambda made: made.pop("lr_schedulers"), "lacks lr_schedulers"),
+    "no step": (lambda made: made.pop("global_step"), "lacks global_step"),
+    "callbacks of another kind": (lambda made: made.update(callbacks=3), "callbacks is a int"),
+    "an odd record": (lambda made: made["dermiq"].update(settings=4), "record of its settings is incomplete"),
+    "an odd policy": (
+        lambda made: made["dermiq"].update(policy={"config": 4}),
+        "record of its policy is incomplete: it lacks model_id",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("half a loop", "no optimiser"))) for name in INSIDE],
+)
+def test_what_is_broken_inside_is_a_sentence(name, stopped, resume, tmp_path):
+    change, words = INSIDE[name]
+    shutil.copytree(stopped("SFTModule"), tmp_path / "broken")
+    made = checkpoint(tmp_path / "broken")
+    change(made)
+    torch.save(made, tmp_path / "broken.ckpt")
+    with pytest.raises(TrainingError, match=words):
+        resume("SFTModule", now=[f"--ckpt_path={tmp_path / 'broken.ckpt'}"], last=False)
+
+
+# The best checkpoint
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_the_best_checkpoint_is_found_and_used(lab, tmp_path):
+    best = "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {monitor: val/reward, mode: max}}"
+    options = ["--trainer.limit_val_batches=1", "--trainer.max_epochs=3", "--trainer.limit_train_batches=1"]
+    lab.run("fit", "SFTModule", tmp_path / "run", *options, f"--trainer.callbacks+={best}")
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    again = [f"--trainer.callbacks+={best}", "--ckpt_path=best"]
+    cli = lab.run("test", "SFTModule", tmp_path / "moved", *again)
+    (kept,) = (path for path in (tmp_path / "moved").rglob("*.ckpt") if path.name != "last.ckpt")
+    assert cli.trainer.ckpt_path == str(kept)
+    found = torch.load(kept, weights_only=True)["state_dict"]
+    assert different({name: value for name, value in cli.model.state_dict().items() if name in found}, found) == []
+    kept.unlink()
+    with pytest.raises(TrainingError, match=r"best checkpoint of the run .* is gone. Use --ckpt_path=last"):
+        lab.run("test", "SFTModule", tmp_path / "moved", *again)
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+def test_no_best_checkpoint_is_a_sentence(subcommand, lab, stopped, tmp_path):
+    with pytest.raises(TrainingError, match=r"keeps no best checkpoint: --ckpt_path=last is its last one"):
+        lab.run(subcommand, "SFTModule", stopped("SFTModule"), "--ckpt_path=best")
+    (tmp_path / LAST).mkdir(parents=True)
+    with pytest.raises(TrainingError, match=r"last.ckpt is a directory and no checkpoint"):
+        lab.run(subcommand, "SFTModule", tmp_path, RESUME)

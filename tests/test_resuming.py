@@ -135,6 +135,7 @@ def test_a_schedule_resumes_bit_for_bit_and_another_one_as_if_given_from_the_sta
         (optim.AdamW, {"lr": torch.tensor(0.3)}),
         (optim.AdamW, {"betas": (0.5, 0.6), "eps": 1e-3}),
         (optim.AdamW, {"weight_decay": 0.3, "foreach": False}),
+        (optim.AdamW, {"lr": 0.2, "fused": True}),
         (optim.Adam, {"weight_decay": 0.3, "decoupled_weight_decay": True}),
         (optim.NAdam, {"momentum_decay": 0.1}),
         (optim.RMSprop, {"alpha": 0.5}),

@@ -15,6 +15,7 @@ _INSTEAD = (
     "Pass another one, or start a new run from the adapter/ beside it with "
     "--model.init_args.backbone.init_args.adapter_path."
 )
+_FOLDER = 0x10  # of which torch reads nothing, and returns memory as it was
 _FORM: dict[str, Any] = {  # what validate, test and predict need, too
     "pytorch-lightning_version": str,
     "state_dict": dict,
@@ -27,15 +28,14 @@ _FORM: dict[str, Any] = {  # what validate, test and predict need, too
 }
 
 
-def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, Any]:
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of ours, its tensors in main memory.
 
     The archive's checksums come first: torch does not look at them, and would load other weights out of a file in which
     a single bit has flipped.
 
     Args:
-        path: of the file.
-        weights_only: build nothing but tensors and plain values.
+        path: of the file; nothing is built of it but tensors and plain values.
 
     Raises:
         TrainingError: if the file is missing, damaged, of another program, or lacks what each of ours has.
@@ -43,21 +43,47 @@ def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, An
     try:
         with ZipFile(path) as archive:
             damaged = archive.testzip()
-            marked = any(entry.external_attr for entry in archive.infolist())  # torch reads nothing of "folders"
+            marked = any(entry.external_attr & _FOLDER for entry in archive.infolist())
         if damaged is not None or marked:
             raise BadZipFile(f"the checksum of {damaged} is wrong" if damaged else "an entry is marked as a folder")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # junk makes an unpickler fail in any way
         raise TrainingError(f"The checkpoint {path} cannot be read ({reason(error)}). {_INSTEAD}") from error
     if not isinstance(checkpoint, dict) or "dermiq" not in checkpoint:
-        raise TrainingError(
-            f"This checkpoint was not written by DermIQ: {path}. Pass one of this run's checkpoints/."
-        )
+        raise TrainingError(f"This checkpoint was not written by DermIQ: {path}. Pass one of this run's checkpoints/.")
     refuse_misfit(_FORM, checkpoint, f"The checkpoint {path}")
     weights: dict[Any, Any] = checkpoint["state_dict"]
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()):
         raise TrainingError(f"The checkpoint {path} holds something else than weights in state_dict. {_INSTEAD}")
     return checkpoint
+
+
+def best_checkpoint(root: Path) -> Path:
+    """The checkpoint that the last word of a `ModelCheckpoint` with a `monitor` calls the best one of a run.
+
+    Args:
+        root: the run's directory.
+
+    Raises:
+        TrainingError: if none keeps a best one, or it is gone.
+    """
+    words = []
+    for file in sorted(root.rglob("*.ckpt")):
+        checkpoint = read_checkpoint(file)
+        for state in checkpoint.get("callbacks", {}).values():
+            if best := state.get("best_model_path"):
+                # Of the files of one step, the best one itself is the last that was written.
+                words.append((checkpoint.get("global_step", 0), Path(best).name == file.name, best))
+    if not words:
+        raise TrainingError(
+            f"The run {root} keeps no best checkpoint: --ckpt_path=last is its last one. To keep the best one, add "
+            "a lightning.pytorch.callbacks.ModelCheckpoint with monitor and mode to --trainer.callbacks."
+        )
+    *_, best = max(words)
+    found = Path(best) if Path(best).is_file() else next(root.rglob(Path(best).name), None)
+    if found is None:
+        raise TrainingError(f"The best checkpoint of the run {root}, {best}, is gone. Use --ckpt_path=last.")
+    return found
 
 
 def refuse_misfit(form: Any, content: Any, where: str) -> None:

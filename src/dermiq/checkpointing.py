@@ -50,7 +50,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             TrainingError: if the file is missing, damaged or none of ours; see `dermiq.archive`.
         """
-        return read_checkpoint(path, weights_only=kwargs.get("weights_only") is not False)
+        return read_checkpoint(path)
 
 
 def _after(error: Exception, path: Path) -> str:

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 import dermiq.callbacks
 import dermiq.datamodules
 import dermiq.modules  # noqa: F401 (lets YAML name classes without their path)
+from dermiq.archive import best_checkpoint
 from dermiq.callbacks import MetricsTable
 from dermiq.checkpointing import LAST, AtomicCheckpointIO, RunCheckpoint
 from dermiq.datamodules import DermDataModule
@@ -114,9 +115,15 @@ class DermIQCLI(LightningCLI):
         if root.exists() and not root.is_dir():
             raise TrainingError(f"{root} is a file. Name a directory with --trainer.default_root_dir.")
         path = config.get("ckpt_path")
+        if path == "best":
+            path = config.ckpt_path = str(best_checkpoint(root))
         if path == "last":
             path = root / LAST
-        if path is not None and path != "best" and not Path(path).is_file():
+        if path is not None and Path(path).is_dir():
+            raise TrainingError(
+                f"{path} is a directory and no checkpoint. Name the file, or a run with --ckpt_path=last."
+            )
+        if path is not None and not Path(path).is_file():
             raise TrainingError(
                 f"There is no checkpoint {path}. Leave --ckpt_path out to start anew, or name the run's directory "
                 "with --trainer.default_root_dir."

@@ -21,7 +21,15 @@ from dermiq.metrics import EvaluationMetrics, Judge, Terminology
 from dermiq.modules.accumulation import Window
 from dermiq.modules.evaluation import add_samples, judged_rows
 from dermiq.modules.limits import check_rates, check_trainer
-from dermiq.modules.resuming import policy_of, prepare, put_in_force, refuse_other_policy, settings_of
+from dermiq.modules.resuming import (
+    policy_of,
+    prepare,
+    put_in_force,
+    refuse_earlier_end,
+    refuse_other_policy,
+    settings_of,
+    way_out,
+)
 from dermiq.ranges import check_numbers
 from dermiq.rewards import RewardMixture
 from dermiq.rollout import Sampling, sample_rollout
@@ -164,28 +172,9 @@ class StageModule(LightningModule):
         if not torch.isfinite(loss):
             names = ", ".join(sample.id for sample in samples)
             raise TrainingError(
-                f"The loss is {loss.item()} at step {self.global_step} on the samples {names}. {self._way_out()}"
+                f"The loss is {loss.item()} at step {self.global_step} on the samples {names}. "
+                f"{way_out(self.trainer, self._resumed_at)}"
             )
-
-    def _way_out(self) -> str:
-        """What to do about a policy that is destroyed, by what there is to go on from."""
-        callbacks = self.trainer.checkpoint_callbacks
-        last = max([self._resumed_at, *(getattr(each, "_last_global_step_saved", 0) for each in callbacks)])
-        if last <= 0:
-            return (
-                "Nothing of this run is saved yet: lower the learning rate or max_grad_norm, or look at these samples, "
-                "then start it again."
-            )
-        if last == self.global_step:
-            return (
-                "The last checkpoint is of this very step, so that its weights or these samples are spoilt: look at "
-                "these samples, or lower the learning rate and start again, from an earlier adapter if there is one "
-                "(--model.backbone.adapter_path)."
-            )
-        return (
-            "The last checkpoint is from before this step: lower the learning rate or max_grad_norm, or look at these "
-            "samples, then resume with --ckpt_path last."
-        )
 
     def share(self, count: Tensor) -> Tensor:
         """What a batch's loss is multiplied by, so that each of its `count` tokens, pairs or completions counts alike.
@@ -218,7 +207,7 @@ class StageModule(LightningModule):
         if not all(value.isfinite().all() for value in checkpoint["state_dict"].values()):
             raise TrainingError(
                 f"The adapter's weights are not finite at step {self.global_step}, and are not saved. "
-                f"{self._way_out()}"
+                f"{way_out(self.trainer, self._resumed_at)}"
             )
         gradients: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
@@ -263,6 +252,7 @@ class StageModule(LightningModule):
         loops = {name: getattr(self.trainer, name).state_dict() for name in _LOOPS}
         refuse_misfit(loops, checkpoint["loops"], "The checkpoint's place in the run")
         if trains:
+            refuse_earlier_end(checkpoint, self.trainer.max_epochs)
             parameters = self.backbone.trainable_parameters()
             put_in_force(checkpoint, self.make_optimizer, self.make_scheduler, parameters, self.accumulated_batches)
             self._resumed_at = checkpoint["global_step"]

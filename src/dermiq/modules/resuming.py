@@ -8,6 +8,7 @@ from typing import Any
 from warnings import catch_warnings
 
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -26,6 +27,8 @@ _OF_NO_MATTER = ("transformers_version", "dtype", "torch_dtype", "name_or_path",
 _STORED = ("dtype", "load_in_4bit")
 _STATES = {"optimizer_states": list, "lr_schedulers": list, "callbacks": dict, "global_step": int}
 _OPTIMIZER = {"state": dict, "param_groups": list}
+_SETTINGS = {"optimizer": str, "accumulated batches": int}
+_POLICY = {"model_id": str, "config": dict, "dtype": str, "load_in_4bit": bool, "weights": str, "adapter": dict}
 _BACK = "Resume with those of the saved config.yaml, or start a new run from the adapter of this one"
 
 
@@ -46,7 +49,7 @@ def policy_of(backbone: VLMBackbone) -> dict[str, Any]:
     }
 
 
-def refuse_other_policy(before: Mapping[str, Any], now: Mapping[str, Any], trains: bool) -> None:
+def refuse_other_policy(before: dict[str, Any], now: dict[str, Any], trains: bool) -> None:
     """Make sure that a checkpoint's adapter is on the base model, and of the scale, that it was trained with.
 
     Args:
@@ -59,6 +62,7 @@ def refuse_other_policy(before: Mapping[str, Any], now: Mapping[str, Any], train
     """
     if not before:
         return
+    refuse_misfit(_POLICY, before, "The checkpoint's record of its policy")
     stored_alike = all(before[name] == now[name] for name in _STORED)
     known = before["config"].keys() & now["config"].keys()  # versions of transformers differ in what they name
     changes = _changes({name: before["config"][name] for name in known}, now["config"])
@@ -73,13 +77,53 @@ def refuse_other_policy(before: Mapping[str, Any], now: Mapping[str, Any], train
     scale = [f"lora.{change}" for change in _changes(before["adapter"], now["adapter"])]
     if trains:
         scale += _changes({name: before[name] for name in _STORED}, {name: now[name] for name in _STORED})
-        if before["began"] != now["began"]:
+        if before.get("began") != now["began"]:
             scale.append("adapter_path (the run began with another adapter)")
     if scale:
         raise TrainingError(
             f"The checkpoint's adapter does not fit this run, whose backbone has other settings: {', '.join(scale)}. "
             f"{_BACK}: --model.backbone.adapter_path=RUN/adapter."
         )
+
+
+def refuse_earlier_end(checkpoint: Mapping[str, Any], max_epochs: int | None) -> None:
+    """Make sure that training is not over before the epoch of the checkpoint has begun.
+
+    Raises:
+        TrainingError: saying which epoch that is.
+    """
+    epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
+    if max_epochs is not None and -1 < max_epochs < epoch:
+        raise TrainingError(
+            f"The checkpoint is of epoch {epoch} (the first is 1), and --trainer.max_epochs={max_epochs} ends training "
+            "before it. Raise that, or judge the checkpoint with `test`."
+        )
+
+
+def way_out(trainer: Trainer, resumed_at: int) -> str:
+    """What to do about a policy that is destroyed, by what there is to go on from.
+
+    Args:
+        trainer: in training.
+        resumed_at: the step of the checkpoint that the run goes on from; -1 if there is none.
+    """
+    saved = (getattr(callback, "_last_global_step_saved", 0) for callback in trainer.checkpoint_callbacks)
+    last = max([resumed_at, *saved])
+    if last <= 0:
+        return (
+            "Nothing of this run is saved yet: lower the learning rate or max_grad_norm, or look at these samples, "
+            "then start it again."
+        )
+    if last == trainer.global_step:
+        return (
+            "The last checkpoint is of this very step, so that its weights or these samples are spoilt: look at these "
+            "samples, or lower the learning rate and start again, from an earlier adapter if there is one "
+            "(--model.backbone.adapter_path)."
+        )
+    return (
+        "The last checkpoint is from before this step: lower the learning rate or max_grad_norm, or look at these "
+        "samples, then resume with --ckpt_path last."
+    )
 
 
 def prepare(
@@ -156,6 +200,7 @@ def _refuse_other_settings(checkpoint: Mapping[str, Any], now: Mapping[str, Any]
     if recorded is None:  # of a version that recorded none: as far as can be told
         had = bool(checkpoint["lr_schedulers"])
         recorded = {**now, "scheduler": (now["scheduler"] or "one") if had else None}
+    refuse_misfit(_SETTINGS, recorded, "The checkpoint's record of its settings")
     changes = _changes(recorded, now)
     if len(checkpoint["optimizer_states"]) != 1:
         changes.append(f"{len(checkpoint['optimizer_states'])} optimisers -> 1")
