@@ -11,7 +11,7 @@ import pytest
 
 from dermiq import exits
 from dermiq.cli import main
-from dermiq.exits import STOPS, Stopped, answered, exit_codes, heed_signals, leave_to_parent
+from dermiq.exits import STOPS, Stopped, answered, begin, exit_codes, leave_to_parent
 from kill_lab import FORK
 from lab import adapter, checkpoint, different
 
@@ -146,7 +146,7 @@ def in_child(act):
 
 
 def test_a_forked_process_leaves_the_answer_to_its_parent():
-    heed_signals()
+    begin()
     assert in_child(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 7
     assert in_child(lambda: os.kill(os.getpid(), signal.SIGTERM)) == -signal.SIGTERM
 

@@ -17,8 +17,8 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from lightning.pytorch.utilities import rank_zero_info
 from safetensors import SafetensorError
 
-from dermiq.archive import read_checkpoint, reason
-from dermiq.exits import STOPS, answered, stop
+from dermiq.archive import read_checkpoint
+from dermiq.exits import STOPS, answered, reason, stop
 from dermiq.files import PARTIAL, replacing, sync
 from dermiq.modules import StageModule
 from dermiq.ranges import check_values
@@ -146,9 +146,10 @@ def _save_adapter(module: StageModule, target: Path) -> None:
             for file in files:
                 file.replace(target / file.name)
     except (OSError, SafetensorError) as error:
+        resume = "resume with --ckpt_path last" if (target.parent / LAST).exists() else "run the same again"
         raise TrainingError(
-            f"The adapter {target} could not be written ({error}). What was saved before is whole. "
-            "Free space on this disk, then resume with --ckpt_path last."
+            f"The adapter {target} could not be written ({reason(error)}). What was saved before is whole. "
+            f"Free space on this disk, then {resume}."
         ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -81,8 +81,12 @@ def answered(answer: Callable[[int], None]) -> Handler:
     return handle
 
 
-def heed_signals() -> None:
-    """Make Ctrl-C a KeyboardInterrupt, SIGTERM and SIGHUP a `Stopped`; an ignored one (``nohup``) stays ignored."""
+def begin() -> None:
+    """What a program does first: open the outputs that were closed, and heed signals.
+
+    Ctrl-C becomes a KeyboardInterrupt, SIGTERM and SIGHUP a `Stopped`; an ignored one (``nohup``) stays ignored.
+    """
+    _open_outputs()
     heed_interrupts()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
@@ -113,16 +117,20 @@ def exit_codes() -> Iterator[None]:
     The code is 2 for a `DermIQError` and for a fault of disk, memory or permissions, 128 and its number for a signal
     (130 for Ctrl-C), and that of SIGPIPE, in silence, where nobody reads the output any more (``| head``).
     """
-    _open_outputs()
-    heed_signals()
+    begin()
     former, threading.excepthook = threading.excepthook, _of_a_thread(threading.excepthook)
     try:
-        yield
+        try:
+            yield
+        except SystemExit:
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
     except BaseException as error:
         code = _code(error)
         if code is None:
             raise
+        _settle()
         sys.exit(code)
     finally:
         threading.excepthook = former
@@ -167,8 +175,7 @@ def reason(error: BaseException) -> str:
 
 def _code(error: BaseException) -> int | None:
     code = interrupted(error) if isinstance(error, KeyboardInterrupt | SystemExit) else None
-    if code is None and isinstance(error, OSError) and _without_reader(error):
-        _hush(_OUTPUTS)
+    if code is None and _without_reader(error):
         code = NO_READER
     text = str(error) if isinstance(error, DermIQError) else in_words(error)
     if code is None and text is not None:
@@ -193,18 +200,29 @@ def _place(error: BaseException) -> str:
         return os.fspath(named)
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         for value in frame.f_locals.values():
-            if isinstance(value, io.IOBase) and isinstance(name := getattr(value, "name", None), str):
-                return name
+            if isinstance(value, io.IOBase) and isinstance(name := getattr(value, "name", None), str | os.PathLike):
+                return os.fspath(name)
     told = re.findall(r"\[Errno \d+\][^\n]*: '([^\n]+)'", str(error))
-    return told[-1] if told else "A file"
+    return told[-1] if told else "A file, or the output itself,"
 
 
-def _without_reader(error: OSError) -> bool:
-    """Whether an error is of an output that nobody reads, and not of another pipe."""
+def _without_reader(error: BaseException) -> bool:
+    """Whether an error, or the exit that rich makes of it, is of an output that nobody reads."""
+    if isinstance(error, SystemExit):
+        return isinstance(error.__context__, BrokenPipeError)
     poll = select.poll()
     for output in _OUTPUTS:
         poll.register(output, 0)
-    return error.errno == errno.EPIPE and any(found & select.POLLERR for _, found in poll.poll(0))
+    return isinstance(error, BrokenPipeError) and any(found & select.POLLERR for _, found in poll.poll(0))
+
+
+def _settle() -> None:
+    """Let go of what can be written to the output no longer, which Python would try once more at its end."""
+    for stream, output in zip((sys.stdout, sys.stderr), _OUTPUTS, strict=True):
+        try:
+            stream.flush()
+        except OSError:
+            _hush((output,))
 
 
 def _hush(outputs: list[int] | tuple[int, ...]) -> None:

@@ -15,7 +15,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import track
 
-from dermiq.exits import heed_signals
+from dermiq.exits import begin
 from dermiq.kg.candidates import write_pairs
 from dermiq.kg.card import describe
 from dermiq.kg.drawing import neighbourhood_svg
@@ -326,7 +326,7 @@ def _add_pairs(commands: _Commands, graph: argparse.ArgumentParser) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 if all is well, 1 if something was found wanting, 2 if it could not be done."""
-    heed_signals()
+    begin()
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal cannot show must not stop the work

@@ -12,10 +12,13 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import Idefics3ForConditionalGeneration
 
+from dermiq.exits import reason
+from dermiq.schema import ModelError
 from dermiq.tiny import recipe
 from dermiq.tiny.architecture import build_model, build_processor
 
@@ -29,6 +32,9 @@ def write_tiny_vlm(out: Path, retrain: bool = False, seed: int = 0) -> None:
         out: made if missing.
         retrain: repeat the pre-training (minutes) instead of loading the shipped weights.
         seed: of the pre-training; the shipped weights are those of seed 0.
+
+    Raises:
+        ModelError: if the directory cannot be written.
     """
     processor = build_processor()
     with torch.random.fork_rng(devices=[]):
@@ -42,8 +48,15 @@ def write_tiny_vlm(out: Path, retrain: bool = False, seed: int = 0) -> None:
         weights["lm_head.weight"] = weights["model.text_model.embed_tokens.weight"]
         model.load_state_dict(weights)
     _untie(model)
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(out)
+        processor.save_pretrained(out)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"The tiny model could not be written to {out} ({reason(error)}). Free space on this disk, or name another "
+            "directory with --out."
+        ) from error
 
 
 def _untie(model: Idefics3ForConditionalGeneration) -> None:

@@ -26,7 +26,7 @@ from dermiq.datamodules.splits.file import write_split
 from dermiq.datamodules.splits.leaks import SEEDS, Leak, leaks_by_cause
 from dermiq.datamodules.splits.perceptual import likeness
 from dermiq.datamodules.splits.sharing import joined, shares_in_words, split_by_group
-from dermiq.exits import heed_signals
+from dermiq.exits import begin
 from dermiq.schema import DataError, DermIQError
 
 WELL, FAILED, INTERRUPTED = 0, 2, 130
@@ -124,7 +124,7 @@ def parser() -> ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make a split file; 0 if all is well, 2 if it could not be done."""
-    heed_signals()
+    begin()
     try:
         return _main(arguments)
     except KeyboardInterrupt:
