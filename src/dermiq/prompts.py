@@ -36,6 +36,7 @@ FINDING_QUESTION = "What is the {attribute} of the lesion?"
 MANAGEMENT_QUESTION = "What does this call for: {options}?"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IMAGE = "<image>"
+BREAK = "\N{ZERO WIDTH SPACE}"  # within a text that is no mark and no token, though it looks like one
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 _STRUCTURE = re.compile(
@@ -125,6 +126,11 @@ def _marked_message(turn: Message) -> dict[str, Any]:
         if text.strip():
             content.append({"type": "text", "text": text.strip()})
     return {"role": turn.role, "content": content}
+
+
+def unmarked(text: str) -> str:
+    """A text that shows no image: ``<image>`` in it, as somebody may type it, is broken invisibly."""
+    return text.replace(IMAGE, f"{IMAGE[0]}{BREAK}{IMAGE[1:]}")
 
 
 def to_conversation(sample: Sample, system_prompt: str | None = None) -> list[dict[str, Any]]:
