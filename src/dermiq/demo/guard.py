@@ -11,10 +11,12 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
-Receive, Send = Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
 
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 _EVERYWHERE = ("0.0.0.0", "::", "")
+_OTHER_HOST = "This page answers to its own host (see --host), and a proxy has to leave the Host header at that."
 _UPLOADS = "/upload"  # Gradio's own way of taking files, which would keep them on disk
 
 
@@ -37,7 +39,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif not self.knows(asked_host(scope)):
-            await _refuse(scope, send, 403, "This page answers to the host that it was started with; see --host.")
+            await _refuse(scope, send, 403, _OTHER_HOST)
         elif scope["path"].rstrip("/").endswith(_UPLOADS):
             await _refuse(scope, send, 413, "No file is taken here: choose the photograph in the page.")
         else:

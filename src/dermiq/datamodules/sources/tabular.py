@@ -242,8 +242,9 @@ class TabularSource(Source):
             )
         if self.id_column is not None:
             self._check_ids(self._ids(table, 0))
-        for row, *numbers in cells.marked_rows(self._texts(table, self.question_column), table[self.image_column]):
-            check_marks(*numbers, self._place(row))
+        asked = self._texts(table, self.question_column)
+        for row, marks, images in cells.marked_rows(asked, table[self.image_column]):
+            check_marks(marks, images, self._place(row))
         if self.option_columns:
             self._answered(table)
         self._check_each(self._labels(table), self._check_label)
