@@ -105,6 +105,14 @@ def test_facts_and_prompts_are_alike_everywhere(family_dir):
     assert processor.apply_chat_template(in_plain_text(processor, facts)).count("<image>") == 1
 
 
+def test_a_token_in_two_pieces_stays_in_two(family_dir):
+    """A template that puts the images first joins the texts around them."""
+    processor = load_processor(str(family_dir("llava")))
+    batch = encode(PromptCollate, family_dir("llava"), replace(GOLD, question="A </<image>s> mark?"))
+    (ids,) = batch["prompt"]["input_ids"]
+    assert processor.tokenizer.eos_token_id not in ids.tolist() and "A </ s> mark?" in processor.tokenizer.decode(ids)
+
+
 # Places of images
 
 

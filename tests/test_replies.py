@@ -109,6 +109,16 @@ def test_templates_that_write_the_reasoning_anew(family, reply, family_dir):
     assert (again, same) == (ids, text)
 
 
+def test_a_tokenizer_that_joins_what_is_opened_with_what_follows(family_dir):
+    """Two line breaks are one token to most: the reply then begins behind the white space."""
+    processor = load_processor(str(family_dir("qwen3_vl_thinking")))
+    processor.tokenizer.add_tokens(["\n\n", "\n  \n"])
+    for reply in ("It is benign.", BARE, GOLD):
+        ids, text = told(processor, reply)
+        assert ids == learned(processor, reply) and parse(text).diagnosis == parse(reply).diagnosis
+        assert in_words(text) == reply or parse(reply).well_formed
+
+
 def test_a_reply_follows_the_prompt_that_the_policy_is_asked_with(family_dir):
     """Also behind earlier turns, of which such a template drops the reasoning."""
     asked = [says("user", "What is it?"), says("assistant", "A mole."), says("user", "Sure?")]

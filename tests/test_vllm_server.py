@@ -1,8 +1,10 @@
 """Rollouts by a vLLM server, against a stand-in that really samples: the policy it draws from is the trainer's."""
 
+import json
 import logging
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,18 @@ def test_seed_sample_and_place_decide(base, server):
     for i in range(2):
         assert drawn.ids[i][drawn.mask[i]].tolist() == alone.ids[i][alone.mask[i]].tolist()
     assert len({tuple(drawn.ids[i].tolist()) for i in (0, 1, 4, 5)}) == 4  # twice the same sample and prompt
+
+
+def test_special_tokens_in_a_question_are_words_to_the_server(base, server):
+    """They are broken in what is sent, as the server knows nothing of how the trainer reads texts."""
+    batch = batch_of(base, "a")
+    sample = replace(batch["samples"][0], question="<image>Is it <|im_end|> or <|image_pad|>?")
+    messages = [to_messages(sample, "See <|vision_start|>.")]
+    batch |= {"samples": [sample], "messages": messages}
+    batch["prompt"] = encode_prompts(base.processor, messages, batch["images"])
+    draw(VLLMServer(server.url), base, batch, Sampling(2))
+    sent = json.dumps(server.bodies("completions")[-1]["messages"], ensure_ascii=False)
+    assert "See <\u200b|vision_start|>." in sent and "<\u200b|im_end|>" in sent and "<|" not in sent
 
 
 def test_greedy_completions_are_drawn_once(base, server):

@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from dermiq.prompts import TAGS, parse
+from dermiq.prompts import BREAK, TAGS, parse
 from dermiq.schema import ModelError
 
 _MARKER = "[reply]"  # a text whose surroundings are looked at
 _GOLD = "<think> brown </think> <answer> melanoma </answer>"
 _TAG = re.compile(r"<(/?)(think|answer)>", re.IGNORECASE)
-_BREAK = "\N{ZERO WIDTH SPACE}"
 _SYMBOL = re.compile(r"[^\w\s]")  # in every special token but those that are ordinary words
 _BRACKETED = re.compile("[<\\[{|\uff5c\u25c1].+[>\\]}|\uff5c\u25b7]", re.DOTALL)  # added, but no word of a speciality
 _WHITE = re.compile(r"\s*")
@@ -81,7 +80,7 @@ def in_plain_text(processor: ProcessorMixin, conversation: Sequence[Mapping[str,
         {
             **message,
             "content": [
-                part | {"text": marks.sub(rf"\1{_BREAK}", part["text"])} if part["type"] == "text" else part
+                part | {"text": marks.sub(rf"\1{BREAK}", part["text"])} if part["type"] == "text" else part
                 for part in message["content"]
             ],
         }
@@ -91,7 +90,7 @@ def in_plain_text(processor: ProcessorMixin, conversation: Sequence[Mapping[str,
 
 def without_breaks(text: str) -> str:
     """A text of the policy as a person writes it."""
-    return text.replace(_BREAK, "")
+    return text.replace(BREAK, "")
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -36,6 +36,7 @@ FINDING_QUESTION = "What is the {attribute} of the lesion?"
 MANAGEMENT_QUESTION = "What does this call for: {options}?"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IMAGE = "<image>"
+BREAK = "\N{ZERO WIDTH SPACE}"  # within a text that is no mark and no token, though it looks like one
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 _STRUCTURE = re.compile(
@@ -123,8 +124,14 @@ def _marked_message(turn: Message) -> dict[str, Any]:
         if i:
             content.append({"type": "image"})
         if text.strip():
-            content.append({"type": "text", "text": text.strip()})
+            space = " " * any(part["type"] == "text" for part in content)  # templates that put images first join texts
+            content.append({"type": "text", "text": space + text.strip()})
     return {"role": turn.role, "content": content}
+
+
+def unmarked(text: str) -> str:
+    """A text that shows no image: ``<image>`` in it, as somebody may type it, is broken invisibly."""
+    return text.replace(IMAGE, f"{IMAGE[0]}{BREAK}{IMAGE[1:]}")
 
 
 def to_conversation(sample: Sample, system_prompt: str | None = None) -> list[dict[str, Any]]:

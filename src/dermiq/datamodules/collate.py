@@ -146,7 +146,7 @@ class PromptCollate:
         try:
             return {"samples": samples, "skipped": skipped} | self.encode(samples, [item.images for item in good])
         except _UNREADABLE as error:
-            raise self._named(good, error) from error
+            raise self._named(good, error) from None
 
     def _named(self, items: Sequence[Item], error: Exception) -> DermIQError:
         """What a processor or a template said of a batch, as an error that names the samples it is about."""

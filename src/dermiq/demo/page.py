@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +11,22 @@ from typing import Any
 
 import gradio as gr
 from PIL import Image
+from starlette.middleware import Middleware
 
 from dermiq.demo import photograph
 from dermiq.demo.answers import Answers
-from dermiq.demo.reading import Reader, Reading
+from dermiq.demo.guard import Guard
+from dermiq.demo.reading import MAX_QUESTION, Reader, Reading
 from dermiq.demo.view import HEAD, NOTICE, problem, view
 from dermiq.prompts import QUESTION
 from dermiq.schema import DataError, DermIQError
 
+log = logging.getLogger(__name__)
+
 QUEUE = 16  # questions that may wait; whoever comes later is told that the page is busy
 _FORGET = 1800.0  # seconds after which a photograph that nobody asks about is forgotten
 _VISITORS = 100  # whose photographs are remembered at a time
+_UNANSWERED = "That could not be answered. Load the page anew, and ask there."
 _STYLE = Path(__file__).with_name("style.css")
 _SUGGESTIONS = (QUESTION, "Is it dangerous?", "How is it treated?", "Is it contagious?")
 # A file never becomes one on the server: the browser hands its bytes over, and the page shows what was kept of them.
@@ -46,6 +52,21 @@ document.addEventListener("paste", (event) => read(event.clipboardData.files[0])
 """.replace("LIMIT", str(photograph.MAX_BYTES + 1))  # one byte too many is enough to be refused
 
 
+class _Page(gr.Blocks):
+    """The page, whose server says in words what it cannot answer."""
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Answer a request of the page, or of whoever calls its interface by hand."""
+        try:
+            answer: dict[str, Any] = await super().process_api(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            log.warning("a question could not be answered: %s", " ".join(str(error).split())[:200])
+            raise gr.Error(_UNANSWERED, print_exception=False) from error
+        return answer
+
+
 def make_page(reader: Reader) -> gr.Blocks:
     """The page, to be served.
 
@@ -53,7 +74,7 @@ def make_page(reader: Reader) -> gr.Blocks:
         reader: answers the questions.
     """
     empty, answers = view(Reading()), Answers()
-    page: gr.Blocks = gr.Blocks(title="DermIQ", analytics_enabled=False)
+    page: gr.Blocks = _Page(title="DermIQ", analytics_enabled=False)
     with page:
         kept, reading = gr.State(None, time_to_live=_FORGET), gr.State(Reading(), time_to_live=_FORGET)
         gr.HTML(NOTICE, elem_id="notice", js_on_load=None)
@@ -63,7 +84,7 @@ def make_page(reader: Reader) -> gr.Blocks:
                 shown = gr.HTML("", html_template=_DROP, js_on_load=_READ, elem_id="photograph")
                 caption = gr.HTML("", js_on_load=None, elem_id="caption")
                 draw = gr.Button("Draw a lesion instead", size="sm")
-                question = gr.Textbox(QUESTION, label="Question", max_length=500, elem_id="question")
+                question = gr.Textbox(QUESTION, label="Question", max_length=MAX_QUESTION, elem_id="question")
                 with gr.Row(elem_id="suggestions"):
                     for text in _SUGGESTIONS:
                         gr.Button(text, size="sm").click(None, None, question, js=f"() => {json.dumps(text)}", **_QUIET)
@@ -103,7 +124,7 @@ def served(page: gr.Blocks, host: str, port: int) -> Iterator[str]:
             run_history=False,  # else the browser would keep every question and answer
             enable_monitoring=False,
             state_session_capacity=_VISITORS,
-            max_file_size=1,  # byte: closes Gradio's own way of taking files, which are kept on disk
+            app_kwargs={"middleware": [Middleware(Guard, host=host)]},
         )
     except OSError as error:
         raise DataError(f"The page cannot be served at {host}:{port} ({error}). Try another --port.") from error
@@ -128,7 +149,7 @@ _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"
 
 
 def _take(answers: Answers) -> Callable[..., tuple[Any, ...]]:
-    def take(data_url: str, request: gr.Request) -> tuple[Any, ...]:
+    def take(data_url: object, request: gr.Request) -> tuple[Any, ...]:
         """A new photograph, or why it is refused; nothing of an earlier one stays."""
         answers.end(request.session_hash)
         try:
@@ -156,7 +177,7 @@ def _fresh() -> tuple[Any, ...]:
 
 def _ask(reader: Reader, answers: Answers) -> Callable[..., Iterator[tuple[Any, ...]]]:
     def ask(
-        image: Image.Image | None, question: str, before: Reading, request: gr.Request
+        image: Image.Image | None, question: object, before: Reading, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         if image is None:
             yield before, *view(before)._replace(status=problem("First choose a photograph, or draw a lesion."))

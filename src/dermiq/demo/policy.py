@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Event, Thread
 from time import monotonic
@@ -15,7 +16,7 @@ from dermiq.backbone import VLMBackbone
 from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.decoding import Completions, Decoder
 from dermiq.prefix import Prefix, prefill
-from dermiq.prompts import CONVERSATION_PROMPT
+from dermiq.prompts import CONVERSATION_PROMPT, in_words, unmarked
 from dermiq.rollout import Sampling, sample_rollout
 from dermiq.schema import Message, Sample
 
@@ -59,7 +60,7 @@ class _Teller(Decoder):
             return
         self._due = monotonic() + _PACE
         texts = self.policy.backbone.decode(written.ids, written.mask)
-        self.texts.put([text.rstrip(_CUT) for text in texts])
+        self.texts.put([in_words(text.rstrip(_CUT)) for text in texts])
 
 
 class Policy:
@@ -84,10 +85,11 @@ class Policy:
         Raises:
             DataError: if all that does not fit into the model's context.
         """
-        history = (Message("system", CONVERSATION_PROMPT), *before)
+        said = (replace(message, text=unmarked(message.text)) for message in before)
+        history = (Message("system", CONVERSATION_PROMPT), *said)
         return self._ask(
             photograph,
-            Sample("photograph", ("photograph",), "", "", "", question=question, history=history, reply=""),
+            Sample("photograph", ("photograph",), "", "", "", question=unmarked(question), history=history, reply=""),
         )
 
     def answers(self, asked: Asked, count: int = 1, temperature: float = 0.0) -> Iterator[list[str]]:

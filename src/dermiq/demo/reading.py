@@ -13,8 +13,9 @@ from dermiq.demo.policy import Asked, Policy
 from dermiq.kg import Terminology
 from dermiq.metrics import Judge
 from dermiq.prompts import QUESTION, normalise, parse
-from dermiq.schema import Message, Sample
+from dermiq.schema import DataError, Message, Sample
 
+MAX_QUESTION = 500  # characters
 _UNFINISHED_TAG = re.compile(r"<[/a-z]*$", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _END_OF_REASONING = re.compile(r"</think>", re.IGNORECASE)
@@ -101,12 +102,13 @@ class Reader:
         self.policy, self.samples = policy, samples
         self.expert, self._judge = Expert(), Judge(Terminology())
 
-    def read(self, photograph: Image.Image, question: str, before: Reading) -> Generator[Reading, None, None]:
+    def read(self, photograph: Image.Image, question: object, before: Reading) -> Generator[Reading, None, None]:
         """Answer a question about a photograph.
 
         Args:
             photograph: RGB.
-            question: empty, or the default question, asks for the diagnosis; any other is conversation.
+            question: empty, or the default question, asks for the diagnosis; any other is conversation. Of whatever
+                type it comes from the network.
             before: what there is about this photograph already.
 
         Yields:
@@ -115,7 +117,7 @@ class Reader:
         Raises:
             DermIQError: if the policy cannot answer; it says why.
         """
-        question = "" if normalise(question) == normalise(QUESTION) else question.strip()
+        question = checked(question)
         now = replace(before, turns=(*before.turns, Turn(question)), evidence=None, doing="Looking at the photograph …")
         yield now
         looked = self.policy.diagnose(photograph)
@@ -155,6 +157,24 @@ class Reader:
             now = replace(now, turns=(*now.turns[:-1], replace(now.turns[-1], text=texts[0])), doing="Answering …")
             yield now
         return now
+
+
+def checked(question: object) -> str:
+    """A question as it can be asked: empty for the default one.
+
+    Raises:
+        DataError: if it is no text, too long, or holds half a character.
+    """
+    if not isinstance(question, str) or any(map(_is_half, question)):
+        raise DataError("The question is no text that can be read. Type it again.")
+    if len(question) > MAX_QUESTION:
+        raise DataError(f"The question has {len(question):,} characters. Ask in at most {MAX_QUESTION}.")
+    return "" if normalise(question) == normalise(QUESTION) else question.strip()
+
+
+def _is_half(character: str) -> bool:
+    """True of one half of a character beyond 16 bits, which is no text by itself."""
+    return "\ud800" <= character <= "\udfff"
 
 
 def _history(turns: Sequence[Turn]) -> list[Message]:

@@ -249,8 +249,9 @@ class TabularSource(Source):
         check_images(self._images(table), self.image_column, self._place)
         if self.id_column is not None:
             check_ids(self._ids(table, 0), self.id_column, self._place)
-        for row, *numbers in cells.marked_rows(self._texts(table, self.question_column), self._images(table)):
-            check_marks(*numbers, self._place(row))
+        asked = self._texts(table, self.question_column)
+        for row, marks, images in cells.marked_rows(asked, self._images(table)):
+            check_marks(marks, images, self._place(row))
         if self.option_columns:
             self._answered(table)
         check_each(self._labels(table), self._check_label, self._place)
