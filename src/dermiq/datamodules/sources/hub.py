@@ -89,7 +89,8 @@ class HubDataset(TabularSource):
         if os.path.isfile(os.path.join(self.path, "dataset_dict.json")):
             saved = datasets.load_from_disk(self.path)
             return datasets.concatenate_datasets([saved[part] for part in self.split.split("+")])
-        return datasets.load_dataset(self.path, self.name, split=self.split)
+        path = os.path.abspath(self.path) if self._is_directory else self.path
+        return datasets.load_dataset(path, self.name, split=self.split)
 
 
 class PublishedQuestions(HubDataset):
