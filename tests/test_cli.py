@@ -59,6 +59,37 @@ def test_what_model_and_data_share_is_said_once(lab, tmp_path, capsys):
     assert cli.datamodule.max_new_tokens_reserve == 9
 
 
+@pytest.mark.parametrize(
+    ("stage", "subcommand", "drawn", "judged"),
+    [
+        ("GRPOModule", "fit", 600, 9),
+        ("GRPOModule", "test", 9, 600),
+        ("GRPOModule", "fit", None, 9),
+        ("CandidateModule", "predict", 300, None),
+    ],
+)
+def test_the_context_has_room_for_the_longest_completion(drawn, judged, stage, subcommand, lab, tmp_path, monkeypatch):
+    import dermiq.cli
+
+    monkeypatch.setattr(dermiq.cli.DermIQCLI, "_run_subcommand", lambda self, subcommand: None)
+    given = {"sampling": drawn, "eval_sampling": judged}
+    config = yaml.safe_load(lab.config("GRPOModule").read_text())
+    options = config["model"]["init_args"]
+    for name in given:
+        options.pop(name, None)
+    if stage == "CandidateModule":
+        config["model"] = {
+            "class_path": "dermiq.modules.CandidateModule",
+            "init_args": {name: options[name] for name in ("backbone", "rewards")},
+        }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    more = [f"--model.init_args.{name}.max_new_tokens={tokens}" for name, tokens in given.items() if tokens]
+    cli = dermiq.cli.run(
+        [subcommand, f"--config={tmp_path / 'config.yaml'}", f"--trainer.default_root_dir={tmp_path}", *more]
+    )
+    assert cli.datamodule.max_new_tokens_reserve == max(drawn or 256, judged or 256)
+
+
 def test_the_saved_config_is_the_record_of_the_run(lab, tmp_path):
     lab.run("fit", "GRPOModule", tmp_path, "--trainer.max_steps=1", "--model.init_args.kl_coef=0.125")
     saved = yaml.safe_load((tmp_path / "config.yaml").read_text())

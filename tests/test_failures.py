@@ -123,6 +123,11 @@ def test_room_for_the_completion_is_part_of_the_context(lab, tmp_path, capsys):
     )
 
 
+def test_room_for_a_drawn_completion_is_part_of_the_context(lab, tmp_path, capsys):
+    arguments = lab.arguments("fit", "GRPOModule", tmp_path, "--model.init_args.sampling.max_new_tokens=8150")
+    assert "8150 tokens of completion do not fit" in failure(capsys, arguments)
+
+
 # Images
 
 

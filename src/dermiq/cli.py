@@ -83,8 +83,7 @@ class DermIQCLI(LightningCLI):
         """The data's processor is the model's, and the context must hold the longest completion."""
         backbone = "model.init_args.backbone.init_args.model_id"
         parser.link_arguments(backbone, "data.init_args.model_id")
-        tokens = "model.init_args.eval_sampling.max_new_tokens"
-        parser.link_arguments(tokens, "data.init_args.max_new_tokens_reserve")
+        parser.link_arguments("model.init_args", "data.init_args.max_new_tokens_reserve", longest_completion)
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Training alone has a preflight; the list of subcommands says what they are here for."""
@@ -179,6 +178,12 @@ class DermIQCLI(LightningCLI):
         with RunDirectory(Command.parsed(subcommand, config.as_dict())) as directory:
             self.trainer.callbacks.insert(0, directory)  # type: ignore[attr-defined]  # set by a connector
             super()._run_subcommand(subcommand)
+
+
+def longest_completion(options: Any) -> int:
+    """Tokens of the longest completion that a stage with these arguments draws, in training or when it is judged."""
+    drawn = [options[name] for name in ("sampling", "eval_sampling") if name in options]
+    return max(one["max_new_tokens"] if isinstance(one, dict) else one.max_new_tokens for one in drawn)
 
 
 def run(args: ArgsType = None) -> DermIQCLI:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from dermiq.datamodules.loading import (
     equalising_weights,
 )
 from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.reading import is_file
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.splits import (
     Numbers,
@@ -255,7 +256,16 @@ class DermDataModule(LightningDataModule, ABC):
                 + (", ..." if len(missing) > _SHOWN else "")
             )
             if self.on_bad_image == "error":
-                raise DataError(f"{report}. Complete the image folders, or pass --data.on_bad_image=skip.")
+                raise DataError(
+                    f"{report}.{_nearest(_absent(source[missing[0]]))} Complete the image folders, or pass "
+                    "--data.on_bad_image=skip."
+                )
+            if len(missing) == length:
+                first = _absent(source[missing[0]])
+                raise DataError(
+                    f"none of the {length} samples of the source {name!r} has its images: the first is {first}."
+                    f"{_nearest(first)} Give the source the folder of its images (`root`, `image_root`)."
+                )
             log.warning("%s. Their samples are left out.", report)
             self.left_out += [f"{source[i].id}: {_absent(source[i])}: the image is missing" for i in missing]
         return np.delete(np.arange(length), missing)
@@ -296,7 +306,17 @@ def _refuse_shared(outlines: Mapping[str, Outlines]) -> None:
 
 def _absent(sample: Sample) -> str:
     """The first image of a sample that is no file; the first of all where they are no paths."""
-    return next((path for path in sample.images if not Path(path).is_file()), sample.images[0])
+    return next((path for path in sample.images if not is_file(path)), sample.images[0])
+
+
+def _nearest(path: str) -> str:
+    """A sentence on what lies where an image is missing: no folder, a file of nearly its name, or nothing to say."""
+    folder, name = os.path.split(path)
+    if not os.path.isdir(folder):
+        return f" There is no folder {folder}."
+    stems = {entry.name: os.path.splitext(entry.name)[0].lower() for entry in os.scandir(folder)}
+    alike = sorted(other for other, stem in stems.items() if stem in (name.lower(), os.path.splitext(name)[0].lower()))
+    return f" There is {os.path.join(folder, alike[0])}." if alike else ""
 
 
 def _check_names(

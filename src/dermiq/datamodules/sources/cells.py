@@ -79,7 +79,7 @@ def open_parquet(path: Path, columns: Sequence[str] | None = None) -> datasets.D
         )
     for column in names if columns is None else columns:
         with reading(
-            f"{path}: the column {column!r} holds {schema.field(column).type}, which the `datasets` library cannot read",
+            f"{path}: the column {column!r} holds {schema.field(column).type}, which `datasets` cannot read",
             "Save it as texts, numbers, bytes, or lists of them.",
         ):
             datasets.features.features.generate_from_arrow_type(schema.field(column).type)

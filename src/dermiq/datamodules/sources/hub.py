@@ -66,8 +66,8 @@ class HubDataset(TabularSource):
             raise DataError(f"{self.path}: there is no such directory. Correct `path` of the source.")
         if self._is_directory and _ODD.search(os.path.abspath(self.path)):
             raise DataError(
-                f"{self.path}: the `datasets` library takes *, ?, [ and :: in the name of a folder for a pattern or a URL, "
-                "and cannot read one with a line break. Rename the folder, or name a link to it in `path`."
+                f"{self.path}: the `datasets` library takes *, ?, [ and :: in the name of a folder for a pattern or a "
+                "URL, and cannot read one with a line break. Rename the folder."
             )
         with reading(
             f"{self.path}: the split {self.split!r} of the data set cannot be read",
@@ -78,8 +78,8 @@ class HubDataset(TabularSource):
         mixed = [name for name in self._columns() if type(data.features.get(name)).__name__ == "Json"]
         if mixed:
             raise DataError(
-                f"{self.path}: the column {mixed[0]!r} holds values of several kinds in different rows. Write values of "
-                "one kind into all of them."
+                f"{self.path}: the column {mixed[0]!r} holds values of several kinds in different rows. Write values "
+                "of one kind into all of them."
             )
         return data
 
@@ -89,7 +89,8 @@ class HubDataset(TabularSource):
         if os.path.isfile(os.path.join(self.path, "dataset_dict.json")):
             saved = datasets.load_from_disk(self.path)
             return datasets.concatenate_datasets([saved[part] for part in self.split.split("+")])
-        return datasets.load_dataset(self.path, self.name, split=self.split)
+        path = os.path.abspath(self.path) if self._is_directory else self.path
+        return datasets.load_dataset(path, self.name, split=self.split)
 
 
 class PublishedQuestions(HubDataset):

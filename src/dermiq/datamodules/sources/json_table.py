@@ -16,6 +16,7 @@ from dermiq.datamodules.sources.tables import listed
 from dermiq.schema import DataError
 
 _REMEDY = "Save it again: JSON with one object per line, or a whole Parquet file."
+_DEEPEST = 4  # lists of structs, in a struct and a list
 _SCALARS = (str, int, float, bool, type(None))
 
 
@@ -86,7 +87,10 @@ def _array(path: Path, column: str, values: list[Any]) -> pa.Array:
     kinds = {type(value) for value in values} - {type(None)}
     try:
         if kinds <= {int, float} or len(kinds) == 1:
-            return pa.array(values)
+            array = pa.array(values)
+            if str(array.type).count("<") > _DEEPEST:
+                raise RecursionError
+            return array
         if kinds <= set(_SCALARS):
             return pa.array([None if value is None else _text(value) for value in values], pa.string())
         if kinds <= {*_SCALARS, list}:

@@ -103,7 +103,8 @@ class JsonLines(Rows):
             return self._checked(index, json.loads(line.decode("utf-8-sig")))
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{self.place(index)}: this is no valid JSON ({reason(error)}). Write one whole object per line, as UTF-8."
+                f"{self.place(index)}: this is no valid JSON ({reason(error)}). Write one whole object per line, as "
+                "UTF-8."
             ) from None
 
 
@@ -116,8 +117,8 @@ class JsonArray(Rows):
             content = json.loads(path.read_text(encoding="utf-8-sig"))
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{path}: this is no valid JSON ({reason(error)}). Write a list of objects, as UTF-8; a file with one object "
-                "per line must be called .jsonl."
+                f"{path}: this is no valid JSON ({reason(error)}). Write a list of objects, as UTF-8; a file with one "
+                "object per line must be called .jsonl."
             ) from None
         if not isinstance(content, list):
             raise DataError(f"{path}: this is no list of objects ([{{...}}, ...]). Put the rows into a list.")

@@ -27,8 +27,8 @@ def refuse_distant(given: str) -> None:
         )
     if scheme.startswith("data:") or _is_encoded(given):
         raise ValueError(
-            f"the image's content itself stands there as text ({given[:20]}..., {len(given):,} characters). Save it as a "
-            "file and name that, or store the bytes in a Parquet file"
+            f"the image's content itself stands there as text ({given[:20]}..., {len(given):,} characters). Save it as "
+            "a file and name that, or store the bytes in a Parquet file"
         )
 
 
