@@ -15,8 +15,8 @@ from jsonargparse import get_loader, set_loader
 from dermiq.files import regular_bytes
 from dermiq.programs import did_you_mean, nearest
 from dermiq.schema import DermIQError
-from dermiq.wording import Refusal, better_hint, joined, read
-from dermiq.yaml_files import check_yaml, read_yaml
+from dermiq.wording import Refusal, better_hint, is_quoted, joined, read
+from dermiq.yaml_files import check_yaml, near_file, read_yaml
 
 _load = get_loader("yaml")
 
@@ -70,7 +70,12 @@ class OneLine(argparse.ArgumentParser):
         if not self.exit_on_error:
             return super().parse_args(args, *more, **kwargs)
         given = list(sys.argv[1:] if args is None else args)
+        _check_order(self, given)
         check_configs(config_files(given))
+        for arg in given:
+            value = arg.partition("=")[2]
+            if arg.startswith("--") and value.endswith((".yaml", ".yml")) and Path(value).exists():
+                read_yaml(value)
         try:
             return super().parse_args(args, *more, **kwargs)
         except Refused as refused:
@@ -78,13 +83,41 @@ class OneLine(argparse.ArgumentParser):
         except (ValueError, RecursionError, OSError) as error:
             raise DermIQError(f"The options cannot be read: {' '.join(str(error).split())[:300]}") from error
 
+    def parse_object(self, cfg_obj: Any, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse does it, which would let a group of options be a list or a number."""
+        for group in getattr(self, "groups", {}):
+            value = cfg_obj.get(group, {}) if hasattr(cfg_obj, "get") else {}
+            if value is None or isinstance(value, list | tuple | bool | int | float):
+                self.error(f"Parser key \"{group}\":\n  Expected a <class 'dict'>. Got value: {value}")
+        return super().parse_object(cfg_obj, *args, **kwargs)  # type: ignore[misc]
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what is wrong: for the user if this is the whole command line, else for the parser around it."""
         parser = getattr(ex, "subcommand_parser", None) or self
+        if "Config file loop detected" in message and not is_quoted(message):  # which is what a second attempt at a file with a fault meets
+            message = message.split("Config file loop")[0] + (_quoted(ex) or message)
         refusal = read(message, option_names(parser))
         if not self.exit_on_error:
             raise argparse.ArgumentError(None, refusal.quoted()) from ex
         raise Refused(refusal, parser) from ex
+
+
+def _quoted(error: BaseException | None) -> str:
+    """What an inner parser refused earlier."""
+    while error is not None:
+        if isinstance(error, argparse.ArgumentError) and is_quoted(str(error)):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _check_order(parser: argparse.ArgumentParser, args: Sequence[str]) -> None:
+    """Refuse options before the subcommand, which would be read as those of the program."""
+    commands: Any = getattr(parser, "_subcommands_action", None)
+    wrong = commands and args and args[0].startswith("-") and args[0].split("=")[0] not in ("-h", "--help")
+    later = next((arg for arg in args if commands and arg in commands.choices), None)
+    if wrong and later:
+        raise DermIQError(f"Options stand behind the subcommand: {later} {args[0]} …")
 
 
 def option_names(parser: argparse.ArgumentParser) -> list[str]:
@@ -120,11 +153,16 @@ def check_configs(paths: Sequence[str]) -> None:
 
 def _check_config(path: str) -> dict[str, str]:
     """The classes that a configuration names for ``model`` and ``data``."""
+    if not path:
+        raise DermIQError("--config needs a file, such as configs/grpo.yaml.")
     try:
         content = read_yaml(path)
     except FileNotFoundError as error:
-        near = did_you_mean(_near_file(Path(path)), "Relative paths begin at the directory that the command is run in.")
+        near = did_you_mean(near_file(path), "Relative paths begin at the directory that the command is run in.")
         raise DermIQError(f"There is no file {path}{near}") from error
+    if isinstance(content, dict) and not isinstance(content.get("trainer", {}), dict):
+        given = str(content["trainer"])[:80]
+        raise DermIQError(f"{path}{_line(path, 'trainer')}: trainer takes names with values, not {given!r}.")
     if not isinstance(content, dict):
         kind = "nothing" if content is None else "a list" if isinstance(content, list) else "a single value"
         raise DermIQError(f"{path} holds {kind}, where options were expected, such as `trainer: {{max_epochs: 1}}`.")
@@ -132,27 +170,19 @@ def _check_config(path: str) -> dict[str, str]:
     return {name: value for name, value in parts.items() if isinstance(value, str)}
 
 
-def _near_file(path: Path) -> str | None:
-    """An existing file of nearly this name, or of this name in a folder of nearly that one."""
-    folder = path.parent
-    if folder.is_dir():
-        found = nearest(path.name, [each.name for each in folder.glob("*.y*ml")])
-        return str(folder / found) if found else None
-    folders = [each.parent.name for each in folder.parent.glob(f"*/{path.name}")]
-    found = nearest(folder.name, folders)
-    return str(folder.parent / found / path.name) if found else None
-
-
 def sentence(refusal: Refusal, parser: argparse.ArgumentParser, args: Sequence[str]) -> str:
     """What is wrong, where it was said, and what was probably meant."""
-    key = refusal.key.removeprefix(f"{parser.prog.split()[-1]}.")
+    key = refusal.key.removeprefix(f"{parser.prog.split()[-1]}.") if refusal.reason else refusal.key
+    known = [*option_names(parser), *(name for path in config_files(args) for name, _, _ in _written(path))]
+    if (beside := _misnamed(key, refusal.reason, args, known)) is not None:
+        refusal, key = beside, beside.key
     if refusal.reason and not key:
-        more = " Name an experiment with --config, such as configs/grpo.yaml." if "lacks" in refusal.reason else ""
-        return f"{refusal.reason[0].upper()}{refusal.reason[1:]}{more}"
+        if refusal.reason.startswith("lacks"):
+            return f"The command {refusal.reason} Name an experiment with --config, such as configs/grpo.yaml."
+        return f"{refusal.reason[0].upper()}{refusal.reason[1:]}"
     place = _place(key, refusal.reason, args)
     if refusal.reason:
         return f"{place} {refusal.reason}"
-    known = [*option_names(parser), *(name for path in config_files(args) for name, _, _ in _written(path))]
     hint = better_hint(refusal, known).hint
     if hint.rpartition(".")[0] == key.rpartition(".")[0]:  # names of a mapping stand in the place alone
         hint = joined(place.name.rpartition(".")[0], hint.rpartition(".")[2])
@@ -161,19 +191,33 @@ def sentence(refusal: Refusal, parser: argparse.ArgumentParser, args: Sequence[s
     return f"{sayer} is no option {dashes}{place.name}{did_you_mean(dashes + hint if hint else None, those)}"
 
 
+def _misnamed(key: str, reason: str, args: Sequence[str], known: Sequence[str]) -> Refusal | None:
+    """The option whose mistyped name began a new entry of a mapping (``sources.al.root``), which now lacks the rest."""
+    if not reason.startswith("lacks") or not key:
+        return None
+    for arg in args:
+        name = joined(arg[2:].partition("=")[0])
+        if arg.startswith("--") and name.startswith(f"{key}.") and name not in known:
+            hint = nearest(name, [each for each in known if each.count(".") == name.count(".")], 0.8)
+            return Refusal(name, hint=hint, sure=True) if hint else None
+    return None
+
+
 def _place(key: str, reason: str, args: Sequence[str]) -> Place:
     """Where an option was given, the command line before the files, later ones first."""
     for arg in reversed([each for each in args if each.startswith("--")]):
         option, _, value = arg[2:].partition("=")
         name = joined(option.rstrip("+")).removesuffix(".class_path")
-        if _same(key, name):
+        if _same(key, name) or (name.startswith(f"{key}.") and value and repr(value) in reason):
             return Place(name, "")
         if key.startswith(f"{name}."):
             inside = key.removeprefix(f"{name}.")
             lines = [line for written, line, _ in _written(value) if _same(inside, written)]
             return Place(key, f"{value}, line {lines[0]}" if lines else "")
     for path in reversed(config_files(args)):
-        found = [each for each in _written(path) if _same(key, each[0])]
+        written = _written(path)
+        found = [each for each in written if (each[0] + ".").startswith(f"{key}.") and repr(each[2]) in reason]
+        found += [each for each in written if _same(key, each[0])]
         if found:
             name, line, _ = next((each for each in found if each[2] and repr(each[2]) in reason), found[0])
             return Place(name, f"{path}, line {line}")

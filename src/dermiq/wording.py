@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 
 from dermiq.programs import did_you_mean, nearest, worded
+from dermiq.yaml_files import near_file
 
 _MARK, _PART = "\ue000", "\ue001"  # around a refusal that the text of an outer parser quotes, and between its parts
 _SHOWN = 16  # names in a sentence, at most
@@ -68,12 +69,21 @@ def read(message: str, names: Collection[str]) -> Refusal:
         key, reason, hint, sure, others = found[1].split(_PART)
         above = re.findall(r'Parser key "([^"]+)"', message[: found.start()])
         return Refusal(joined(*above, key), reason, joined(*above, hint) if hint else "", bool(sure), others)
-    key = joined(*re.findall(r'Parser key "([^"]+)"', message))
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    if "Unable to load config" in message:
+        value = re.search(r"Unable to load config '(.*)'", message)
+        return Refusal(joined(*keys[:1]), f"takes names with values, not {value[1] if value else ''!r}.")
+    key = joined(*keys)
     unknown = _unknown(message)
     if unknown is not None:
         name = joined(key, unknown)
         return _nearest_option(name, names) if name else Refusal("", _alone(message))
     return Refusal(key, _class_reason(message) or _kind_reason(message) or _rest(message))
+
+
+def is_quoted(message: str) -> bool:
+    """True if a message holds the refusal of an inner parser."""
+    return _MARK in message
 
 
 def joined(*parts: str) -> str:
@@ -135,26 +145,34 @@ def _nearest_option(key: str, names: Collection[str]) -> Refusal:
 def _class_reason(message: str) -> str:
     """What is wrong with a class or a function that is named; empty if that is not it."""
     bases = re.findall(r"<class '([\w.]+)'>", (re.search(r"Subtypes: \[(.*)\]", message) or [""])[0])
+    if name := _named(message):
+        known = _classes(bases) or _importable()
+        close = nearest(name.rpartition(".")[2], known)
+        if close or "." in name or not any(base in _KINDS for base in bases):
+            return f"names {name!r}, which is not there{did_you_mean(known[close] if close else None, _IMPORTED)}"
     if found := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):
         names = ", ".join(sorted(_classes([_by_name(found[2])])))
-        return f"takes a {found[2]}{f' ({names})' if names else ''}, and {found[1]} is none."
-    if found := re.search(r"(Not a valid subclass of|Expected an instantiatable class, but) (.*)", message):
-        return f"takes a class and its options, not this ({found[0][:120]})."
-    given = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message)
-    name = f"{given[1]}.{given[2]}" if given else ""
-    if not given:
-        other = re.search(r"given class_path '([^']+)'|import path string: (\S+)|Got value: ([\w.]+)", message)
-        missing = re.search(r"No module named '[^']+'|Expected a dot import path string|Unexpected import", message)
-        if other is None or missing is None:
-            return ""
-        name = next(filter(None, other.groups()))
-    known = _classes(bases) or _importable()
-    close = nearest(name.rpartition(".")[2], known, 0.6)
-    if close is None and any(base in _KINDS for base in bases) and "." not in name:
+        return f"takes a class of the kind {found[2]}{f' ({names})' if names else ''}, and {found[1]} is none."
+    if "is abstract" in message:
+        return "lacks its class: name it as class_path."
+    if found := re.search(r"Not a valid subclass of (\w+)(?:\. Got value: (.*))?", message):
+        value = found[2] or (re.search(r"Given value: (.*)", message) or ["", ""])[1]
+        return f"takes a class of the kind {found[1]} and its options, not {value[:80]!r}."
+    return ""
+
+
+def _named(message: str) -> str:
+    """The class or function that a message says cannot be imported; empty if it says no such thing."""
+    whole = re.search(r"class_path[ =]'([^']+)'|import path string: (\S+)|Got value: ([\w.]+)", message)
+    missing = r"No module named '[^']+'|Expected a dot import path string|module '([\w.]+)' has no attribute '(\w+)'"
+    found = re.search(missing, message)
+    if found is None:
         return ""
-    return f"names {name!r}, which is not there{did_you_mean(known[close] if close else None, _IMPORTED)}"
+    named = next(filter(None, whole.groups())) if whole else ""
+    return named if named or found[1] is None else f"{found[1]}.{found[2]}"
 
 
+_RELATIVE = "Relative paths begin at the directory that the command is run in."
 _IMPORTED = "It is where Python imports a class or a function from, such as dermiq.modules.GRPOModule."
 
 
@@ -175,16 +193,19 @@ def _kind_reason(message: str) -> str:
 
 
 def _kinds(lines: Iterable[str]) -> Iterator[str]:
+    choices: dict[str, None] = {}
     for line in lines:
         text = line.split(". Got value")[0].strip()
         if text.startswith(("path but", "dot import path", "import path")):
             continue
         if literal := re.match(r"(?:typing\.)?Literal\[(.*)\]", text):
-            yield "one of " + ", ".join(each.strip(" '") for each in literal[1].split(","))
+            choices |= dict.fromkeys(each.strip(" '") for each in literal[1].split(","))
         else:
             name = re.sub(r"<class '([\w.]+)'>", r"\1", text)
             name = re.sub(r"^typing\.", "", name).split("[")[0]
             yield _KINDS.get(name.removeprefix("builtins."), name.rpartition(".")[2])
+    if choices:
+        yield "one of " + ", ".join(choices)
 
 
 def _rest(message: str) -> str:
@@ -194,10 +215,15 @@ def _rest(message: str) -> str:
     if "invalid choice" in message:
         return worded(message)
     if found := re.search(r"the following arguments are required: (.*)", message):
-        return f"lacks {found[1]}."
-    if found := re.search(r"argument \S+: expected one argument", message):
-        return "needs a value: --NAME=VALUE."
-    text = re.sub(r'Parser key "[^"]+":', "", message)
+        names = re.sub(r"\b(fit|validate|test|predict)\.", "", found[1])
+        return f"lacks {names}."
+    if found := re.search(r"argument (?:\S+/)?(--\S+): expected one argument", message):
+        return f"{found[1]} needs a value: {found[1]}=VALUE."
+    if found := re.search(r"argument (--\S+): ignored explicit", message):
+        return f"{found[1]} takes no value."
+    if found := re.search(r"Expected a path but (\S+[./]\S+) either not", message):
+        return f"names a file {found[1]}, which is not there{did_you_mean(near_file(found[1]), _RELATIVE)}"
+    text = re.sub(r'Parser key "[^"]+":|in "<unicode string>".*|argument ', "", message)
     return f"cannot be used: {' '.join(text.split())[:240]}"
 
 
@@ -230,6 +256,7 @@ def _importable() -> dict[str, str]:
     found: dict[str, str] = {}
     for place in _PLACES:
         for name, value in vars(import_module(place)).items():
-            if callable(value) and not name.startswith("_"):
+            own = str(getattr(value, "__module__", "")).split(".")[0] == place.split(".")[0]
+            if own and callable(value) and not name.startswith("_"):
                 found.setdefault(name, f"{place}.{name}")
     return found

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from dermiq.files import regular_bytes
+from dermiq.programs import nearest
 from dermiq.schema import DermIQError
 
 LARGEST = 1 << 22  # bytes
@@ -41,25 +42,37 @@ def read_yaml(path: str | Path) -> Any:
         check_yaml(text)
         return yaml.load(text, _Loader)  # a safe one
     except yaml.YAMLError as error:
-        line, problem = explain(error)
+        line, problem = _explained(error, text)
         place = f", line {line}" if line else ""
         raise DermIQError(f"{path} cannot be read{place}: {problem}") from error
     except ValueError as error:  # of what looks like a number or a date: 2026-13-45
         raise DermIQError(f"{path} cannot be read: {error}. Put the value in quotation marks.") from error
 
 
-def explain(error: yaml.YAMLError) -> tuple[int, str]:
+def near_file(path: str | Path) -> str | None:
+    """An existing file of YAML of nearly this name, or of this name in a folder of nearly that one."""
+    folder, name = Path(path).parent, Path(path).name
+    if folder.is_dir():
+        found = nearest(name, [each.name for each in folder.glob("*.y*ml")], 0.75)
+        return str(folder / found) if found else None
+    if not folder.parent.is_dir():
+        return None
+    found = nearest(folder.name, [each.parent.name for each in folder.parent.glob(f"*/{name}")], 0.75)
+    return str(folder.parent / found / name) if found else None
+
+
+def _explained(error: yaml.YAMLError, text: str) -> tuple[int, str]:
     """Line (0 if unknown) and sentence of what is wrong with YAML."""
-    if not isinstance(error, yaml.MarkedYAMLError):
+    mark = error.problem_mark or error.context_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
         return 0, "this is no text that YAML allows. Name a file of YAML."
-    mark = error.problem_mark or error.context_mark
-    line = mark.line + 1 if mark else 0
+    line = (text.splitlines() or [""])[min(mark.line, text.count("\n"), len(text.splitlines()) - 1)]
     if isinstance(error, YAMLFault):
-        return line, str(error.problem)
-    if "\\t" in str(error.problem) or "tab" in str(error.problem):
-        return line, "a tab stands where YAML wants spaces. Indent with spaces."
+        return mark.line + 1, str(error.problem)
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return mark.line + 1, "a tab stands where YAML wants spaces. Indent with spaces."
     said = ", ".join(str(part) for part in (error.context, error.problem) if part)
-    return line, f"this is no YAML ({said}). Mend the line, or the one before it."
+    return mark.line + 1, f"this is no YAML ({said}). Mend the line, or the one before it."
 
 
 @dataclass
