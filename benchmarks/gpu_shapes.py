@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -149,6 +148,15 @@ def build_tokenizer(words: int) -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
+class TextProcessor:
+    """What a policy asks of a processor, without images."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        self.chat_template = tokenizer.chat_template
+        self.apply_chat_template = tokenizer.apply_chat_template
+
+
 def build_policy(shape: Shape, model: Qwen2_5_VLForConditionalGeneration, **memory: bool) -> VLMBackbone:
     """The product's policy around a ready model, in training mode, with an adapter that is not zero.
 
@@ -156,9 +164,8 @@ def build_policy(shape: Shape, model: Qwen2_5_VLForConditionalGeneration, **memo
     switches (`gradient_checkpointing`, `offload_activations`).
     """
     tokenizer = build_tokenizer(shape.words)
-    processor = SimpleNamespace(tokenizer=tokenizer, apply_chat_template=tokenizer.apply_chat_template)
     policy = VLMBackbone("random weights", LoRA(rank=shape.rank, alpha=2 * shape.rank), **memory)
-    policy.attach(model, processor)
+    policy.attach(model, TextProcessor(tokenizer))
     policy.banned = policy.banned.to(model.device)
     generator = torch.Generator(model.device).manual_seed(0)
     with torch.no_grad():

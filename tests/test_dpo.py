@@ -160,8 +160,8 @@ def test_the_reference_is_the_incoming_adapter(lab, tmp_path):
     """At a rate of 0 the policy stays the reference: rewards 0. Against the base they would not be."""
     loaded(lab.family_dir("idefics3")).save_adapter(tmp_path / "adapter")
     handed_over = f"--model.init_args.backbone.init_args.adapter_path={tmp_path / 'adapter'}"
-    lab.run("fit", "DPOModule", tmp_path, handed_over, *STILL, "--trainer.max_steps=1")
-    assert float(logged(tmp_path)[0]["train/chosen_reward"]) == pytest.approx(0, abs=1e-6)
+    lab.run("fit", "DPOModule", tmp_path / "dpo", handed_over, *STILL, "--trainer.max_steps=1")
+    assert float(logged(tmp_path / "dpo")[0]["train/chosen_reward"]) == pytest.approx(0, abs=1e-6)
 
 
 def test_an_adapter_of_another_base_is_refused(lab, tmp_path, capsys):

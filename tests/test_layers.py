@@ -32,17 +32,9 @@ VIOLATIONS = [
     ("rewards", "import dermiq.kg", "Rewards, metrics and modules never import kg"),
     ("kg/linking", "import owlready2", "Only kg.ontology knows owlready2"),
     ("kg/graph", "import dermiq.kg.scorer", "Layers of kg"),
-    (
-        "modules",
-        "import transformers",
-        "Only backbone, attention, caches, packing, processing, text_encoder and tiny know transformers",
-    ),
-    (
-        "datamodules",
-        "import peft",
-        "Only backbone, attention, caches, packing, processing, text_encoder and tiny know transformers",
-    ),
-    ("tiny", "import peft", "Attention, caches, packing, processing, text_encoder and tiny leave peft to the backbone"),
+    ("modules", "import transformers", "Transformers only where a model is loaded, encoded for or run"),
+    ("datamodules", "import peft", "Transformers only where a model is loaded, encoded for or run"),
+    ("tiny", "import peft", "Peft and bitsandbytes only in backbone, adapter_files and adapters"),
 ]
 
 
