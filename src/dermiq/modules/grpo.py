@@ -300,9 +300,8 @@ class GRPOModule(StageModule):
             "train/accuracy": float(scores.correct.float().mean()),
             "train/tokens_per_second": float(lengths.sum()) / seconds,
         }
-        for given, prog_bar in ((values, False), (shown, True)):
-            tensors = {name: torch.tensor(value, dtype=torch.float32) for name, value in given.items()}
-            self.log_dict(tensors, prog_bar=prog_bar, batch_size=len(rollout.samples))
+        self.log_dict(values, batch_size=len(rollout.samples))
+        self.log_dict(shown, prog_bar=True, batch_size=len(rollout.samples))
 
 
 def _graded(rollout: Rollout, scores: Scores) -> Graded:
