@@ -154,7 +154,7 @@ KIND_OPTIONS = {
     "IA3": {"feedforward_modules": []},
     "ROAD": {"group_size": 16},
     "SHIRA": {"r": 4},
-    "TRAINABLE_TOKENS": {"target_modules": "embed_tokens", "token_indices": [5, 6]},
+    "TRAINABLE_TOKENS": {"target_modules": None, "token_indices": [5, 6]},
     "LN_TUNING": {"target_modules": ["input_layernorm"]},
     "VBLORA": {"vector_length": 16, "num_vectors": 64},
     "WAVEFT": {"n_frequency": 10},

@@ -1,8 +1,14 @@
 """Every precision trains, and the adapter stays in float32 under each."""
 
 import pytest
+import torch
 
-from lab import STAGES, adapter
+from dermiq.alignment_loss import orthonormal
+from dermiq.datamodules.collate import Item, PromptCollate
+from dermiq.kg import Retriever
+from lab import STAGES, adapter, checkpoint, different, logged
+from pictures import picture
+from test_candidates import module_of, sample_of
 
 WATCHED = "--trainer.callbacks=[toys.WatchAdapter, dermiq.checkpointing.RunCheckpoint]"
 
@@ -35,3 +41,80 @@ def test_a_bfloat16_base_trains(precision, lab, tmp_path):
 def test_four_bits_train(stage, cpu, lab, tmp_path):
     four = "--model.init_args.backbone.init_args.load_in_4bit=true"
     lab.run("fit", stage, tmp_path, "--trainer.max_steps=2", WATCHED, four, family="qwen2_5_vl")
+
+
+# A bfloat16 default dtype, which Lightning sets for the length of a step under bf16-true
+
+
+def options(**given):
+    return [f"--model.init_args.{name}={value}" for name, value in given.items()]
+
+
+RECITED = {"engine": "toys.Recited", "sampling": "{max_new_tokens: 60, temperature: 0.7}"}
+ALIGNMENT = (
+    "{class_path: dermiq.alignment_loss.SemanticPull, init_args: {encoder: {class_path: toys.Letters}, "
+    "descriptions: toys.described, coef: 0.5}}"
+)
+FAIR = "{class_path: dermiq.advantages.GroupFair, init_args: {advantage: dermiq.advantages.DecoupledNormalisation}}"
+VALIDATED = ["--trainer.limit_val_batches=1", "--trainer.val_check_interval=1", *options(eval_samples=2)]
+RUNS = {
+    "grpo++": ("GRPOModule", [*VALIDATED, *options(
+        **RECITED, alignment=ALIGNMENT, correction_coef=0.5, redraws=1, entropy_coef=0.05, kl_coef=0.1,
+        reference_sync_every=1, accumulate_batches=2,
+    )]),
+    "gdpo, gspo": ("GRPOModule", options(
+        **RECITED, advantage=FAIR, token_weights="dermiq.losses.per_sequence", inner_epochs=2, kl_coef=0.1,
+        surrogate="dermiq.losses.clipped_sequences", clip_low=0.0003, clip_high=0.0004,
+    )),
+    "grpo, dapo": ("GRPOModule", options(
+        **RECITED, advantage="{class_path: dermiq.advantages.GroupRelative, init_args: {scale_by_std: true}}",
+        token_weights="dermiq.losses.per_token", redraws=2,
+    )),
+    "rloo, cispo": ("GRPOModule", options(
+        advantage="dermiq.advantages.LeaveOneOut", surrogate="dermiq.losses.clipped_weights", inner_epochs=2,
+        sampling="{max_new_tokens: 9, temperature: 1.3, stop: [a, e]}",
+    )),
+    "raft": ("GRPOModule", options(**RECITED, advantage="dermiq.advantages.PositiveOnly", kl_coef=0.0)),
+    "sft": ("SFTModule", [*VALIDATED, "--trainer.accumulate_grad_batches=2"]),
+    "sft, packed": ("SFTModule", options(packing="true")),
+    "dpo": ("DPOModule", [*VALIDATED, *options(full_margin=0.3, sft_coef=0.2, label_smoothing=0.1)]),
+    "ipo": ("DPOModule", options(loss="dermiq.losses.dpo_ipo", length_normalised="true", full_margin=0.7)),
+    "robust": ("DPOModule", options(loss="dermiq.losses.dpo_robust", label_smoothing=0.2)),
+}  # fmt: skip
+TWO_STEPS = (
+    "--trainer.max_steps=2",
+    "--trainer.log_every_n_steps=1",
+    "--model.init_args.rewards={class_path: dermiq.rewards.RewardMixture, init_args: {terms: {"
+    "diagnosis: {fn: dermiq.rewards.diagnosis, weight: 1.0}, letters: {fn: toys.letters, weight: 0.3}}}}",
+)
+SLOW = ("raft", "ipo", "robust", "rloo, cispo", "grpo, dapo")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.slow) if each in SLOW else each for each in RUNS]
+)
+def test_a_bfloat16_default_dtype_changes_nothing(name, lab, tmp_path):
+    """Weights, optimiser and curves, bit for bit: whatever a step makes says its dtype."""
+    stage, more = RUNS[name]
+    orthonormal.cache_clear()
+    for half in (True, False):
+        watch = "toys.HalfByDefault, " if half else ""
+        callbacks = f"--trainer.callbacks=[{watch}dermiq.checkpointing.RunCheckpoint]"
+        lab.run("fit", stage, tmp_path / str(half), *TWO_STEPS, callbacks, *more)
+    assert torch.get_default_dtype() == torch.float32
+    single, half = (tmp_path / str(half) for half in (False, True))
+    assert different(adapter(single), adapter(half)) == []
+    assert different(checkpoint(single)["optimizer_states"], checkpoint(half)["optimizer_states"]) == []
+    assert logged(single) == logged(half) and logged(single)
+
+
+def test_candidates_and_evaluation_do_not_depend_on_it_either(backbone):
+    module = module_of(backbone, retriever=Retriever(budget=40), eval_samples=3)
+    collate = PromptCollate(backbone.model_id, "Look.", 5)
+    batch = collate([Item(sample_of(name), [picture(len(name), 48)]) for name in ("a", "bb")])
+    expected = module.predict_step(batch, 0), module.evaluate(batch)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert (module.predict_step(batch, 0), module.evaluate(batch)) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -134,6 +134,16 @@ def test_inverse_transform(uniform, token):
     assert _pick(logprobs, torch.tensor([uniform])).item() == token
 
 
+def test_a_banned_token_is_never_drawn_from_sums_that_decrease(monkeypatch):
+    """As a GPU's float32 sums do. Here each sum at a banned token is larger than it is, and the next ones are not."""
+    banned = torch.arange(40) % 2 == 0
+    logprobs = torch.zeros(40).masked_fill(banned, -torch.inf).log_softmax(-1)
+    cumsum = torch.Tensor.cumsum
+    monkeypatch.setattr(torch.Tensor, "cumsum", lambda *given, **named: cumsum(*given, **named) + 0.03 * banned)
+    uniform = torch.linspace(0, 1, 500)
+    assert not banned[_pick(logprobs.expand(500, -1), uniform)].any()
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_probabilities_that_are_not_finite_stop_the_run(temperature, family_dir):
     backbone = VLMBackbone(str(family_dir("idefics3")), LoRA(rank=4))

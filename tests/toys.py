@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing import active_children
 from typing import Any
 
@@ -17,8 +17,9 @@ from dermiq.advantages import Advantage, Graded
 from dermiq.backbone import VLMBackbone
 from dermiq.decoding import Completions, Decoder, Sampling
 from dermiq.losses import clipped_tokens
-from dermiq.prefix import Prefix
+from dermiq.prefix import Prefix, prefill, score
 from dermiq.schema import Answer, Sample
+from dermiq.text_encoder import TextEncoder
 
 
 def letters(answer: Answer, sample: Sample) -> float:
@@ -158,3 +159,60 @@ def of_some_samples(answer: Answer, sample: Sample) -> float | None:
 def of_some_answers(answer: Answer, sample: Sample) -> float | None:
     """A reward that does not apply to every answer, not even of a group."""
     return None if len(answer.text) % 2 else 0.5
+
+
+class HalfByDefault(Callback):
+    """Lets whatever a batch makes without saying its dtype be bfloat16, as Lightning does for ``bf16-true``."""
+
+    def _half(self, *_: Any) -> None:
+        torch.set_default_dtype(torch.bfloat16)
+
+    def _single(self, *_: Any) -> None:
+        torch.set_default_dtype(torch.float32)
+
+    on_train_batch_start = on_validation_batch_start = on_test_batch_start = on_predict_batch_start = _half
+    on_train_batch_end = on_validation_batch_end = on_test_batch_end = on_predict_batch_end = on_exception = _single
+
+
+class Recited:
+    """An engine that draws nothing: a right answer, a wrong one and a broken one, over and over."""
+
+    texts = (
+        " <think> colour : brown . </think> <answer> melanoma </answer>",
+        " <think> colour : black . </think> <answer> psoriasis </answer>",
+        " <think> colour",
+    )
+
+    def complete(
+        self,
+        backbone: VLMBackbone,
+        batch: Mapping[str, Any],
+        sampling: Sampling,
+        group_size: int,
+        seed: str,
+        prefix: Prefix | None = None,
+    ) -> Completions:
+        """The answers with the log-probs that the policy gives them."""
+        prefix = prefill(backbone, batch["prompt"]) if prefix is None else prefix
+        count = len(batch["samples"])
+        end = backbone.processor.tokenizer.eos_token
+        texts = [self.texts[place % len(self.texts)] + end for _ in range(count) for place in range(group_size)]
+        rows = backbone.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        mask = torch.arange(max(map(len, rows))) < torch.tensor([len(row) for row in rows])[:, None]
+        tokens = torch.tensor([token for row in rows for token in row])
+        ids = torch.zeros(mask.shape, dtype=torch.int64).masked_scatter(mask, tokens)
+        prompts = torch.arange(count).repeat_interleave(group_size)
+        return Completions(ids, mask, score(backbone, prefix, prompts, ids, mask, sampling.temperature).logprobs)
+
+
+class Letters(TextEncoder):
+    """How often each of some letters stands in a text."""
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """[N, 5] float32."""
+        return torch.tensor([[text.count(letter) for letter in "aeiou"] for text in texts], dtype=torch.float32)
+
+
+def described(sample: Sample) -> str:
+    """A reference for any sample."""
+    return f"a {sample.target}"

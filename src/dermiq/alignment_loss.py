@@ -136,6 +136,6 @@ def _reasoning(decode: Callable[[Tensor, Tensor], list[str]], ids: Tensor, mask:
 def orthonormal(rows: int, columns: int, seed: int) -> Tensor:
     """A random [rows, columns] float32 matrix whose rows, or columns if these are fewer, are orthonormal."""
     generator = torch.Generator().manual_seed(seed)
-    tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
+    tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float32)
     basis: Tensor = torch.linalg.qr(tall).Q
     return basis if rows >= columns else basis.T

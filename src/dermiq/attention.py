@@ -157,10 +157,11 @@ class _Layout:
         at_own: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Queries together and alone, and their scores, -inf where masks [B or 1, t or 1, P] and [t, S] are False."""
-        alone = self.alone(query * scale)
+        alone = self.alone(query)
         together = self.together(alone)
-        to_prompt = matmul_float32(together, past_key.flatten(0, 1).transpose(1, 2))
-        to_own = matmul_float32(alone, key.flatten(0, 1).transpose(1, 2))
+        # In float32: a scaled query would be rounded to its dtype, unless the scale is a power of two.
+        to_prompt = matmul_float32(together, past_key.flatten(0, 1).transpose(1, 2)).mul_(scale)
+        to_own = matmul_float32(alone, key.flatten(0, 1).transpose(1, 2)).mul_(scale)
         if at_prompt is not None:
             shape = (self.prompts, self.kv, self.group * self.rep, self.tokens, -1)
             to_prompt.view(shape).masked_fill_(~at_prompt[:, None, None], -torch.inf)
@@ -211,13 +212,13 @@ class _SharedAttention(torch.autograd.Function):
         shift = (d_alone.float() * output).sum(-1, keepdim=True)
         d_prompt = matmul_float32(d_together, past_value.flatten(0, 1).transpose(1, 2))
         d_own = matmul_float32(d_alone, value.flatten(0, 1).transpose(1, 2))
-        d_prompt.sub_(layout.together(shift)).mul_(to_prompt)
-        d_own.sub_(shift).mul_(to_own)
+        d_prompt.sub_(layout.together(shift)).mul_(to_prompt).mul_(ctx.scale)
+        d_own.sub_(shift).mul_(to_own).mul_(ctx.scale)
         dtype = query.dtype
         d_query = layout.apart(matmul_float32(d_prompt.to(dtype), past_key.flatten(0, 1)))
         d_query += matmul_float32(d_own.to(dtype), key.flatten(0, 1))
         return (
-            layout.heads_of(d_query * ctx.scale).to(dtype),
+            layout.heads_of(d_query).to(dtype),
             _transposed(d_prompt, together).view_as(past_key),
             d_past_value.view_as(past_value),
             _transposed(d_own, alone).view_as(key),

@@ -265,10 +265,13 @@ def _pick(distribution: Tensor, uniform: Tensor | None) -> Tensor:
     """Tokens [N] by inverse transform of log-probs [N, V] at `uniform` [N] in [0, 1); None is greedy."""
     if uniform is None:
         return distribution.argmax(-1)
-    cumulative = distribution.exp().cumsum(-1)
+    # A GPU adds up in parts: in float32 a later sum may be the smaller one, and a token of probability 0 be found.
+    cumulative = distribution.exp().cumsum(-1, dtype=torch.float64)
     threshold = uniform.clamp(max=1 - 1e-6) * cumulative[:, -1]
     token = torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]
-    return token.clamp(max=distribution.shape[-1] - 1)  # NaN finds no place; the caller refuses it
+    token = token.clamp(max=distribution.shape[-1] - 1)  # NaN finds no place; the caller refuses it
+    possible = distribution.gather(-1, token[:, None])[:, 0] > -torch.inf
+    return torch.where(possible, token, distribution.argmax(-1))
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:

@@ -343,7 +343,7 @@ def _random_state() -> dict[str, Any]:
     state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
     state["numpy"] = (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached)
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+        state["cuda"] = torch.cuda.get_rng_state()  # of this process's own GPU: nothing is drawn on another
     return state
 
 
@@ -353,4 +353,8 @@ def _set_random_state(state: dict[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+        saved = state["cuda"]
+        if not isinstance(saved, Tensor):  # earlier checkpoints hold the state of every GPU that was visible
+            own = torch.cuda.current_device()
+            saved = saved[own if own < len(saved) else 0]
+        torch.cuda.set_rng_state(saved.cpu())

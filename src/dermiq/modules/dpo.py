@@ -146,4 +146,4 @@ class DPOModule(StageModule):
                         "the preference file, or set model.init_args.full_margin=null."
                     )
                 weights[i] = min(1.0, pair.margin / self.full_margin)
-        return torch.tensor(weights, device=self.device) / len(samples)
+        return torch.tensor(weights, device=self.device, dtype=torch.float32) / len(samples)

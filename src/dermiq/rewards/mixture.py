@@ -115,7 +115,7 @@ class RewardMixture:
             by_term=by_term,
             correct=(by_term[self.outcome] == 1) & (gate == 1),
             terms=gate * torch.stack(terms),
-            weights=torch.tensor([float(term.weight) for term in self.terms.values()]),
+            weights=torch.tensor([float(term.weight) for term in self.terms.values()], dtype=torch.float32),
         )
 
 
