@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,50 @@ def test_the_last_window_of_an_epoch_counts_in_full(stage, lab, tmp_path):
     assert apart(found[1], alone[6]) < 1e-5
     if stage != "SFTModule":  # whose batches have other numbers of tokens
         assert apart(found[0], torch.stack(alone[:6]).mean(dim=0)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["GRPOModule", "DPOModule"])
+@pytest.mark.parametrize("batches", [2, 4, 5, 7, 100])
+def test_windows_of_any_size(stage, batches, lab, tmp_path):
+    """Each step is the mean of its batches, in the second epoch too, also where a limit ends the epoch."""
+    more = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=5"] if batches == 2 else []
+    alone = gradients(lab, stage, tmp_path / "alone", option(stage, 1), *more)
+    found = gradients(lab, stage, tmp_path / "found", option(stage, batches), *more)
+    size = 5 if more else 7
+    epochs = [alone[start : start + size] for start in range(0, len(alone), size)]
+    windows = [epoch[start : start + batches] for epoch in epochs for start in range(0, size, batches)]
+    for step, window in zip(found, windows, strict=True):
+        assert apart(step, torch.stack(window).mean(dim=0)) < 1e-5
+
+
+@pytest.mark.parametrize("stage", ["GRPOModule", pytest.param("SFTModule", marks=pytest.mark.slow)])
+def test_a_validation_leaves_an_open_window_alone(stage, lab, tmp_path):
+    """Lightning clears the gradients before it."""
+    validated = ["--trainer.limit_val_batches=1", "--trainer.val_check_interval=1"]
+    alone = gradients(lab, stage, tmp_path / "alone", option(stage, 3), "--trainer.limit_train_batches=4")
+    found = gradients(lab, stage, tmp_path / "found", option(stage, 3), "--trainer.limit_train_batches=4", *validated)
+    assert len(alone) == 2 and all(map(torch.equal, alone, found))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["GRPOModule", "DPOModule"])
+@pytest.mark.filterwarnings("ignore")  # Lightning's of steps without a loss, ours of skipped images
+def test_batches_without_a_readable_image_count_nothing(stage, lab, tmp_path):
+    """At the beginning, within and at the end of a window, and where there is nothing else in it."""
+    shutil.copytree(lab.photographs, tmp_path / "photographs")
+    mine = Lab(tmp_path, tmp_path / "photographs", lab.family_dir)
+    for place, path in enumerate(sorted(mine.photographs.rglob("*.jpg"))):
+        if place % 4 == 1:
+            path.write_bytes(b"no JPEG")
+    options = ["--data.batch_size=1", "--data.on_bad_image=skip"]
+    alone = gradients(mine, stage, tmp_path / "alone", option(stage, 1), *options)
+    found = gradients(mine, stage, tmp_path / "found", option(stage, 3), *options)
+    windows = [alone[start : start + 3] for start in range(0, len(alone), 3)]
+    read = [[gradient for gradient in window if gradient.any()] for window in windows]
+    assert {len(window) for window in read} >= {1, 2}, "the case says nothing"
+    for step, window in zip(found, read, strict=True):
+        assert not window or apart(step, torch.stack(window).mean(dim=0)) < 1e-5
 
 
 @pytest.mark.parametrize("packing", [True, pytest.param(False, marks=pytest.mark.slow)])

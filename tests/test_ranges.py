@@ -6,8 +6,10 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from math import inf, nan
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,12 +22,12 @@ from dermiq.advantages import Advantage, OutcomeAnchored
 from dermiq.cli import main
 from dermiq.datamodules.phantom import PhantomSource
 from dermiq.datamodules.sources.base import Source
+from dermiq.modules import SFTModule
 from dermiq.modules.limits import check_rates, check_trainer
-from dermiq.modules.limits import made as made_by
 from dermiq.modules.schedules import CosineWithWarmup
 from dermiq.ranges import RangeError
 from dermiq.schema import DermIQError
-from trl_lab import quiet_trainer
+from trl_lab import attached, quiet_trainer
 
 NAMED = (LightningModule, LightningDataModule, Callback, Advantage, Source)  # and their subclasses
 ALSO = {"LoRA", "Sampling", "Decoder", "VLLMServer", "Curriculum", "SemanticPull", "Camera", "Retriever", "PairMaker"}
@@ -58,7 +60,7 @@ TABLE: dict[str, dict[str, str]] = {
         "seed": SEED,
     },
     "CosineWithWarmup": {"warmup_steps": "[0, 9]", "total_steps": "[2, inf)"},
-    "LoRA": {"rank": COUNT, "alpha": POSITIVE, "dropout": "[0, 1)"},
+    "LoRA": {"rank": "[1, inf)", "alpha": POSITIVE, "dropout": "[0, 1)"},
     "Sampling": {"max_new_tokens": "[1, 1000000]", "temperature": "[0, 100]"},
     "Decoder": {"rows_per_pass": "[1, inf)"},
     "VLLMServer": {"timeout": "(0, 1000000]"},
@@ -231,9 +233,11 @@ def test_numbers_of_the_trainer(name, interval):
 @pytest.mark.parametrize("kind", ["AdamW", "SGD", "Adam", "RMSprop"])
 def test_numbers_of_the_optimiser(kind, option, rate):
     """Torch refuses some of them, by an error of its own."""
-    weights = [torch.zeros(1, requires_grad=True)]
-    with pytest.raises(DermIQError, match=f"{option}|learning rate|weight_decay|weight decay"):
-        check_rates(made_by("optimizer", lambda: getattr(torch.optim, kind)(weights, **{"lr": 1e-3, option: rate})))
+    optimizer = partial(getattr(torch.optim, kind), **{"lr": 1e-3, option: rate})
+    backbone = SimpleNamespace(trainable_parameters=lambda: [torch.zeros(1, requires_grad=True)])
+    module = attached(SFTModule(backbone, None, optimizer=optimizer))
+    with pytest.raises(DermIQError, match=f"{option}|learning rate"):
+        module.configure_optimizers()
 
 
 def test_other_numbers_of_the_optimiser():
@@ -247,9 +251,9 @@ def test_other_numbers_of_the_optimiser():
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        (["torch.optim.lr_scheduler.ExponentialLR", "gamma=-1"], "SGD: lr is at least 0; got -0.01"),
+        (["torch.optim.lr_scheduler.ExponentialLR", "gamma=-1"], r"SGD: lr is at least 0; got -0\.01"),
         slow(["torch.optim.lr_scheduler.ExponentialLR", "gamma=.nan"], "SGD: lr is finite and at least 0; got nan"),
-        slow(["torch.optim.lr_scheduler.LinearLR", "start_factor=2"], "The scheduler cannot be made: Starting"),
+        slow(["torch.optim.lr_scheduler.LinearLR", "start_factor=2"], "cannot be made.*Starting"),
         slow(["dermiq.modules.schedules.CosineWithWarmup", "warmup_steps=5", "total_steps=5"], "warmup_steps < total"),
     ],
 )
@@ -258,7 +262,7 @@ def test_schedules(scheduler, message, lab, tmp_path):
     path, *options = scheduler
     given = [f"--model.scheduler={path}", *(f"--model.scheduler.{option}" for option in options)]
     sgd = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.01", "--trainer.max_steps=3"]
-    with pytest.raises(DermIQError, match=re.escape(message)):
+    with pytest.raises(DermIQError, match=message):
         lab.run("fit", "SFTModule", tmp_path, *sgd, *given)
 
 

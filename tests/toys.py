@@ -88,7 +88,8 @@ class RecordingSGD(torch.optim.SGD):
 
     def step(self, closure: Any = None) -> Any:
         result = super().step(closure)
-        self.steps.append([p.grad.clone() for group in self.param_groups for p in group["params"]])
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        self.steps.append([torch.zeros_like(each) if each.grad is None else each.grad.clone() for each in weights])
         return result
 
 

@@ -163,6 +163,11 @@ class StageModule(LightningModule):
             norm = torch.nn.utils.clip_grad_norm_(self.backbone.trainable_parameters(), self.max_grad_norm)
             self.log("train/grad_norm", norm)
 
+    def on_validation_model_zero_grad(self) -> None:
+        """Free the gradients for a validation, unless an accumulation may be open, which Lightning would lose."""
+        if self.accumulated_batches == 1:
+            super().on_validation_model_zero_grad()
+
     def check_finite(self, loss: Tensor, samples: Iterable[Sample]) -> None:
         """Stop at a loss that is not a finite number.
 

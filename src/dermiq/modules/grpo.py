@@ -25,7 +25,7 @@ from dermiq.rewards import Scores
 from dermiq.rollout import Decoder, Engine, Rollout, Sampling, only_prompts, sample_rollout
 from dermiq.schema import Sample, TrainingError
 
-_SHOWN = ("reward", "accuracy", "tokens_per_second")  # beside the progress bar
+_SHOWN = ("train/reward", "train/accuracy", "train/tokens_per_second")  # beside the progress bar
 
 
 class GRPOModule(StageModule):
@@ -313,13 +313,14 @@ class GRPOModule(StageModule):
 
     def _log(self, values: dict[str, float], batch_size: int) -> None:
         """Log the step's values alone: Lightning would repeat the last ones of a name that has none in this step."""
-        values = {f"train/{name}": value for name, value in values.items()}
-        for name in self._logged - values.keys():
+        # Lightning makes tensors of numbers in the default dtype, which bf16-true changes.
+        points = {f"train/{name}": torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
+        for name in self._logged - points.keys():
             self.trainer._results.pop(f"training_step.{name}", None)  # type: ignore[union-attr]  # set in training
-        self._logged |= values.keys()
-        shown = {name: values.pop(f"train/{name}") for name in _SHOWN}
-        self.log_dict(values, batch_size=batch_size)
-        self.log_dict({f"train/{name}": value for name, value in shown.items()}, prog_bar=True, batch_size=batch_size)
+        self._logged |= points.keys()
+        shown = {name: points.pop(name) for name in _SHOWN}
+        self.log_dict(points, batch_size=batch_size)
+        self.log_dict(shown, prog_bar=True, batch_size=batch_size)
 
 
 def _refuse_conversation(samples: Iterable[Sample]) -> None:

@@ -58,8 +58,10 @@ def _smaller_batches(trainer: Trainer, module: StageModule, data: DermDataModule
         return
     size = next(size for size in range(data.batch_size // 2, 0, -1) if data.batch_size % size == 0)
     batches = module.accumulated_batches * (data.batch_size // size)
-    option = f"{_MODEL}.accumulate_batches" if isinstance(module, GRPOModule) else "--trainer.accumulate_grad_batches"
-    yield Advice(f"--data.init_args.batch_size={size} {option}={batches}", "as many samples in each update")
+    option, result = "--trainer.accumulate_grad_batches", "same result"
+    if isinstance(module, GRPOModule):  # the number of the batch is in the seed of its completions
+        option, result = f"{_MODEL}.accumulate_batches", "other completions"
+    yield Advice(f"--data.init_args.batch_size={size} {option}={batches}", f"as many samples in each update; {result}")
 
 
 def _smaller_groups(module: GRPOModule) -> Iterator[Advice]:
