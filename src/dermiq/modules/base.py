@@ -20,6 +20,7 @@ from dermiq.grounding import FactRetriever, diagnose, ground
 from dermiq.metrics import EvaluationMetrics, Judge, Terminology
 from dermiq.modules.evaluation import add_samples, judged_rows
 from dermiq.modules.resuming import (
+    advance,
     policy_of,
     prepare,
     put_in_force,
@@ -133,6 +134,10 @@ class StageModule(LightningModule):
         if self.max_grad_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self.backbone.trainable_parameters(), self.max_grad_norm)
             self.log("train/grad_norm", norm)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Advance the schedule by one step; see `dermiq.modules.resuming.advance`."""
+        advance(scheduler, self.global_step)
 
     def check_finite(self, loss: Tensor, samples: Iterable[Sample]) -> None:
         """Stop at a loss that is not a finite number.
