@@ -158,8 +158,8 @@ def advance(scheduler: LRScheduler, step: int) -> None:
         scheduler.step()
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"The schedule {_name(scheduler)} cannot go beyond step {step} ({error}). Give model.scheduler settings for "
-            "as many steps as training has."
+            f"The schedule {_name(scheduler)} cannot go beyond step {step} ({error}). Give model.scheduler settings "
+            "for as many steps as training has."
         ) from error
 
 
