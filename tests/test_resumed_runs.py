@@ -169,6 +169,14 @@ def test_an_end_that_is_past_is_refused(resume):
         resume("SFTModule", options, [*options, "--trainer.max_epochs=1"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["SFTModule", "GRPOModule"])
+def test_a_schedule_that_comes_to_its_end_is_a_sentence(stage, lab, tmp_path):
+    one_cycle = [f"{SCHEDULER}=torch.optim.lr_scheduler.OneCycleLR", f"{SCHEDULER}.init_args.max_lr=0.1"]
+    with pytest.raises(TrainingError, match=r"torch.OneCycleLR cannot go beyond step 3"):
+        lab.run("fit", stage, tmp_path, THREE, *one_cycle, f"{SCHEDULER}.init_args.total_steps=2")
+
+
 # The base model
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn, optim
 from torch.optim import lr_scheduler as schedules
 
-from dermiq.modules.resuming import prepare, put_in_force, settings_of
+from dermiq.modules.resuming import advance, prepare, put_in_force, settings_of
 from dermiq.modules.schedules import CosineWithWarmup
 from dermiq.schema import TrainingError
 from lab import different
@@ -38,7 +38,7 @@ class Run:
             self.optimizer.step(lambda: 0.0)
             self.rates.append([_numbers(group) for group in self.optimizer.param_groups])
             if self.scheduler is not None:
-                self.scheduler.step()
+                advance(self.scheduler, self.step)
             self.step += 1
         return self
 
@@ -208,7 +208,7 @@ def two_groups(weights):
         (
             (SGD, schedules.OneCycleLR, {"max_lr": 0.1, "total_steps": 20}),
             (SGD, schedules.OneCycleLR, {"max_lr": 0.1, "total_steps": 3}),
-            r"torch.OneCycleLR cannot be advanced to step 5, .* total_?.?steps.*model.scheduler",
+            r"torch.OneCycleLR cannot go beyond step 3 .*model.scheduler",
         ),
     ],
 )
@@ -232,7 +232,7 @@ def test_so_it_is_where_an_earlier_version_recorded_no_classes_as_far_as_can_be_
 
 
 def test_another_accumulation_is_refused():
-    with pytest.raises(TrainingError, match="accumulated batches 4 -> 1"):
+    with pytest.raises(TrainingError, match=r"accumulated batches 4 -> 1"):
         Run(SGD).resume(Run(SGD).train(STEPS), accumulated=4)
 
 
@@ -250,3 +250,22 @@ def test_another_accumulation_is_refused():
 def test_settings_that_make_no_sense_are_a_sentence(made_by, words):
     with pytest.raises(TrainingError, match=words):
         Run(*made_by)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        (
+            partial(schedules.OneCycleLR, max_lr=0.1, total_steps=3),
+            "cannot go beyond step 3 .*as many steps as training",
+        ),
+        (partial(schedules.StepLR, step_size=0), "torch.StepLR cannot go beyond step 0"),
+        (
+            partial(schedules.LambdaLR, lr_lambda=lambda step: [0.1, 0.1][step]),
+            "torch.LambdaLR cannot go beyond step 1",
+        ),
+    ],
+)
+def test_a_schedule_that_comes_to_its_end_is_a_sentence(schedule, words):
+    with pytest.raises(TrainingError, match=words):
+        Run(SGD, schedule).train(END)

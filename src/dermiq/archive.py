@@ -71,7 +71,7 @@ def best_checkpoint(root: Path) -> Path:
     for file in sorted(root.rglob("*.ckpt")):
         checkpoint = read_checkpoint(file)
         for state in checkpoint.get("callbacks", {}).values():
-            if best := state.get("best_model_path"):
+            if best := isinstance(state, dict) and state.get("best_model_path"):
                 # Of the files of one step, the best one itself is the last that was written.
                 words.append((checkpoint.get("global_step", 0), Path(best).name == file.name, best))
     if not words:

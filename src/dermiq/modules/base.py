@@ -22,6 +22,7 @@ from dermiq.modules.accumulation import Window
 from dermiq.modules.evaluation import add_samples, judged_rows
 from dermiq.modules.limits import check_rates, check_trainer
 from dermiq.modules.resuming import (
+    advance,
     policy_of,
     prepare,
     put_in_force,
@@ -167,6 +168,10 @@ class StageModule(LightningModule):
         """Free the gradients for a validation, unless an accumulation may be open, which Lightning would lose."""
         if self.accumulated_batches == 1:
             super().on_validation_model_zero_grad()
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Advance the schedule by one step; see `dermiq.modules.resuming.advance`."""
+        advance(scheduler, self.global_step)
 
     def check_finite(self, loss: Tensor, samples: Iterable[Sample]) -> None:
         """Stop at a loss that is not a finite number.

@@ -302,7 +302,7 @@ class GRPOModule(StageModule):
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         if scheduler is not None:
-            scheduler.step()  # type: ignore[union-attr]
+            self.lr_scheduler_step(scheduler, None)
         if self.reference_sync_every is not None and self.global_step % self.reference_sync_every == 0:
             self.backbone.sync_reference()
 

@@ -145,6 +145,21 @@ def prepare(
     return optimizer, scheduler
 
 
+def advance(scheduler: LRScheduler, step: int) -> None:
+    """Let a schedule go on from an optimiser step to the next one.
+
+    Raises:
+        TrainingError: if it has no more steps, or its settings make no sense.
+    """
+    try:
+        scheduler.step()
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"The schedule {_name(scheduler)} cannot go beyond step {step} ({error}). Give model.scheduler settings "
+            "for as many steps as training has."
+        ) from error
+
+
 def settings_of(optimizer: Optimizer, scheduler: LRScheduler | None, accumulated: int) -> dict[str, Any]:
     """What a checkpoint's optimiser cannot be gone on with by another, ready for the checkpoint."""
     return {
@@ -185,7 +200,9 @@ def put_in_force(
     refuse_misfit(_OPTIMIZER, state, "The checkpoint's optimiser")
     _refuse_other_state(state, optimizer, make_optimizer, parameters)
     if scheduler is not None:
-        _advance(scheduler, checkpoint["global_step"])
+        with catch_warnings(action="ignore"):  # torch wants a step of the optimiser before the first one
+            for step in range(checkpoint["global_step"]):
+                advance(scheduler, step)
         checkpoint["lr_schedulers"] = [scheduler.state_dict()]
     kept = optimizer.defaults.keys() - _arguments(type(optimizer))
     groups = [
@@ -235,18 +252,6 @@ def _kept_names(make_optimizer: MakeOptimizer, parameters: Sequence[nn.Parameter
     optimizer = make_optimizer([copy])
     optimizer.step(lambda: 0.0)
     return {name for kept in optimizer.state.values() for name, value in kept.items() if value is not None}
-
-
-def _advance(scheduler: LRScheduler, steps: int) -> None:
-    try:
-        with catch_warnings(action="ignore"):  # torch wants a step of the optimiser before the first one
-            for _ in range(steps):
-                scheduler.step()
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise TrainingError(
-            f"The schedule {_name(scheduler)} cannot be advanced to step {steps}, which the checkpoint was written at "
-            f"({error}). Correct its settings: model.scheduler."
-        ) from error
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
