@@ -215,6 +215,15 @@ def test_a_text_that_cannot_be_encoded_names_its_sample(collate, text, family_di
         encode(collate, family_dir("idefics3"), GOLD, bad, replace(GOLD, id="row-8"))
 
 
+def test_half_a_character_is_found_at_load(tmp_path):
+    path = tmp_path / "talks.jsonl"
+    asked = {"role": "user", "content": "Why?"}
+    talks = [[asked, {"role": "assistant", "content": text}] for text in ("Sun.", "\ud83d.")]
+    path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
+    with pytest.raises(DataError, match=r"line 2, turn 2: the text holds half a character"):
+        Conversations(str(path)).load()
+
+
 def test_an_image_that_the_processor_refuses_names_its_sample(family_dir):
     narrow = Item(replace(GOLD, id="narrow"), [Image.new("RGB", (1, 900))])
     with pytest.raises(DataError, match=r"^samples narrow: the processor of .*aspect ratio"):
