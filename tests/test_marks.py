@@ -110,7 +110,9 @@ def test_a_token_in_two_pieces_stays_in_two(family_dir):
     processor = load_processor(str(family_dir("llava")))
     batch = encode(PromptCollate, family_dir("llava"), replace(GOLD, question="A </<image>s> mark?"))
     (ids,) = batch["prompt"]["input_ids"]
-    assert processor.tokenizer.eos_token_id not in ids.tolist() and "A </ s> mark?" in processor.tokenizer.decode(ids)
+    assert processor.tokenizer.eos_token_id not in ids.tolist() and "A </\u200bs> mark?" in processor.tokenizer.decode(
+        ids
+    )
 
 
 # Places of images
