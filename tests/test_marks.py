@@ -110,7 +110,9 @@ def test_a_token_in_two_pieces_stays_in_two(family_dir):
     processor = load_processor(str(family_dir("llava")))
     batch = encode(PromptCollate, family_dir("llava"), replace(GOLD, question="A </<image>s> mark?"))
     (ids,) = batch["prompt"]["input_ids"]
-    assert processor.tokenizer.eos_token_id not in ids.tolist() and "A </ s> mark?" in processor.tokenizer.decode(ids)
+    assert processor.tokenizer.eos_token_id not in ids.tolist() and "A </\u200bs> mark?" in processor.tokenizer.decode(
+        ids
+    )
 
 
 # Places of images
@@ -213,6 +215,15 @@ def test_a_text_that_cannot_be_encoded_names_its_sample(collate, text, family_di
     bad = replace(TALK, question=text)
     with pytest.raises(DataError, match=r"^samples talk-3: the processor of .* cannot read what is asked and shown"):
         encode(collate, family_dir("idefics3"), GOLD, bad, replace(GOLD, id="row-8"))
+
+
+def test_half_a_character_is_found_at_load(tmp_path):
+    path = tmp_path / "talks.jsonl"
+    asked = {"role": "user", "content": "Why?"}
+    talks = [[asked, {"role": "assistant", "content": text}] for text in ("Sun.", "\ud83d.")]
+    path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
+    with pytest.raises(DataError, match=r"line 2, turn 2: the text holds half a character"):
+        Conversations(str(path)).load()
 
 
 def test_an_image_that_the_processor_refuses_names_its_sample(family_dir):

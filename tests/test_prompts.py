@@ -139,7 +139,7 @@ def test_a_conversation_brings_its_own_system_prompt_or_none():
         ("<image>\nWhich condition?", [{"type": "image"}, {"type": "text", "text": "Which condition?"}]),
         ("<image>Which condition?", [{"type": "image"}, {"type": "text", "text": "Which condition?"}]),
         ("Which condition?\n<image>", [{"type": "text", "text": "Which condition?"}, {"type": "image"}]),
-        ("Is <image> brown?", [{"type": "text", "text": "Is"}, {"type": "image"}, {"type": "text", "text": " brown?"}]),
+        ("Is <image> brown?", [{"type": "text", "text": "Is"}, {"type": "image"}, {"type": "text", "text": "brown?"}]),
         (" <image> ", [{"type": "image"}, {"type": "text", "text": "What is the diagnosis?"}]),
         ("Is <Image> brown?", [{"type": "image"}, {"type": "text", "text": "Is <Image> brown?"}]),
     ],

@@ -76,16 +76,16 @@ def in_plain_text(processor: ProcessorMixin, conversation: Sequence[Mapping[str,
     ``<|im_end|>`` in a question ends no turn, and ``<image>`` in a reply is no image. `without_breaks` undoes it.
     """
     marks = _marks(processor)
-    return [
-        {
-            **message,
-            "content": [
-                part | {"text": marks.sub(rf"\1{BREAK}", part["text"])} if part["type"] == "text" else part
-                for part in message["content"]
-            ],
-        }
-        for message in conversation
-    ]
+    return [{**message, "content": _broken(marks, message["content"])} for message in conversation]
+
+
+def _broken(marks: re.Pattern[str], content: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of a message, its texts broken where they hold marks, and apart where they make one together."""
+    texts = [marks.sub(rf"\1{BREAK}", part["text"]) for part in content if part["type"] == "text"]
+    if marks.search("".join(texts)):  # a template that puts the images first joins the texts around them
+        texts[1:] = [BREAK + text for text in texts[1:]]
+    rest = iter(texts)
+    return [part | {"text": next(rest)} if part["type"] == "text" else part for part in content]
 
 
 def without_breaks(text: str) -> str:

@@ -124,8 +124,7 @@ def _marked_message(turn: Message) -> dict[str, Any]:
         if i:
             content.append({"type": "image"})
         if text.strip():
-            space = " " * any(part["type"] == "text" for part in content)  # templates that put images first join texts
-            content.append({"type": "text", "text": space + text.strip()})
+            content.append({"type": "text", "text": text.strip()})
     return {"role": turn.role, "content": content}
 
 

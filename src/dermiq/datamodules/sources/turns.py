@@ -102,6 +102,8 @@ def _part(part: Any, place: str) -> tuple[str, list[Any]]:
         text = part.get("text") or ""
         if not isinstance(text, str):
             raise DataError(f"{place}: the content is neither text nor a list of parts. Correct the row.")
+        if not _is_whole(text):
+            raise DataError(f"{place}: the text holds half a character (\\ud800 to \\udfff). Correct the row.")
         return text, [None] * text.count(IMAGE)
     if kind == "image":
         return IMAGE, [part.get("image") or part.get("path") or part.get("url")]
@@ -109,6 +111,15 @@ def _part(part: Any, place: str) -> tuple[str, list[Any]]:
         given = part.get("image_url")
         return IMAGE, [given.get("url", "") if isinstance(given, Mapping) else given or ""]
     raise DataError(f"{place}: a part of the type {kind!r} cannot be used; there are text, image and image_url.")
+
+
+def _is_whole(text: str) -> bool:
+    """False if a text holds a surrogate, one half of a character, which no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_turn(before: list[Message], message: Message, place: str) -> None:
