@@ -347,6 +347,45 @@ def test_a_cell_of_a_megabyte(tmp_path):
     assert len(loaded(TabularSource(str(path), "image", "dx"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (pa.table({"image": pa.array([], pa.string()), "dx": pa.array([], pa.string())}), "the table has no rows"),
+        (pa.Table.from_arrays([pa.array(["a"])] * 3, names=["image", "image", "dx"]), "'image' stand there twice"),
+    ],
+)
+def test_parquet_files_that_are_no_tables(table, said, tmp_path):
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    assert said in refusal(TabularSource(str(tmp_path / "t.parquet"), "image", "dx").load)
+
+
+def test_a_label_that_means_nothing_is_refused():
+    with pytest.raises(DataError, match="`labels` maps 'x' to nothing"):
+        TabularSource("t.csv", "image", "dx", labels={"y": "nevus", "x": []})
+
+
+ODD_ROWS = {
+    "a list as role": {"messages": [{"role": ["user"], "content": "x"}]},
+    "a number as turn": {"messages": [3]},
+    "a text as bytes": {"images": [{"bytes": "abc"}]},
+    "a number as image": {"images": [3]},
+    "a list as group": {"group": ["x"]},
+    "an object as target": {"target": {"a": 1}},
+    "bare base64": {"images": ["/9j/4AAQSkZJRgABAQ" + "A" * 100]},
+    "no part": {"messages": [{"role": "user", "content": [None]}]},
+}
+
+
+@pytest.mark.parametrize("row", ODD_ROWS.values(), ids=ODD_ROWS)
+def test_rows_that_are_no_conversations(row, tmp_path):
+    talk = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A mole."}]
+    whole = {"messages": talk, "images": ["a.jpg"]}
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(whole) + "\n" + json.dumps(whole | row) + "\n")
+    message = refusal(Conversations(str(path)).load)
+    assert message.startswith(f"{path}, line 2") and "unhashable" not in message and "object" not in message
+
+
 # What is no file
 
 

@@ -143,6 +143,13 @@ def test_another_seed_deals_answers_of_their_own_anew():
     assert len(set(first) & set(second)) < 30
 
 
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_too_few_groups_are_refused(count):
+    names = [f"{i}" for i in range(count)]
+    with pytest.raises(DataError, match=rf"split is empty: {count} group\(s\) of {count} sample\(s\) are too few"):
+        split_by_group(names, names, FRACTIONS, 0)
+
+
 def test_a_share_of_nothing_is_refused():
     with pytest.raises(DataError, match="must be positive"):
         split_by_group(["a", "b"], ["x", "y"], {"train": 1.0, "test": 0.0}, 0)
