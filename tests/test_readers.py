@@ -126,7 +126,7 @@ def test_a_column_of_every_type_in_a_folder(kind, role, tmp_path):
         assert kind in (IMAGES if role == "image" else TEXTS)
 
 
-@pytest.mark.parametrize("column", ["messages", "images", "id", "group", "target", "prompt", "chosen", "margin"])
+@pytest.mark.parametrize("column", ["messages", "images", "target", "chosen", "margin"])
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_conversations_with_a_column_of_every_type(kind, column, tmp_path):
     said = [[{"role": "user", "content": f"What is {i}?"}, {"role": "assistant", "content": "A mole."}] for i in "ab"]
@@ -148,7 +148,7 @@ def test_a_split_file_of_other_types(tmp_path):
     source = HAM10000(str(write_ham10000(tmp_path / "ham", 1)))
     source.load()
     for kind, column in COLUMNS.items():
-        for name in ("dataset", "id", "group", "split"):
+        for name in ("id", "split"):
             texts = {other: ["a", "b"] for other in ("dataset", "id", "group", "split")}
             pyarrow.parquet.write_table(pa.table(texts | {name: column}), path)
             assert refusal(parts_of, path, source.outline()).startswith(str(path)), kind

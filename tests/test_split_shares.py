@@ -6,12 +6,14 @@ import hashlib
 import logging
 import random
 from collections import Counter
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermiq.datamodules import PromptDataModule
+from dermiq.datamodules.outline import Outlines
 from dermiq.datamodules.phantom import PhantomSource
 from dermiq.datamodules.sources import HAM10000, TabularSource
 from dermiq.datamodules.splits import cluster_names, limit_by_group, split_by_group, split_outlines
@@ -182,6 +184,13 @@ def digest(outlines, chosen) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
+@cache
+def published(data: str, root: str) -> Outlines:
+    source = PhantomSource(2000, 4) if data == "phantom" else HAM10000(root)
+    source.load()
+    return source.outline()
+
+
 BEFORE = {  # of commit 6f0498e: fractions, seed -> the splits, and 700 samples of the largest
     ("ham10000", "80", 0): "6cabfec67ab761a5 3ca143b362a69af3 10e0150d946cb114 c99b3df52dc29a2a",
     ("ham10000", "80", 1): "c8a65767e9e4dae1 8ee32573e2295b87 8620a0c989de5bb2 6b6cef519d7dc213",
@@ -196,9 +205,7 @@ BEFORE = {  # of commit 6f0498e: fractions, seed -> the splits, and 700 samples 
 
 @pytest.mark.parametrize(("data", "fractions", "seed"), BEFORE)
 def test_splits_that_were_right_stay_as_they_were(data, fractions, seed, data_root):
-    source = PhantomSource(2000, 4) if data == "phantom" else HAM10000(str(data_root / "ham10000"))
-    source.load()
-    outlines = source.outline()
+    outlines = published(data, str(data_root / "ham10000"))
     splits = split_outlines(outlines, fractions := {"80": FRACTIONS, "study": STUDY}[fractions], seed)
     part = outlines.take(splits[max(fractions, key=fractions.__getitem__)])
     limited = limit_by_group(cluster_names(part), part.texts("target"), 700, seed)
