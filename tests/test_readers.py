@@ -126,7 +126,7 @@ def test_a_column_of_every_type_in_a_folder(kind, role, tmp_path):
         assert kind in (IMAGES if role == "image" else TEXTS)
 
 
-@pytest.mark.parametrize("column", ["messages", "images", "id", "group", "target", "prompt", "chosen", "margin"])
+@pytest.mark.parametrize("column", ["messages", "images", "target", "chosen", "margin"])
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_conversations_with_a_column_of_every_type(kind, column, tmp_path):
     said = [[{"role": "user", "content": f"What is {i}?"}, {"role": "assistant", "content": "A mole."}] for i in "ab"]
@@ -148,7 +148,7 @@ def test_a_split_file_of_other_types(tmp_path):
     source = HAM10000(str(write_ham10000(tmp_path / "ham", 1)))
     source.load()
     for kind, column in COLUMNS.items():
-        for name in ("dataset", "id", "group", "split"):
+        for name in ("id", "split"):
             texts = {other: ["a", "b"] for other in ("dataset", "id", "group", "split")}
             pyarrow.parquet.write_table(pa.table(texts | {name: column}), path)
             assert refusal(parts_of, path, source.outline()).startswith(str(path)), kind
@@ -345,6 +345,45 @@ def test_the_first_row_of_a_csv_file_is_line_2(tmp_path):
 def test_a_cell_of_a_megabyte(tmp_path):
     path = write_csv(tmp_path / "t.csv", ("image", "dx", "note"), [("a.jpg", "nevus", "x" * 1_000_000)])
     assert len(loaded(TabularSource(str(path), "image", "dx"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (pa.table({"image": pa.array([], pa.string()), "dx": pa.array([], pa.string())}), "the table has no rows"),
+        (pa.Table.from_arrays([pa.array(["a"])] * 3, names=["image", "image", "dx"]), "'image' stand there twice"),
+    ],
+)
+def test_parquet_files_that_are_no_tables(table, said, tmp_path):
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    assert said in refusal(TabularSource(str(tmp_path / "t.parquet"), "image", "dx").load)
+
+
+def test_a_label_that_means_nothing_is_refused():
+    with pytest.raises(DataError, match="`labels` maps 'x' to nothing"):
+        TabularSource("t.csv", "image", "dx", labels={"y": "nevus", "x": []})
+
+
+ODD_ROWS = {
+    "a list as role": {"messages": [{"role": ["user"], "content": "x"}]},
+    "a number as turn": {"messages": [3]},
+    "a text as bytes": {"images": [{"bytes": "abc"}]},
+    "a number as image": {"images": [3]},
+    "a list as group": {"group": ["x"]},
+    "an object as target": {"target": {"a": 1}},
+    "bare base64": {"images": ["/9j/4AAQSkZJRgABAQ" + "A" * 100]},
+    "no part": {"messages": [{"role": "user", "content": [None]}]},
+}
+
+
+@pytest.mark.parametrize("row", ODD_ROWS.values(), ids=ODD_ROWS)
+def test_rows_that_are_no_conversations(row, tmp_path):
+    talk = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A mole."}]
+    whole = {"messages": talk, "images": ["a.jpg"]}
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(whole) + "\n" + json.dumps(whole | row) + "\n")
+    message = refusal(Conversations(str(path)).load)
+    assert message.startswith(f"{path}, line 2") and "unhashable" not in message and "object" not in message
 
 
 # What is no file

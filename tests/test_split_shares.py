@@ -6,12 +6,14 @@ import hashlib
 import logging
 import random
 from collections import Counter
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermiq.datamodules import PromptDataModule
+from dermiq.datamodules.outline import Outlines
 from dermiq.datamodules.phantom import PhantomSource
 from dermiq.datamodules.sources import HAM10000, TabularSource
 from dermiq.datamodules.splits import cluster_names, limit_by_group, split_by_group, split_outlines
@@ -143,6 +145,13 @@ def test_another_seed_deals_answers_of_their_own_anew():
     assert len(set(first) & set(second)) < 30
 
 
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_too_few_groups_are_refused(count):
+    names = [f"{i}" for i in range(count)]
+    with pytest.raises(DataError, match=rf"split is empty: {count} group\(s\) of {count} sample\(s\) are too few"):
+        split_by_group(names, names, FRACTIONS, 0)
+
+
 def test_a_share_of_nothing_is_refused():
     with pytest.raises(DataError, match="must be positive"):
         split_by_group(["a", "b"], ["x", "y"], {"train": 1.0, "test": 0.0}, 0)
@@ -175,6 +184,13 @@ def digest(outlines, chosen) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
+@cache
+def published(data: str, root: str) -> Outlines:
+    source = PhantomSource(2000, 4) if data == "phantom" else HAM10000(root)
+    source.load()
+    return source.outline()
+
+
 BEFORE = {  # of commit 6f0498e: fractions, seed -> the splits, and 700 samples of the largest
     ("ham10000", "80", 0): "6cabfec67ab761a5 3ca143b362a69af3 10e0150d946cb114 c99b3df52dc29a2a",
     ("ham10000", "80", 1): "c8a65767e9e4dae1 8ee32573e2295b87 8620a0c989de5bb2 6b6cef519d7dc213",
@@ -189,9 +205,7 @@ BEFORE = {  # of commit 6f0498e: fractions, seed -> the splits, and 700 samples 
 
 @pytest.mark.parametrize(("data", "fractions", "seed"), BEFORE)
 def test_splits_that_were_right_stay_as_they_were(data, fractions, seed, data_root):
-    source = PhantomSource(2000, 4) if data == "phantom" else HAM10000(str(data_root / "ham10000"))
-    source.load()
-    outlines = source.outline()
+    outlines = published(data, str(data_root / "ham10000"))
     splits = split_outlines(outlines, fractions := {"80": FRACTIONS, "study": STUDY}[fractions], seed)
     part = outlines.take(splits[max(fractions, key=fractions.__getitem__)])
     limited = limit_by_group(cluster_names(part), part.texts("target"), 700, seed)

@@ -183,7 +183,8 @@ class DermIQCLI(LightningCLI):
 def longest_completion(options: Any) -> int:
     """Tokens of the longest completion that a stage with these arguments draws, in training or when it is judged."""
     drawn = [options[name] for name in ("sampling", "eval_sampling") if name in options]
-    return max(one["max_new_tokens"] if isinstance(one, dict) else one.max_new_tokens for one in drawn)
+    tokens: list[int] = [one["max_new_tokens"] if isinstance(one, dict) else one.max_new_tokens for one in drawn]
+    return max(tokens)
 
 
 def run(args: ArgsType = None) -> DermIQCLI:

@@ -69,8 +69,13 @@ def open_parquet(path: Path, columns: Sequence[str] | None = None) -> datasets.D
     """
     if "::" in os.path.abspath(path):
         raise DataError(f"{path}: the `datasets` library takes '::' in a path for a URL. Rename the folder.")
-    schema = pq.read_schema(path)
-    names = list(dict.fromkeys(schema.names))
+    described = pq.read_metadata(path)
+    schema = described.schema.to_arrow_schema()
+    names = dict.fromkeys(schema.names)
+    twice = sorted(column for column in names if len(schema.get_all_field_indices(column)) > 1)
+    if twice or not described.num_rows:
+        said = f"the columns {listed(map(repr, twice))} stand there twice" if twice else "the table has no rows"
+        raise DataError(f"{path}: {said}. Write the file again.")
     lacking = [column for column in columns or () if column not in names]
     if lacking:
         raise DataError(

@@ -54,7 +54,7 @@ def name_of(root: str, given: str) -> str:
     if not posixpath.isabs(path):
         return path
     path = posixpath.normpath("/" + path.lstrip("/"))
-    for place in _places(root):
+    for place in _places(os.path.abspath(root)):
         for spelt in (path, posixpath.join(os.path.realpath(posixpath.dirname(path)), posixpath.basename(path))):
             if spelt.startswith(place):
                 return spelt[len(place) :]
@@ -72,5 +72,5 @@ def _path(given: str) -> str:
 
 @lru_cache(maxsize=64)
 def _places(root: str) -> tuple[str, ...]:
-    """A folder as it is spelt, and as the links in it say, with a slash at the end."""
-    return tuple(dict.fromkeys(path.rstrip("/") + "/" for path in (os.path.abspath(root), os.path.realpath(root))))
+    """A folder by its absolute path, and by the one that the links in it say, with a slash at the end."""
+    return tuple(dict.fromkeys(path.rstrip("/") + "/" for path in (root, os.path.realpath(root))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -14,6 +13,7 @@ from dermiq.schema import DataError
 
 DELIMITERS = ",;\t"
 _SHOWN = 12
+_LONGEST = 2**31 - 1  # of a cell, in characters: what `csv` takes everywhere
 BLANKS = frozenset({"", "nan", "na", "n/a", "none", "null", "unknown"})
 
 
@@ -80,7 +80,7 @@ def read_lines(path: Path, columns: Sequence[str], hint: str) -> Iterator[tuple[
     """
     line = rows = 0
     refuse_special(path)
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(_LONGEST)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()

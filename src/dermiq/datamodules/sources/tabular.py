@@ -70,7 +70,7 @@ class TabularSource(Source):
         max_pixels: the largest width * height of an image accepted, in pixels.
 
     Raises:
-        DataError: if there are options and the kind is no choice, or the other way round.
+        DataError: if there are options and the kind is no choice, or the other way round; or a label means nothing.
     """
 
     def __init__(
@@ -112,6 +112,8 @@ class TabularSource(Source):
         self._meanings: dict[str, Meaning] = {}
         if bool(self.option_columns) != (kind == "choice"):
             raise DataError("`options_column` and `kind: choice` go together. Give the source both, or neither.")
+        if nothing := [label for label, meant in (self.labels or {}).items() if not meant]:
+            raise DataError(f"`labels` maps {nothing[0]!r} to nothing. Name what it means, or take the rows out.")
 
     def load(self) -> None:
         """Read the table and check its columns, images, ids, labels, options and skin types.

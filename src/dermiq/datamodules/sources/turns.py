@@ -84,7 +84,7 @@ def _message(entry: Mapping[str, Any], place: str) -> tuple[Message, list[Any]]:
     role, content = entry.get("role") or entry.get("from"), entry.get("content", entry.get("value"))
     if entry.get("tool_calls") or entry.get("function_call") or role in ("tool", "function"):
         raise DataError(f"{place}: tool calls are not supported. Remove the row, or its tool calls and results.")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise DataError(f"{place}: the role {role!r} is unknown; there are system, user and assistant.")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     texts, pictures = [], []

@@ -31,6 +31,8 @@ def deal(stratum: Numbers, size: Numbers, rank: Numbers, shares: Sequence[float]
     Returns:
         The number of a split, [groups] int64.
     """
+    if not len(size):
+        return np.empty(0, np.int64)
     apart = _dealt_apart(stratum, size, rank, shares)
     largest = round(float(size.max() / size.sum()), 9)
     if missed(apart, size, shares) <= (0, max(POINT, largest if largest <= min(shares) else 0.0)):
