@@ -9,7 +9,6 @@ look at them and at every case, of the first seed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from dermiq.cli import exit_codes, interrupted, run
 from dermiq.files import write_atomically
 from dermiq.metrics import CONVERSATION
 from dermiq.metrics.bootstrap import interval, resampled_means
+from dermiq.programs import Program
 from dermiq.report import write_report
 from dermiq.tiny import write_tiny_vlm
 
@@ -80,7 +80,7 @@ class Change:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the quickstart, print its table and write ``results.json`` and the report."""
-    parser = argparse.ArgumentParser(prog="python -m dermiq.quickstart", description=__doc__.split("\n")[0])
+    parser = Program(prog="python -m dermiq.quickstart", description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run for each seed (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where all files go")
     parser.add_argument("--baseline", action="store_true", help="also train by SFT for as long as GRPO++ took")

@@ -120,9 +120,11 @@ def read_thumbnails(directory: Path) -> Iterator[tuple[bytes, list[tuple[str, st
         return
     try:
         rows = pq.read_table(io.BytesIO(regular_bytes(path)), schema=_SCHEMA).to_pylist()
-        found = [(row["image"], [(each["dataset"], each["id"], each["place"]) for each in row["shown"]]) for row in rows]
-        if any(None in (image, *each) for image, shown in found for each in shown or [()]):
-            raise ValueError("a value is missing")
+        found = [
+            (row["image"], [(each["dataset"], each["id"], each["place"]) for each in row["shown"]]) for row in rows
+        ]
+        if any(image is None or None in (value for use in uses for value in use) for image, uses in found):
+            raise TypeError
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         why = "a value is missing" if isinstance(error, TypeError) else first_line(error)
         raise DataError(

@@ -12,7 +12,8 @@ from typing import Any
 from dermiq.callbacks import PREDICTIONS
 from dermiq.files import regular_bytes
 from dermiq.metrics.summary import DIAGNOSIS
-from dermiq.report.runs import Key, Row, TestedRun, check_same, read_run
+from dermiq.report.reading import Row
+from dermiq.report.runs import Key, TestedRun, check_same, read_run
 from dermiq.results import first_line
 from dermiq.schema import DataError, DermIQError
 from dermiq.yaml_files import read_yaml
@@ -87,7 +88,9 @@ def read_stages(directories: Sequence[Path], titles: Sequence[str]) -> list[Stag
     for stage in stages:
         for key, row in zip(stage.run.keys, stage.run.rows, strict=True):
             if row.get("completion") is None:
-                raise DataError(f"{stage.directory / PREDICTIONS}: {row['id']!r} has no completion. Test the run again.")
+                raise DataError(
+                    f"{stage.directory / PREDICTIONS}: {row['id']!r} has no completion. Test the run again."
+                )
             check_same(*known.setdefault(key, (stage.title, row)), stage.title, row)
     return stages
 

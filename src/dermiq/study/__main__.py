@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from dermiq.cli import exit_codes
+from dermiq.programs import Program
 from dermiq.schema import DataError, DermIQError
 from dermiq.study.plan import FULL, PACKAGE, Study, read_study
 from dermiq.study.pool import Board, carry_out
@@ -50,7 +51,7 @@ def _page_writer() -> Callable[..., Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Program(
         prog="python -m dermiq.study",
         description="Run the study and write its page. Started again, it goes on from the runs that are finished.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
