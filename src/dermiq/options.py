@@ -95,9 +95,7 @@ class OneLine(argparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what is wrong: for the user if this is the whole command line, else for the parser around it."""
         parser = getattr(ex, "subcommand_parser", None) or self
-        if "Config file loop detected" in message and not is_quoted(
-            message
-        ):  # a second attempt's
+        if "Config file loop detected" in message and not is_quoted(message):  # a second attempt's
             message = message.split("Config file loop")[0] + (_quoted(ex) or message)
         refusal = read(message, option_names(parser))
         if not self.exit_on_error:
