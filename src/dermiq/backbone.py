@@ -99,7 +99,7 @@ class VLMBackbone(nn.Module):
         self.model_id = model_id
         self.lora = lora
         found = found_adapter(adapter_path) if adapter_path else None
-        self.adapter_path = str(found) if found else adapter_path or None
+        self.adapter_path = str(found) if found else adapter_path
         self.load_in_4bit = load_in_4bit
         self.dtype = dtype
         self.attn_implementation = attn_implementation

@@ -68,8 +68,9 @@ class OneLine(argparse.ArgumentParser):
         Raises:
             DermIQError: if something cannot be used, unless this parser is a part of another.
         """
-        if not self.exit_on_error:
-            return super().parse_args(args, *more, **kwargs)
+        if not self.exit_on_error:  # the parser around it has made the text of Python's None of `null`
+            inner = [f"{arg.removesuffix('None')}null" if arg.endswith("=None") else arg for arg in args or ()]
+            return super().parse_args(inner, *more, **kwargs)
         given = list(sys.argv[1:] if args is None else args)
         _check_order(self, given)
         check_configs(config_files(given))
