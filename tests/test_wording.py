@@ -100,11 +100,11 @@ OVERLAYS = [
     (
         "model:\n  init_args:\n    rewards:\n      terms:\n        kg:\n"
         "          fn: {class_path: dermiq.kg.KGPrecision, init_args: {ontolgy: x}}\n          weight: 1\n",
-        "line 6: there is no option model.rewards.terms.kg.fn.ontolgy; did you mean model.rewards.terms.kg.fn.ontology?",
+        "no option model.rewards.terms.kg.fn.ontolgy; did you mean model.rewards.terms.kg.fn.ontology?",
     ),
     (
         "model: {class_path: dermiq.modules.SFTModule}\n",
-        "model is a dermiq.modules.SFTModule here, and a dermiq.modules.G",
+        "model is a dermiq.modules.SFTModule here",
     ),
 ]
 

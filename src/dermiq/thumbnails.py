@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -116,7 +117,7 @@ def read_thumbnails(directory: Path) -> Iterator[tuple[bytes, list[tuple[str, st
         DataError: if the file is no such table.
     """
     path = directory / THUMBNAILS
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     try:
         rows = pq.read_table(io.BytesIO(regular_bytes(path)), schema=_SCHEMA).to_pylist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,13 +106,14 @@ def read_curves(directory: Path, points: int = POINTS) -> Curves | None:
     Raises:
         DataError: if a file is not a table of Lightning's CSV logger.
     """
-    paths = directory.glob("metrics/version_*/metrics.csv")
+    folders = directory.glob("metrics/version_*")
+    paths = [path for folder in folders if os.path.lexists(path := folder / "metrics.csv")]
     values: dict[str, dict[int, float]] = {}
     for path in sorted(paths, key=lambda path: (len(path.parent.name), path.parent.name)):
         try:
             for name, step, value in _logged(path):
                 values.setdefault(name, {})[step] = value
-        except (ValueError, TypeError, csv.Error) as error:
+        except (OSError, ValueError, TypeError, csv.Error) as error:
             raise DataError(
                 f"{path} is no table of metrics that can be read ({first_line(error)}). Mend it or move it away."
             ) from error
