@@ -52,11 +52,25 @@ def page(run):
 
 @pytest.mark.parametrize(
     "content",
-    ["[1]", '"x"', "3", '{"test/accuracy": null}', '{"a": NaN}', '{"a": 1e999}', '{"a": true}', '{"a": "0.5"}', '{"a": {}}',
-     '{"a": ' + "9" * 400 + "}", '{"a": ' + "9" * 5000 + "}", "[" * 100_000, '{"a":' * 20_000 + "1" + "}" * 20_000, "",
-     b"\xff\xfe\x00"],
+    [
+        "[1]",
+        '"x"',
+        "3",
+        '{"test/accuracy": null}',
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": true}',
+        '{"a": "0.5"}',
+        '{"a": {}}',
+        '{"a": ' + "9" * 400 + "}",
+        '{"a": ' + "9" * 5000 + "}",
+        "[" * 100_000,
+        '{"a":' * 20_000 + "1" + "}" * 20_000,
+        "",
+        b"\xff\xfe\x00",
+    ],
     ids=range(15),
-)  # fmt: skip
+)
 def test_metrics_that_are_none(content, run):
     put(run, METRICS, content)
     assert str(run / METRICS) in page(run)
@@ -127,9 +141,18 @@ def test_thumbnails_that_are_none(columns, run):
 
 @pytest.mark.parametrize(
     "rows",
-    ["0,nan,1\n", "0,-1,1\n", "0,abc,1\n", "0,1.5,1\n", f"0,{2**60},1\n", "0,1,abc\n", "0,\0,1\n", '0,1,"' + "9" * 200_000],
+    [
+        "0,nan,1\n",
+        "0,-1,1\n",
+        "0,abc,1\n",
+        "0,1.5,1\n",
+        f"0,{2**60},1\n",
+        "0,1,abc\n",
+        "0,\0,1\n",
+        '0,1,"' + "9" * 200_000,
+    ],
     ids=range(8),
-)  # fmt: skip
+)
 def test_curves_that_are_none(rows, run):
     put(run, CURVES, HEAD + rows)
     assert page(run).startswith(f"{run / CURVES} is no table of metrics that can be read")
@@ -151,8 +174,9 @@ def test_a_step_far_away_ends(run):
 
 
 @pytest.mark.parametrize(
-    "rows", ["", "0,1,nan\n", "0,1,1e308\n0,2,-1e308\n0,3,1\n", "0,1,1e-320\n0,2,0\n", "0\n0,1\n", "0,1,1\n0,2,1.0000000001\n"]
-)  # fmt: skip
+    "rows",
+    ["", "0,1,nan\n", "0,1,1e308\n0,2,-1e308\n0,3,1\n", "0,1,1e-320\n0,2,0\n", "0\n0,1\n", "0,1,1\n0,2,1.0000000001\n"],
+)
 def test_curves_that_can_be_drawn_in_part(rows, run):
     put(run, CURVES, HEAD + rows)
     assert page(run) == ""
@@ -171,7 +195,7 @@ def test_a_configuration_that_is_none_is_left_out(content, run):
     put(run, "config.yaml", content)
     assert page(run) == ""
     (run / "adapter").mkdir()
-    with pytest.raises(DermIQError, match="config.yaml"):
+    with pytest.raises(DermIQError, match=r"config\.yaml"):
         read_lineage(run)
 
 
@@ -201,21 +225,44 @@ def test_a_run_that_is_a_circle(tmp_path):
 
 
 RECORD = {
-    "name": "a", "ground": "phantom", "variant": "b", "setting": "", "size": 1, "seed": 0, "fingerprint": "f", "rate": 0.1,
-    "seconds": {}, "curves": {}, "best_step": -1, "validation": 0.0, "domains": {}, "metrics": {},
-}  # fmt: skip
+    "name": "a",
+    "ground": "phantom",
+    "variant": "b",
+    "setting": "",
+    "size": 1,
+    "seed": 0,
+    "fingerprint": "f",
+    "rate": 0.1,
+    "seconds": {},
+    "curves": {},
+    "best_step": -1,
+    "validation": 0.0,
+    "domains": {},
+    "metrics": {},
+}
 
 
 @pytest.mark.parametrize(
     "content",
-    ["[]", "3", "null", "[" * 100_000, json.dumps(RECORD | {"domains": []}), json.dumps(RECORD | {"domains": {"new": 3}}),
-     json.dumps(RECORD | {"rate": "fast"}), json.dumps(RECORD | {"name": None}), json.dumps({"name": "a"}), "{", "\xff"],
+    [
+        "[]",
+        "3",
+        "null",
+        "[" * 100_000,
+        json.dumps(RECORD | {"domains": []}),
+        json.dumps(RECORD | {"domains": {"new": 3}}),
+        json.dumps(RECORD | {"rate": "fast"}),
+        json.dumps(RECORD | {"name": None}),
+        json.dumps({"name": "a"}),
+        "{",
+        "\xff",
+    ],
     ids=range(11),
-)  # fmt: skip
+)
 def test_records_that_are_none(content, tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_bytes(content.encode("latin-1") + b"\n")
-    with pytest.raises(DataError, match="records.jsonl is no file of study records"):
+    with pytest.raises(DataError, match=r"records\.jsonl is no file of study records"):
         read_records(path)
     path.write_text(json.dumps(RECORD) + "\n")
     assert read_records(path)[0].name == "a"
