@@ -138,7 +138,7 @@ def test_the_checkpoint_of_another_stage(subcommand, lab, trained, tmp_path, cap
     arguments = lab.arguments(subcommand, "GRPOModule", tmp_path, f"--ckpt_path={path}")
     message = refusal(capsys, arguments)
     assert "This checkpoint is of a SFTModule, this run is a GRPOModule" in message
-    assert "--model.init_args.backbone.init_args.adapter_path=RUN/adapter" in message
+    assert f"--model.backbone.adapter_path={trained / 'SFTModule' / 'adapter'}" in message
 
 
 def test_the_checkpoint_of_another_adapter(lab, trained, tmp_path, capsys):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, TiffImagePlugin
 
-from dermiq.cli import exit_codes
+from dermiq.exits import exit_codes
 from dermiq.demo import photograph
 from dermiq.demo.__main__ import QUICKSTART, chosen, main
 from dermiq.demo.answers import Answers

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 import dermiq.cli
-from dermiq.cli import exit_codes
+from dermiq.exits import exit_codes
 from dermiq.modules import StageModule
 from dermiq.schema import DataError, TrainingError
 from dermiq.study.__main__ import main

@@ -15,6 +15,7 @@ from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_mo
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from dermiq.handover import ADAPTER_CONFIG, no_adapter
 from dermiq.schema import ModelError
 
 # Kinds that change what layers compute, and can be there twice, as policy and as reference. The others (prompts,
@@ -66,14 +67,12 @@ def load_adapter(base: PreTrainedModel, path: Path, model_id: str) -> PeftModel:
 
 def _read(path: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
     """Configuration and weights of a directory, of one of `KINDS`."""
-    for name, hint in (
-        ("adapter_config.json", "adapter_path takes the adapter/ of a stage's run."),
-        ("adapter_model.safetensors", "Weights are read from safetensors alone."),
-    ):
-        if not (path / name).is_file():
-            raise ModelError(f"{path} holds no {name}. {hint}")
+    if not (path / ADAPTER_CONFIG).is_file():
+        raise ModelError(no_adapter(path))
+    if not (path / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{path} holds no adapter_model.safetensors. Weights are read from safetensors alone.")
     try:
-        kind = json.loads((path / "adapter_config.json").read_bytes())["peft_type"]
+        kind = json.loads((path / ADAPTER_CONFIG).read_bytes())["peft_type"]
         config = PeftConfig.from_pretrained(str(path)) if kind in KINDS else None
         weights = load_peft_weights(str(path), device="cpu")
     except Exception as error:  # whatever peft makes of any JSON

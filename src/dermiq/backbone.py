@@ -19,9 +19,11 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTra
 from dermiq.activations import offload_layers, recompute_layers
 from dermiq.adapter_files import beside, load_adapter, quiet
 from dermiq.adapters import folded, in_float32, keep_unpacked
+from dermiq.handover import found_adapter
 from dermiq.logprobs import Output
 from dermiq.processing import ProcessorMixin, banned_ids, from_hub, load_processor, stop_ids, texts_of
 from dermiq.schema import ModelError
+from dermiq.targets import check_modules, split_names, target_names
 from dermiq.vision import ImageFeatures
 
 POLICY, REFERENCE = "default", "reference"
@@ -32,7 +34,7 @@ class LoRA:
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on the linear layers of the language model.
 
     Attributes:
-        targets: names of the linear layers to adapt.
+        targets: names of the linear layers to adapt, as a list or as text with commas; ``all-linear`` for all of them.
         rank: rank of the update.
         alpha: the update is scaled by ``alpha / rank``.
         dropout: on the adapter's input; keep 0 for reinforcement learning.
@@ -40,14 +42,16 @@ class LoRA:
         fully_trained: names of modules to train as a whole (for models trained from scratch).
     """
 
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    targets: tuple[str, ...] | str = ("q_proj", "k_proj", "v_proj", "o_proj")
     rank: int = 8
     alpha: int = 16
     dropout: float = 0.0
     vision: bool = False
-    fully_trained: tuple[str, ...] = ()
+    fully_trained: tuple[str, ...] | str = ()
 
     def __post_init__(self) -> None:
+        for name in ("targets", "fully_trained"):
+            object.__setattr__(self, name, split_names(getattr(self, name)))
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1 or not self.targets:
             raise ValueError(f"LoRA needs rank >= 1, alpha > 0, 0 <= dropout < 1 and at least one target; got {self}")
 
@@ -94,7 +98,8 @@ class VLMBackbone(nn.Module):
             raise ValueError("gradient_checkpointing and offload_activations exclude each other: the first saves more")
         self.model_id = model_id
         self.lora = lora
-        self.adapter_path = adapter_path
+        found = found_adapter(adapter_path) if adapter_path else None
+        self.adapter_path = str(found) if found else adapter_path
         self.load_in_4bit = load_in_4bit
         self.dtype = dtype
         self.attn_implementation = attn_implementation
@@ -315,25 +320,17 @@ class VLMBackbone(nn.Module):
         )
 
     def _lora_config(self, lora: LoRA) -> LoraConfig:
-        language = {id(module) for module in self.vlm.get_decoder().modules()}
-        layers = {
-            name: module
-            for name, module in self.vlm.named_modules()
-            if name.split(".")[-1] in lora.targets
-            and isinstance(module, nn.Linear)
-            and (lora.vision or id(module) in language)
-        }
-        if not layers:
-            linear = sorted({n.split(".")[-1] for n, m in self.vlm.named_modules() if isinstance(m, nn.Linear)})
-            raise ModelError(f"No layer of {self.model_id!r} is named {lora.targets}. Its linear layers: {linear}.")
-        widest = max(max(layer.in_features, layer.out_features) for layer in layers.values())
+        names = target_names(self.vlm, self.model_id, lora.targets, lora.vision)
+        check_modules(self.vlm, self.model_id, lora.fully_trained)
+        layers = [cast(nn.Linear, self.vlm.get_submodule(name)) for name in names]
+        widest = max(max(layer.in_features, layer.out_features) for layer in layers)
         if lora.rank > widest:
             raise ModelError(f"lora.rank={lora.rank} is more than the {widest} channels of the widest layer it adapts.")
         return LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
-            target_modules=list(layers),
+            target_modules=names,
             modules_to_save=list(lora.fully_trained) or None,
         )
 

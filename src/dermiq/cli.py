@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -24,11 +23,13 @@ from dermiq.checkpointing import LAST, AtomicCheckpointIO, RunCheckpoint
 from dermiq.datamodules import DermDataModule
 from dermiq.exits import exit_codes
 from dermiq.files import write_atomically
+from dermiq.handover import is_adapter_file, no_checkpoint
 from dermiq.modules import StageModule
 from dermiq.options import OneLine
 from dermiq.preflight import Preflight
 from dermiq.run_directory import Command, RunDirectory, is_leader
 from dermiq.schema import DermIQError, TrainingError
+from dermiq.trainers import fitting_callbacks, lightning_worded
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
 SUBCOMMANDS = {
@@ -55,6 +56,7 @@ LIBRARY_NOISE = (  # warnings of libraries about each other, which a user can do
     r"The '\w+_dataloader' does not have many workers",
 )
 
+
 class SaveFitConfig(SaveConfigCallback):
     """Keeps the configuration of training as ``config.yaml``: the record that the other subcommands read."""
 
@@ -64,6 +66,8 @@ class SaveFitConfig(SaveConfigCallback):
             config = self.config.clone()
             config.pop("preflight")
             config.pop("start_over")
+            if isinstance(pl_module, StageModule) and "model.init_args.backbone.init_args" in config:
+                config.model.init_args.backbone.init_args.adapter_path = pl_module.backbone.adapter_path
             path = Path(trainer.default_root_dir) / "config.yaml"
             write_atomically(path, self.parser.dump(config, skip_none=False))
 
@@ -118,15 +122,8 @@ class DermIQCLI(LightningCLI):
             path = config.ckpt_path = str(best_checkpoint(root))
         if path == "last":
             path = root / LAST
-        if path is not None and Path(path).is_dir():
-            raise TrainingError(
-                f"{path} is a directory and no checkpoint. Name the file, or a run with --ckpt_path=last."
-            )
-        if path is not None and not Path(path).is_file():
-            raise TrainingError(
-                f"There is no checkpoint {path}. Leave --ckpt_path out to start anew, or name the run's directory "
-                "with --trainer.default_root_dir."
-            )
+        if path is not None and (not Path(path).is_file() or is_adapter_file(path)):
+            raise TrainingError(no_checkpoint(path))
         if path is None and self.subcommand != "fit":
             options = config.model.init_args.backbone.init_args
             adapter = f"the adapter {options.adapter_path}" if options.adapter_path else "no trained adapter"
@@ -156,13 +153,9 @@ class DermIQCLI(LightningCLI):
                 [MetricsTable(root, "metrics"), TensorBoardLogger(root, "tensorboard")] if fits else False
             )
         kwargs["plugins"] = [*(self.config_init[self.subcommand].trainer.plugins or []), AtomicCheckpointIO()]
-        try:
+        kwargs["callbacks"] = fitting_callbacks(self.config_init[self.subcommand].trainer)
+        with lightning_worded():
             trainer = super().instantiate_trainer(**kwargs)
-        except MisconfigurationException as error:
-            raise TrainingError(
-                f"This machine cannot train as asked: {error} See --trainer.accelerator (auto takes what there is), "
-                "--trainer.devices and --trainer.strategy."
-            ) from error
         if self.config[self.subcommand].get("preflight"):
             trainer.callbacks.insert(0, Preflight())  # type: ignore[attr-defined]  # set by a connector
         for callback in trainer.checkpoint_callbacks:
@@ -171,13 +164,14 @@ class DermIQCLI(LightningCLI):
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run it in a directory that is this run's alone; one leader acts for all processes."""
+        """Run it in a directory that is this run's alone, and word what Lightning refuses only then."""
         config = self.config[subcommand]
-        if config.trainer.fast_dev_run or not is_leader():
-            return super()._run_subcommand(subcommand)
-        with RunDirectory(Command.parsed(subcommand, config.as_dict())) as directory:
-            self.trainer.callbacks.insert(0, directory)  # type: ignore[attr-defined]  # set by a connector
-            super()._run_subcommand(subcommand)
+        with lightning_worded():
+            if config.trainer.fast_dev_run or not is_leader():  # one leader acts for all processes
+                return super()._run_subcommand(subcommand)
+            with RunDirectory(Command.parsed(subcommand, config.as_dict())) as directory:
+                self.trainer.callbacks.insert(0, directory)  # type: ignore[attr-defined]  # set by a connector
+                super()._run_subcommand(subcommand)
 
 
 def longest_completion(options: Any) -> int:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -67,8 +68,9 @@ class OneLine(argparse.ArgumentParser):
         Raises:
             DermIQError: if something cannot be used, unless this parser is a part of another.
         """
-        if not self.exit_on_error:
-            return super().parse_args(args, *more, **kwargs)
+        if not self.exit_on_error:  # the parser around it has made the text of Python's None of `null`
+            inner = [f"{arg.removesuffix('None')}null" if arg.endswith("=None") else arg for arg in args or ()]
+            return super().parse_args(inner, *more, **kwargs)
         given = list(sys.argv[1:] if args is None else args)
         _check_order(self, given)
         check_configs(config_files(given))
@@ -94,7 +96,7 @@ class OneLine(argparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what is wrong: for the user if this is the whole command line, else for the parser around it."""
         parser = getattr(ex, "subcommand_parser", None) or self
-        if "Config file loop detected" in message and not is_quoted(message):  # which is what a second attempt at a file with a fault meets
+        if "Config file loop detected" in message and not is_quoted(message):  # a second attempt's
             message = message.split("Config file loop")[0] + (_quoted(ex) or message)
         refusal = read(message, option_names(parser))
         if not self.exit_on_error:
@@ -128,7 +130,7 @@ def option_names(parser: argparse.ArgumentParser) -> list[str]:
 
 def config_files(args: Sequence[str]) -> list[str]:
     """What --config names, in order."""
-    following = [value for option, value in zip(args, args[1:], strict=False) if option in ("--config", "-c")]
+    following = [value for option, value in pairwise(args) if option in ("--config", "-c")]
     return following + [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
 
 

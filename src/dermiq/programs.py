@@ -33,7 +33,7 @@ class Program(argparse.ArgumentParser):
     """A command line whose refusals are one line, with the nearest right option, and exit code 2."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def parse_known_args(  # type: ignore[override]  # the overloads of typeshed, which say the same
         self, args: Sequence[str] | None = None, namespace: Any = None

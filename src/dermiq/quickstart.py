@@ -30,6 +30,7 @@ from dermiq.exits import exit_codes, interrupted
 from dermiq.files import write_atomically
 from dermiq.metrics import CONVERSATION
 from dermiq.metrics.bootstrap import interval, resampled_means
+from dermiq.programs import Program
 from dermiq.report import write_report
 from dermiq.run_directory import Lock, set_aside
 from dermiq.tiny import write_tiny_vlm
@@ -82,7 +83,7 @@ class Change:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the quickstart, print its table and write ``results.json`` and the report."""
-    parser = argparse.ArgumentParser(prog="python -m dermiq.quickstart", description=__doc__.split("\n")[0])
+    parser = Program(prog="python -m dermiq.quickstart", description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run for each seed (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where all files go")
     parser.add_argument("--baseline", action="store_true", help="also train by SFT for as long as GRPO++ took")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -118,13 +119,15 @@ def read_thumbnails(directory: Path) -> Iterator[tuple[bytes, list[tuple[str, st
         DataError: if the file is no such table.
     """
     path = directory / THUMBNAILS
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     try:
         rows = pq.read_table(io.BytesIO(regular_bytes(path)), schema=_SCHEMA).to_pylist()
-        found = [(row["image"], [(each["dataset"], each["id"], each["place"]) for each in row["shown"]]) for row in rows]
-        if any(None in (image, *each) for image, shown in found for each in shown or [()]):
-            raise ValueError("a value is missing")
+        found = [
+            (row["image"], [(each["dataset"], each["id"], each["place"]) for each in row["shown"]]) for row in rows
+        ]
+        if any(image is None or None in (value for use in uses for value in use) for image, uses in found):
+            raise TypeError
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         why = "a value is missing" if isinstance(error, TypeError) else first_line(error)
         raise DataError(

@@ -150,9 +150,11 @@ def _class_reason(message: str) -> str:
         close = nearest(name.rpartition(".")[2], known)
         if close or "." in name or not any(base in _KINDS for base in bases):
             return f"names {name!r}, which is not there{did_you_mean(known[close] if close else None, _IMPORTED)}"
-    if found := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):
+    if found := re.search(r"Import path (?:(\S+) )?does not correspond to a subclass of (\w+)", message):
         names = ", ".join(sorted(_classes([_by_name(found[2])])))
-        return f"takes a class of the kind {found[2]}{f' ({names})' if names else ''}, and {found[1]} is none."
+        return (
+            f"takes a class of the kind {found[2]}{f' ({names})' if names else ''}, and {found[1] or 'this'} is none."
+        )
     if "is abstract" in message:
         return "lacks its class: name it as class_path."
     if found := re.search(r"Not a valid subclass of (\w+)(?:\. Got value: (.*))?", message):

@@ -109,7 +109,9 @@ def check_yaml(text: str) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
                 inside = any(each.anchor == event.anchor for each in stack)
-                words = "stands within the very value that it repeats" if inside else "repeats a value that is not there"
+                words = (
+                    "stands within the very value that it repeats" if inside else "repeats a value that is not there"
+                )
                 raise _fault(f"the alias *{event.anchor} {words}. Write the value out.", event)
             _add(stack, sizes, sizes[event.anchor], None, event)
 
@@ -128,7 +130,7 @@ def _add(stack: list[_Open], sizes: dict[str, int], size: int, anchor: str | Non
 def _refuse_twice(parent: _Open, event: yaml.ScalarEvent) -> None:
     if not parent.mapping or not parent.wants_key or event.value == "<<":
         return
-    line = event.start_mark.line + 1
+    line = event.start_mark.line + 1 if event.start_mark else 0
     if event.value in parent.keys:
         raise _fault(
             f"the key {event.value!r} stands in line {parent.keys[event.value]} already. Leave one of them out.", event
@@ -137,4 +139,5 @@ def _refuse_twice(parent: _Open, event: yaml.ScalarEvent) -> None:
 
 
 def _fault(problem: str, event: yaml.Event) -> YAMLFault:
-    return YAMLFault(problem=problem, problem_mark=event.start_mark)
+    mark: Any = event.start_mark  # typeshed knows two classes of marks
+    return YAMLFault(problem=problem, problem_mark=mark)

@@ -99,7 +99,7 @@ def test_each_command_has_help_without_machine_paths(command: str, run: Run) -> 
 def test_usage_errors_exit_with_2(arguments: tuple[str, ...], run: Run) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
-    assert "usage:" in err and "error:" in err
+    assert err.startswith("dermiq: ") and len(err.splitlines()) == 1 and "--help" in err
 
 
 def small_tables(tmp_path: Path, condition: str) -> Path:
@@ -176,7 +176,7 @@ def test_files_that_are_no_ontology(data: bytes | None, message: str, run: Run, 
     for arguments in (("validate", path), ("list", "--ontology", path), ("list", "--merge", path)):
         code, out, err = run(*arguments)
         assert (code, out) == (2, "")
-        assert err.startswith("error: ") and str(path) in err and message in err
+        assert err.startswith("dermiq: ") and str(path) in err and message in err
 
 
 def test_list(run: Run, small: Path, mine: Path) -> None:
@@ -269,7 +269,7 @@ def test_output_that_cannot_be_written(run: Run, answers: Path, tmp_path: Path) 
         for command in (("score", "--input", answers, "--output", out), ("graph", "scabies", "--out", out)):
             code, said, err = run(*command)
             assert (code, said) == (2, "")
-            assert f"error: {out} cannot be written: " in err and reason in err
+            assert f"dermiq: {out} cannot be written: " in err and reason in err
 
 
 def test_output_to_what_is_no_file_or_a_link(run: Run, tmp_path: Path) -> None:

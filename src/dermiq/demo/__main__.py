@@ -16,6 +16,7 @@ from dermiq.cli import LIBRARY_NOISE
 from dermiq.demo.policy import Policy, load
 from dermiq.demo.reading import Reader
 from dermiq.exits import exit_codes
+from dermiq.programs import Program
 from dermiq.schema import DataError, DermIQError, ModelError
 from dermiq.tiny import write_tiny_vlm
 
@@ -89,7 +90,7 @@ def _base_of(adapter: Path) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dermiq.demo", description=__doc__.split(":")[0], epilog=_EPILOG)
+    parser = Program(prog="python -m dermiq.demo", description=__doc__.split(":")[0], epilog=_EPILOG)
     parser.add_argument("--model", metavar="DIR_OR_HUB_ID", help="an image-text-to-text model (default: the adapter's)")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="the adapter/ of a run")
     parser.add_argument("--load-in-4bit", action="store_true", help="quantise the model (bitsandbytes, on a GPU)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from dermiq.export.card import MergeCost, file_size, load_lines, merge_cost, mod
 from dermiq.export.lineage import Lineage, Stage, read_lineage
 from dermiq.files import PARTIAL, sync
 from dermiq.processing import encode_prompts, load_config
+from dermiq.programs import Program
 from dermiq.prompts import to_messages
 from dermiq.schema import Sample, TrainingError
 
@@ -34,7 +34,7 @@ paths in config.yaml still hold.
 
 def main(args: Sequence[str] | None = None) -> None:
     """Export a run and say what was written, and how it is loaded."""
-    parser = argparse.ArgumentParser(prog="python -m dermiq.export", description=__doc__.split(":")[0], epilog=_EPILOG)
+    parser = Program(prog="python -m dermiq.export", description=__doc__.split(":")[0], epilog=_EPILOG)
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run of `python cli.py fit`")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; new or empty")
     parser.add_argument("--merged", action="store_true", help="full weights with the adapter merged in")

@@ -15,7 +15,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import track
 
-from dermiq.exits import begin
+from dermiq.exits import PREFIX, begin
 from dermiq.kg.candidates import write_pairs
 from dermiq.kg.card import describe
 from dermiq.kg.drawing import neighbourhood_svg
@@ -31,6 +31,7 @@ from dermiq.kg.scorer import KGScore, KGScorer
 from dermiq.kg.tables import SOURCE, read_tables
 from dermiq.kg.validation import validate
 from dermiq.kg.writer import to_rdf_xml
+from dermiq.programs import Program
 from dermiq.schema import DermIQError, KnowledgeError
 
 WELL, WANTING, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -248,20 +249,20 @@ def _file(parser: argparse.ArgumentParser, name: str, text: str, required: bool 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
+    top = Program(
         prog="python -m dermiq.kg",
         description=__doc__,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = _Commands(top)
-    merge = argparse.ArgumentParser(add_help=False)
+    merge = Program(add_help=False)
     merge.add_argument(
         "--merge", type=Path, metavar="FILE", action="append", default=[], help="an OWL file to lay on top; repeatable"
     )
-    graph = argparse.ArgumentParser(add_help=False, parents=[merge])
+    graph = Program(add_help=False, parents=[merge])
     _file(graph, "--ontology", "an OWL file in place of the one that comes with DermIQ")
-    condition = argparse.ArgumentParser(add_help=False)
+    condition = Program(add_help=False)
     condition.add_argument("condition", help="a name, a synonym or an identifier, such as DOID:8295")
     _add_builders(commands, merge, graph)
     _add_askers(commands, graph)
@@ -341,7 +342,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")
         return WELL
     except (DermIQError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{PREFIX}{error}", file=sys.stderr)
         return FAILED
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from dermiq.archive import refuse_misfit
 from dermiq.backbone import VLMBackbone
 from dermiq.grounding import FactRetriever, diagnose, ground
+from dermiq.handover import hand_over
 from dermiq.metrics import EvaluationMetrics, Judge, Terminology
 from dermiq.modules.accumulation import Window
 from dermiq.modules.evaluation import add_samples, judged_rows
@@ -243,8 +244,7 @@ class StageModule(LightningModule):
         if record["stage"] != type(self).__name__:
             raise TrainingError(
                 f"This checkpoint is of a {record['stage']}, this run is a {type(self).__name__}: --ckpt_path only "
-                "resumes the same stage. To go on from another stage, pass its adapter directory: "
-                "--model.init_args.backbone.init_args.adapter_path=RUN/adapter."
+                f"resumes the same stage. To go on from another stage: {hand_over(self.trainer.ckpt_path)}"
             )
         keys = self._adapter_keys()
         expected = {name: parameter.shape for name, parameter in self.named_parameters() if name in keys}

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from dermiq.exits import exit_codes
 from dermiq.files import write_atomically
+from dermiq.programs import Program
 from dermiq.report.compare import compare
 from dermiq.report.runs import read_run
 from dermiq.report.tables import show, to_csv, to_json, to_markdown
@@ -41,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _page(args: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Program(
         prog="python -m dermiq.report",
         usage="%(prog)s RUN [RUN ...] --out DIR\n       %(prog)s compare RUN RUN [RUN ...] [--out FILE]",
         description=f"Write one self-contained HTML page about tested runs, DIR/{PAGE}; or compare runs.",
@@ -57,9 +58,7 @@ def _page(args: Sequence[str]) -> None:
 
 
 def _compare(args: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m dermiq.report {COMPARE}", description=compare.__doc__, epilog=_COMPARE_EPILOG
-    )
+    parser = Program(prog=f"python -m dermiq.report {COMPARE}", description=compare.__doc__, epilog=_COMPARE_EPILOG)
     parser.add_argument("first", type=Path, metavar="RUN", help="what the others are compared with")
     parser.add_argument("others", type=Path, nargs="+", metavar="RUN", help="further runs")
     parser.add_argument("--out", type=_format, metavar="FILE", help=f"also write it: {', '.join(FORMATS)}")

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from dermiq.report.claims import VERDICTS, ClaimMarker
-from dermiq.report.runs import Key, Row
+from dermiq.report.reading import Row
+from dermiq.report.runs import Key
 from dermiq.report.stages import Stage
 from dermiq.thumbnails import read_thumbnails
 

@@ -13,7 +13,7 @@ from dermiq.kg.scorer import spoken
 from dermiq.kg.verbalising import sentences
 from dermiq.metrics import CONVERSATION
 from dermiq.prompts import parse
-from dermiq.report.runs import Row
+from dermiq.report.reading import Row
 
 VERDICTS = ("supported", "unknown", "contradicted")
 

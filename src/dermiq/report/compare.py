@@ -10,7 +10,8 @@ import numpy as np
 from dermiq.metrics.bootstrap import Array, interval, p_value, resampled_sums
 from dermiq.metrics.measures import LEAST, Measure, by_group, mean, worst_group_gap
 from dermiq.metrics.summary import DIAGNOSIS, measures_of
-from dermiq.report.runs import Row, TestedRun, common_samples
+from dermiq.report.reading import Row
+from dermiq.report.runs import TestedRun, common_samples
 
 RESAMPLES = 10_000
 _NO_MEASURES = {"target_rank", "findings_true"}  # numbers whose mean says nothing

@@ -12,7 +12,7 @@ import numpy as np
 from dermiq.callbacks import confusion_table
 from dermiq.metrics.measures import Measure, by_group, estimates, share
 from dermiq.metrics.summary import BINS
-from dermiq.report.runs import Row
+from dermiq.report.reading import Row
 from dermiq.report.stages import Stage
 
 HEADLINES = {

@@ -1,4 +1,4 @@
-"""The rows that a test left, checked while it is read: a file that is not as it was written ends in a sentence that names it."""
+"""The rows that a test left, checked while they are read: a column that is not as it was written is named."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 from dermiq.callbacks import PREDICTIONS
 from dermiq.files import regular_bytes
 from dermiq.metrics.summary import DIAGNOSIS
-from dermiq.report.runs import Key, Row, TestedRun, check_same, read_run
+from dermiq.report.reading import Row
+from dermiq.report.runs import Key, TestedRun, check_same, read_run
 from dermiq.results import first_line
 from dermiq.schema import DataError, DermIQError
 from dermiq.yaml_files import read_yaml
@@ -87,7 +89,9 @@ def read_stages(directories: Sequence[Path], titles: Sequence[str]) -> list[Stag
     for stage in stages:
         for key, row in zip(stage.run.keys, stage.run.rows, strict=True):
             if row.get("completion") is None:
-                raise DataError(f"{stage.directory / PREDICTIONS}: {row['id']!r} has no completion. Test the run again.")
+                raise DataError(
+                    f"{stage.directory / PREDICTIONS}: {row['id']!r} has no completion. Test the run again."
+                )
             check_same(*known.setdefault(key, (stage.title, row)), stage.title, row)
     return stages
 
@@ -104,7 +108,8 @@ def read_curves(directory: Path, points: int = POINTS) -> Curves | None:
     Raises:
         DataError: if a file is not a table of Lightning's CSV logger.
     """
-    paths = directory.glob("metrics/version_*/metrics.csv")
+    folders = directory.glob("metrics/version_*")
+    paths = [path for folder in folders if os.path.lexists(path := folder / "metrics.csv")]
     values: dict[str, dict[int, float]] = {}
     for path in sorted(paths, key=lambda path: (len(path.parent.name), path.parent.name)):
         try:
@@ -114,7 +119,7 @@ def read_curves(directory: Path, points: int = POINTS) -> Curves | None:
                 values = {name: {step: x for step, x in of.items() if step < begins} for name, of in values.items()}
             for name, step, value in logged:
                 values.setdefault(name, {})[step] = value
-        except (ValueError, TypeError, csv.Error) as error:
+        except (OSError, ValueError, TypeError, csv.Error) as error:
             raise DataError(
                 f"{path} is no table of metrics that can be read ({first_line(error)}). Mend it or move it away."
             ) from error

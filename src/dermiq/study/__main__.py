@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from dermiq.exits import exit_codes
+from dermiq.programs import Program
 from dermiq.run_directory import Lock
 from dermiq.schema import DataError, DermIQError
 from dermiq.study.plan import FULL, PACKAGE, Study, read_study
@@ -52,7 +53,7 @@ def _page_writer() -> Callable[..., Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Program(
         prog="python -m dermiq.study",
         description="Run the study and write its page. Started again, it goes on from the runs that are finished.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
 from dermiq.exits import exit_codes
+from dermiq.programs import Program
 from dermiq.tiny import write_tiny_vlm
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and write the model directory."""
-    parser = ArgumentParser(prog="python -m dermiq.tiny", description="Write the tiny VLM as a model directory.")
+    parser = Program(prog="python -m dermiq.tiny", description="Write the tiny VLM as a model directory.")
     parser.add_argument("--out", type=Path, required=True, help="the directory to write")
     parser.add_argument("--retrain", action="store_true", help="repeat the pre-training (minutes on two cores)")
     parser.add_argument("--seed", type=int, default=0, help="of the pre-training; used with --retrain")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -11,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dermiq.datamodules.phantom.canvas import PLAIN, SKIN_TONES, Camera
 from dermiq.datamodules.phantom.source import CONDITIONS, PhantomSource
+from dermiq.programs import Program
 
 _CAPTION = 150  # pixels left of the pictures
 _TITLE = 24  # pixels above them
@@ -50,7 +50,7 @@ def sheet(conditions: Sequence[str], seed: int, size: int, draws: int, camera: C
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and write the sheet."""
-    parser = ArgumentParser(prog="python -m dermiq.datamodules.phantom", description="Show what the phantom draws.")
+    parser = Program(prog="python -m dermiq.datamodules.phantom", description="Show what the phantom draws.")
     parser.add_argument("--preview", type=Path, required=True, metavar="FILE", help="the sheet to write, a PNG")
     parser.add_argument("--seed", type=int, default=0, help="of the drawings")
     parser.add_argument("--size", type=int, default=96, help="of one picture, in pixels")

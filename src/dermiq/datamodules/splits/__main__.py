@@ -26,7 +26,8 @@ from dermiq.datamodules.splits.file import write_split
 from dermiq.datamodules.splits.leaks import SEEDS, Leak, leaks_by_cause
 from dermiq.datamodules.splits.perceptual import likeness
 from dermiq.datamodules.splits.sharing import joined, shares_in_words, split_by_group
-from dermiq.exits import begin
+from dermiq.exits import PREFIX, begin
+from dermiq.options import OneLine
 from dermiq.schema import DataError, DermIQError
 
 WELL, FAILED, INTERRUPTED = 0, 2, 130
@@ -114,9 +115,13 @@ def _report(outlines: Outlines, clusters: int, splits: Mapping[str, Numbers], le
     console.print(table)
 
 
-def parser() -> ArgumentParser:
+class Parser(OneLine, ArgumentParser):
+    """jsonargparse's parser, whose refusals are one line."""
+
+
+def parser() -> Parser:
     """The command line."""
-    top = ArgumentParser(prog="python -m dermiq.datamodules.splits", description=__doc__)
+    top = Parser(prog="python -m dermiq.datamodules.splits", description=__doc__)
     top.add_argument("--config", action="config", help="YAML file with any of the options below")
     top.add_function_arguments(make_split, skip={"settings"}, fail_untyped=True)
     return top
@@ -131,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except (DermIQError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{PREFIX}{error}", file=sys.stderr)
         return FAILED
 
 

@@ -1,0 +1,59 @@
+"""Where the adapter of a stage lies, for the stage that goes on from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ADAPTER, CONFIG, CHECKPOINTS, LAST = "adapter", "config.yaml", "checkpoints", "last.ckpt"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def found_adapter(path: str | Path) -> Path | None:
+    """The adapter's directory, given itself, its run's directory or a file in either; None if there is none."""
+    given = Path(path).expanduser()
+    if not given.exists():
+        return None
+    folder = given if given.is_dir() else given.parent
+    places = [folder, folder / ADAPTER]
+    if folder.name == CHECKPOINTS:
+        places.append(folder.parent / ADAPTER)
+    return next((place for place in places if (place / ADAPTER_CONFIG).is_file()), None)
+
+
+def no_adapter(path: str | Path) -> str:
+    """Why there is no adapter to go on from."""
+    given = Path(path).expanduser()
+    folder = given if given.is_dir() else given.parent
+    run = folder.parent if folder.name in (CHECKPOINTS, ADAPTER) else folder
+    if given.exists() and (run / CONFIG).is_file():
+        return (
+            f"The run {run} has no {ADAPTER}/ yet: it is written with the first checkpoint. Train it further, or name "
+            "another run with --model.backbone.adapter_path."
+        )
+    return f"{path} holds no {ADAPTER_CONFIG}. adapter_path takes the {ADAPTER}/ of a stage's run."
+
+
+def hand_over(checkpoint: str | Path | None) -> str:
+    """The option that takes the adapter beside a checkpoint."""
+    found = found_adapter(checkpoint) if checkpoint else None
+    return f"--model.backbone.adapter_path={found or f'RUN/{ADAPTER}'}"
+
+
+def is_adapter_file(path: str | Path) -> bool:
+    """True for a file in an adapter's directory."""
+    return (Path(path).parent / ADAPTER_CONFIG).is_file()
+
+
+def no_checkpoint(path: str | Path) -> str:
+    """What to give instead of something that is no file of a checkpoint: a run, an adapter, nothing at all."""
+    given = Path(path).expanduser()
+    folder = given if given.is_dir() else given.parent
+    if (folder / ADAPTER_CONFIG).is_file():
+        return f"{path} is an adapter and no checkpoint. To go on from it: {hand_over(given)}"
+    for place in (given / CHECKPOINTS / LAST, given / LAST):
+        if place.is_file():
+            return f"{path} is a directory. Its checkpoint: --ckpt_path={place}"
+    return (
+        f"There is no checkpoint {path}. Leave --ckpt_path out to start anew, or name the run's directory with "
+        "--trainer.default_root_dir."
+    )
