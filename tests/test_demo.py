@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image, TiffImagePlugin
 
-from dermiq.exits import exit_codes
 from dermiq.demo import photograph
 from dermiq.demo.__main__ import QUICKSTART, chosen, main
 from dermiq.demo.answers import Answers
@@ -20,6 +19,7 @@ from dermiq.demo.evidence import Expert
 from dermiq.demo.policy import Policy
 from dermiq.demo.reading import Differential, Reader, Reading, Turn
 from dermiq.demo.view import marked, problem, view
+from dermiq.exits import exit_codes
 from dermiq.rollout import Sampling, sample_rollout
 from dermiq.schema import DataError, ModelError, TrainingError
 from pictures import picture

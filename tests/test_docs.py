@@ -10,7 +10,8 @@ import pytest
 from dermiq.datamodules.sources.card import load_card
 
 REPOSITORY = Path(__file__).parents[1]
-RESULTS = re.findall(r"<!-- results: (\w+) -->(.*?)<!-- end -->", (REPOSITORY / "docs/results.md").read_text(), re.DOTALL)
+RESULTS_PAGE = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+RESULTS = re.findall(r"<!-- results: (\w+) -->(.*?)<!-- end -->", RESULTS_PAGE, re.DOTALL)
 CARDS = sorted((REPOSITORY / "src/dermiq/datamodules/sources/cards").glob("*.yaml"))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dermiq.modules.base import _random_state, _set_random_state
+from dermiq.modules.random_state import random_state, set_random_state
 
 
 class Cards:
@@ -25,7 +25,7 @@ class Cards:
 
 def taken_up(monkeypatch, state, count, own):
     cards = Cards(monkeypatch, count, own)
-    _set_random_state(state)
+    set_random_state(state)
     return [int(state) for state in cards.states]
 
 
@@ -36,7 +36,7 @@ def taken_up(monkeypatch, state, count, own):
 def test_a_random_state_is_that_of_the_own_gpu(count, own, later, then, monkeypatch):
     """However many are visible, the own one goes on where the former one stopped; the others are left alone."""
     Cards(monkeypatch, count, own)
-    state = _random_state()
+    state = random_state()
     expected = [10 + card for card in range(later)]
     if count and later:
         expected[then] = 10 + own
@@ -48,5 +48,5 @@ def test_a_random_state_is_that_of_the_own_gpu(count, own, later, then, monkeypa
 )
 def test_an_earlier_checkpoint_holds_the_states_of_all(later, then, found, monkeypatch):
     Cards(monkeypatch, 2, 0)
-    state = _random_state() | {"cuda": [torch.tensor([90], dtype=torch.uint8), torch.tensor([91], dtype=torch.uint8)]}
+    state = random_state() | {"cuda": [torch.tensor([90], dtype=torch.uint8), torch.tensor([91], dtype=torch.uint8)]}
     assert taken_up(monkeypatch, state, later, then) == found

@@ -149,7 +149,8 @@ def test_the_claims_table(page):
         "GRPO++ minus SFT: majority of 8, adapted to", "+30.0", "[-13.0, +73.0]", "3",
     ]  # fmt: skip
     assert rows[1][3:] == [
-        "with our part", "**does not hold (reversed)**", "GRPO minus GRPO++: majority of 8, adapted to", "-23.3", "[-37.7, -9.0]", "3",
+        "with our part", "**does not hold (reversed)**",
+        "GRPO minus GRPO++: majority of 8, adapted to", "-23.3", "[-37.7, -9.0]", "3",
     ]  # fmt: skip
     assert rows[4][3:] == ["", "**cannot be tested here**", "See the results.", "", "", ""]
 

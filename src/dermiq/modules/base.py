@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -22,6 +20,7 @@ from dermiq.metrics import EvaluationMetrics, Judge, Terminology
 from dermiq.modules.accumulation import Window
 from dermiq.modules.evaluation import add_samples, judged_rows
 from dermiq.modules.limits import check_rates, check_trainer
+from dermiq.modules.random_state import random_state, set_random_state
 from dermiq.modules.resuming import (
     advance,
     policy_of,
@@ -142,7 +141,7 @@ class StageModule(LightningModule):
         elif self._resume is not None:
             self.window = Window(**{name: count.to(self.device) for name, count in self._resume["window"].items()})
         if self._resume is not None:
-            _set_random_state(self._resume["random"])
+            set_random_state(self._resume["random"])
             for name, parameter in self.named_parameters():
                 if name in self._resume["gradients"]:
                     parameter.grad = self._resume["gradients"][name].to(parameter.device)
@@ -229,7 +228,7 @@ class StageModule(LightningModule):
             "stage": type(self).__name__,
             "policy": self._policy,
             "settings": self._settings,
-            "random": _random_state(),
+            "random": random_state(),
             "gradients": gradients,
             "window": counts,
         }
@@ -346,25 +345,3 @@ class StageModule(LightningModule):
 
     def _adapter_keys(self) -> set[str]:
         return {f"backbone.{key}" for key in self.backbone.adapter_keys()}
-
-
-def _random_state() -> dict[str, Any]:
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
-    state["numpy"] = (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached)
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()  # of this process's own GPU: nothing is drawn on another
-    return state
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"].cpu())
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    if "cuda" in state and torch.cuda.is_available():
-        saved = state["cuda"]
-        if not isinstance(saved, Tensor):  # earlier checkpoints hold the state of every GPU that was visible
-            own = torch.cuda.current_device()
-            saved = saved[own if own < len(saved) else 0]
-        torch.cuda.set_rng_state(saved.cpu())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dermiq.datamodules.reading import is_file, reading, reason, refuse_special
-from dermiq.datamodules.sources.cells import open_parquet
+from dermiq.datamodules.sources.table_files import open_parquet
 from dermiq.schema import DataError
 
 Row = dict[str, Any]

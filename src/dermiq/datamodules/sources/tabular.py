@@ -26,6 +26,7 @@ from dermiq.datamodules.sources.card import Meaning
 from dermiq.datamodules.sources.labels import as_written, condition_names, fitzpatrick, meaning_of_label
 from dermiq.datamodules.sources.references import file_of
 from dermiq.datamodules.sources.table_checks import check_each, check_ids, check_images, check_types
+from dermiq.datamodules.sources.table_files import open_table
 from dermiq.datamodules.sources.tables import listed
 from dermiq.prompts import LETTERS, QUESTION, check_marks, choice_question
 from dermiq.ranges import check_numbers
@@ -237,7 +238,7 @@ class TabularSource(Source):
 
     def _read(self) -> datasets.Dataset:
         """The table, with the columns to read and perhaps others."""
-        data, self._lines = cells.open_table(Path(self.path), self._columns())
+        data, self._lines = open_table(Path(self.path), self._columns())
         return data
 
     def _place(self, index: int) -> str:
