@@ -5,6 +5,7 @@ import torch
 
 from dermiq.alignment_loss import orthonormal
 from dermiq.datamodules.collate import Item, PromptCollate
+from dermiq.kg import Retriever
 from lab import STAGES, adapter, checkpoint, different, logged
 from pictures import picture
 from test_candidates import module_of, sample_of
@@ -108,7 +109,7 @@ def test_a_bfloat16_default_dtype_changes_nothing(name, lab, tmp_path):
 
 
 def test_candidates_and_evaluation_do_not_depend_on_it_either(backbone):
-    module = module_of(backbone, eval_samples=3)
+    module = module_of(backbone, eval_samples=3, retriever=Retriever(budget=40))
     collate = PromptCollate(backbone.model_id, "Look.", 5)
     batch = collate([Item(sample_of(name), [picture(len(name), 48)]) for name in ("a", "bb")])
     expected = module.predict_step(batch, 0), module.evaluate(batch)

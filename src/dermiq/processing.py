@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -198,15 +199,27 @@ def texts_of(processor: ProcessorMixin, ids: Tensor, mask: Tensor) -> list[str]:
 def _encode(
     processor: ProcessorMixin, texts: list[str], images: Sequence[list[Image.Image]], padding_side: str
 ) -> dict[str, Tensor]:
-    encoded = processor(
-        text=texts,
-        images=list(images) if any(images) else None,
-        padding=True,
-        padding_side=padding_side,
-        return_tensors="pt",
-        add_special_tokens=_adds_begin(processor, texts[0]),
-    )
+    with _default_float32():
+        encoded = processor(
+            text=texts,
+            images=list(images) if any(images) else None,
+            padding=True,
+            padding_side=padding_side,
+            return_tensors="pt",
+            add_special_tokens=_adds_begin(processor, texts[0]),
+        )
     return dict(encoded)
+
+
+@contextmanager
+def _default_float32() -> Iterator[None]:
+    """Pixels are float32 also within a step under ``bf16-true``, where some processors would round them."""
+    former = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(former)
 
 
 def _adds_begin(processor: ProcessorMixin, text: str) -> bool:
