@@ -9,6 +9,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from torch import Tensor
 
+from dermiq.exits import reason
 from dermiq.schema import TrainingError
 
 _INSTEAD = (
@@ -100,11 +101,6 @@ def refuse_misfit(form: Any, content: Any, where: str) -> None:
     wrong = _misfit(form, content, "")
     if wrong is not None:
         raise TrainingError(f"{where} is incomplete: {wrong}. {_INSTEAD}")
-
-
-def reason(error: Exception) -> str:
-    """The first line of what an error says; its name if it says nothing."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _misfit(form: Any, content: Any, path: str) -> str | None:

@@ -38,6 +38,7 @@ _REMEDIES = {
     errno.EMFILE: "Raise the limit on open files (ulimit -n), or lower --data.num_workers.",
     errno.ENFILE: "This machine has too many files open: end other programs, then run the same again.",
 }
+_SHOWN = 200  # characters of what an error says
 _WORKER = re.compile(r"DataLoader worker \(pid\S* ([\d, ]+)\)")
 _SHARED_MEMORY = re.compile(r"out of shared memory|shared memory object|unable to write to file </torch_")
 
@@ -72,7 +73,7 @@ def answered(answer: Callable[[int], None]) -> Handler:
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() == process:
             if number == signal.SIGHUP:
-                _hush(terminals)
+                _silence(terminals)
             answer(number)
         elif number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
@@ -82,7 +83,7 @@ def answered(answer: Callable[[int], None]) -> Handler:
 
 
 def begin() -> None:
-    """What a program does first: open the outputs that were closed, and heed signals.
+    """What a program does first: open the outputs that were closed, and handle signals.
 
     Ctrl-C becomes a KeyboardInterrupt, SIGTERM and SIGHUP a `Stopped`; an ignored one (``nohup``) stays ignored.
     """
@@ -168,9 +169,9 @@ def in_words(error: BaseException) -> str | None:
 
 
 def reason(error: BaseException) -> str:
-    """Why a file could not be written, without the lists and numbers that libraries put into the text."""
+    """What went wrong, in a line: the system's own words, else the first line of the error's, else its class."""
     number = _errno(error)
-    return os.strerror(number) if number else str(error)
+    return os.strerror(number) if number else (str(error).strip().splitlines() or [type(error).__name__])[0][:_SHOWN]
 
 
 def _code(error: BaseException) -> int | None:
@@ -222,10 +223,10 @@ def _settle() -> None:
         try:
             stream.flush()
         except OSError:
-            _hush((output,))
+            _silence((output,))
 
 
-def _hush(outputs: list[int] | tuple[int, ...]) -> None:
+def _silence(outputs: list[int] | tuple[int, ...]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for output in outputs:
         os.dup2(nowhere, output)
@@ -236,7 +237,7 @@ def _open_outputs() -> None:
     """Give an output that was closed (``>&-``) a place to go, or the next file that is opened would take its number."""
     for output, name in zip(_OUTPUTS, ("stdout", "stderr"), strict=True):
         if getattr(sys, name) is None:
-            _hush([output])
+            _silence([output])
             setattr(sys, name, open(output, "w", encoding="utf-8"))
 
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from dermiq.exits import reason
 from dermiq.files import regular_bytes
 from dermiq.schema import DataError
 
@@ -32,12 +33,7 @@ def read_metrics(path: Path) -> dict[str, float]:
 
 def unreadable(path: Path, error: BaseException) -> DataError:
     """What to raise for a file of a test that a reader failed on."""
-    return DataError(f"{path} cannot be read ({first_line(error)}). {AGAIN}")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, as far as its first line goes; its class where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return DataError(f"{path} cannot be read ({reason(error)}). {AGAIN}")
 
 
 def _number(path: Path, name: str, value: Any) -> float:

@@ -17,9 +17,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
+from dermiq.exits import reason
 from dermiq.files import append_lines, regular_bytes, whole_lines, write_atomically
 from dermiq.ranges import COUNT, check_numbers
-from dermiq.results import first_line
 from dermiq.schema import DataError
 
 THUMBNAILS = "thumbnails.parquet"
@@ -129,7 +129,7 @@ def read_thumbnails(directory: Path) -> Iterator[tuple[bytes, list[tuple[str, st
         if any(image is None or None in (value for use in uses for value in use) for image, uses in found):
             raise TypeError
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
-        why = "a value is missing" if isinstance(error, TypeError) else first_line(error)
+        why = "a value is missing" if isinstance(error, TypeError) else reason(error)
         raise DataError(
             f"{path} holds no thumbnails that can be read ({why}). Test the run again, or "
             "delete this file for a report without its pictures."

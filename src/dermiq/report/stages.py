@@ -11,11 +11,11 @@ from statistics import fmean
 from typing import Any
 
 from dermiq.callbacks import PREDICTIONS
+from dermiq.exits import reason
 from dermiq.files import regular_bytes
 from dermiq.metrics.summary import DIAGNOSIS
 from dermiq.report.reading import Row
 from dermiq.report.runs import Key, TestedRun, check_same, read_run
-from dermiq.results import first_line
 from dermiq.schema import DataError, DermIQError
 from dermiq.yaml_files import read_yaml
 
@@ -121,7 +121,7 @@ def read_curves(directory: Path, points: int = POINTS) -> Curves | None:
                 values.setdefault(name, {})[step] = value
         except (OSError, ValueError, TypeError, csv.Error) as error:
             raise DataError(
-                f"{path} is no table of metrics that can be read ({first_line(error)}). Mend it or move it away."
+                f"{path} is no table of metrics that can be read ({reason(error)}). Mend it or move it away."
             ) from error
     steps = sorted({step for of_steps in values.values() for step in of_steps})
     if not steps:
