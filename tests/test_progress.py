@@ -7,6 +7,7 @@ from rich.console import Console
 
 from dermiq.progress import ProgressLines
 
+KEEP = "--trainer.callbacks+=dermiq.checkpointing.RunCheckpoint"
 LINES = "[{class_path: dermiq.progress.ProgressLines, init_args: {seconds: 0}}]"
 
 
@@ -93,7 +94,7 @@ def test_time_left_is_of_what_is_left_after_a_resume(lab, tmp_path, capsys, monk
         original(self, trainer, *arguments)
 
     monkeypatch.setattr(ProgressLines, "on_train_batch_end", tick)
-    run(lab, "fit", "SFTModule", tmp_path / "mine", "--trainer.max_steps=5", "--ckpt_path=last")
+    run(lab, "fit", "SFTModule", tmp_path / "mine", "--trainer.max_steps=5", "--ckpt_path=last", KEEP)
     assert [line.rsplit(", ", 1)[1] for line in lines(capsys)] == ["0:00:20 left", "0:00:10 left", "0:00:00 left"]
 
 
