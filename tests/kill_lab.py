@@ -197,6 +197,7 @@ _READERS: dict[str, Callable[[Path], object]] = {
     ".csv": _table,
     ".txt": _lines,
     ".png": lambda path: Image.open(path).load(),
+    ".lock": lambda path: path.read_text(encoding="utf-8"),
     ".md": lambda path: path.read_text(encoding="utf-8"),
     "tfevents": lambda path: None,  # TensorBoard's readers stop at the last whole record
 }

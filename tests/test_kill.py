@@ -69,7 +69,8 @@ def test_a_killed_training_ends_as_an_undisturbed_one(stage, lab, photographs, t
         assert different(checkpoint(whole), checkpoint(killed)) == []
         assert len(history(whole)) == 12 and different(history(whole), history(killed)) == []
         assert_same_files(whole, killed, "adapter/*", "completions/*", "*.txt", "*.jsonl")
-        assert {path.name for path in whole.iterdir()} == {path.name for path in killed.iterdir()}
+        aside = {"earlier"}  # what was logged before a first checkpoint: a new beginning does not go on with it
+        assert {path.name for path in whole.iterdir()} == {path.name for path in killed.iterdir()} - aside
 
 
 @pytest.mark.slow

@@ -1,12 +1,17 @@
 """The quickstart runs the whole pipeline and reports what it measured."""
 
 import json
+import os
+import signal
 
 import pyarrow.parquet as pq
 import pytest
 
 from dermiq.callbacks import predictions_table
-from dermiq.quickstart import CONTINUED, GROUNDED, METRICS, STAGES, changes, main, report
+from dermiq.exits import exit_codes
+from dermiq.quickstart import CONTINUED, GROUNDED, METRICS, STAGES, Pipeline, changes, main, report
+from dermiq.run_directory import Lock
+from dermiq.schema import TrainingError
 
 SMALL = [
     "trainer.max_steps=2",
@@ -102,3 +107,32 @@ def test_the_table_says_what_was_measured(capsys):
     shown = capsys.readouterr().out
     assert "0.250" in shown and "12.0" in shown
     assert "SFT → DPO: accuracy -1.0 points, 95 % interval [-5.0, +3.0]" in " ".join(shown.split())
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Stops the quickstart in its first stage, and gives SIGTERM back afterwards."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop(self):
+        (self.root / "warmstart").mkdir(parents=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Pipeline, "run", stop)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_it_begins_anew_and_keeps_what_was_there(stopped, tmp_path, capsys):
+    for number in (1, 2):
+        with pytest.raises(SystemExit) as ended, exit_codes():
+            main(["--out", str(tmp_path)])
+        assert ended.value.code == 143 and "Interrupted. Started again" in capsys.readouterr().out
+        (tmp_path / "seed0" / "warmstart" / f"{number}.txt").write_text("")
+    assert (tmp_path / "earlier" / "1" / "seed0" / "warmstart" / "1.txt").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"earlier", "seed0", "tiny"}
+
+
+def test_two_at_once_are_refused(tmp_path):
+    with Lock(tmp_path), pytest.raises(TrainingError, match="is in use by process"):
+        main(["--out", str(tmp_path)])

@@ -6,11 +6,14 @@ import os
 import re
 import signal
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from dermiq import exits
 from dermiq.cli import main
+from dermiq.demo import __main__ as demo
 from dermiq.exits import STOPS, Stopped, answered, begin, exit_codes, leave_to_parent
 from kill_lab import FORK
 from lab import adapter, checkpoint, different
@@ -184,6 +187,25 @@ def test_stopped_carries_its_code_through_what_lightning_makes_of_it():
     assert exits.interrupted(lightning) == 130
     assert exits.interrupted(Stopped(signal.SIGHUP)) == 129
     assert exits.interrupted(SystemExit(3)) is None
+
+
+def test_the_demo_leaves_no_folder(monkeypatch):
+    folders = []
+
+    @contextmanager
+    def served(*_):
+        folders.append(Path(os.environ["GRADIO_TEMP_DIR"]))
+        assert folders[0].is_dir()
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield "nowhere"
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.setattr(demo, "_page", lambda: (lambda reader: None, served))
+    monkeypatch.setattr(demo, "load", lambda *_: None)
+    monkeypatch.setattr(demo, "Policy", lambda *_: None)
+    with pytest.raises(SystemExit) as ended, exit_codes():
+        demo.main(["--model", "any"])
+    assert ended.value.code == 143 and len(folders) == 1 and not folders[0].exists()
 
 
 # Workers

@@ -286,7 +286,8 @@ def test_a_run_that_fails_is_named_and_the_others_finish(smallest, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_processes_and_says_how_it_goes_on(smallest, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_all_processes_and_says_how_it_goes_on(number, code, smallest, tmp_path):
     heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (a background job's children ignore it)
     command = [sys.executable, "-m", "dermiq.study", "--config", str(smallest), "--out", str(tmp_path), "--jobs", "1"]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": heed}
@@ -295,9 +296,9 @@ def test_ctrl_c_ends_all_processes_and_says_how_it_goes_on(smallest, tmp_path):
     while not list(tmp_path.rglob("seed0.log.txt")):
         assert time.monotonic() < until and process.poll() is None
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said = process.communicate(timeout=60)[0].decode()  # ends when no process holds the pipe
-    assert process.returncode == 130 and "Traceback" not in said and "leaked" not in said
+    assert process.returncode == code and "Traceback" not in said and "leaked" not in said
     assert "The same command goes on from the 0 finished runs." in said
 
 
