@@ -46,9 +46,13 @@ def start(arguments: list[str], **options) -> subprocess.Popen:
 @pytest.mark.parametrize(
     ("arguments", "said", "step"),
     [
-        (["fit"], "are required: fit.data, fit.model", "Name an experiment with --config"),
-        (["fit", "--config=configs/gropo.yaml"], "configs/gropo.yaml'", "the directory that the command is run in"),
-        (["train"], "invalid choice: 'train'", "'fit', 'validate', 'test', 'predict'"),
+        (["fit"], "The command lacks data, model", "Name an experiment with --config"),
+        (
+            ["fit", "--config=configs/gropo.yaml"],
+            "There is no file configs/gropo.yaml",
+            "did you mean configs/grpo.yaml?",
+        ),
+        (["train"], "There is no command 'train'", "'fit', 'validate', 'test', 'predict'"),
     ],
 )
 def test_a_mistake_names_the_next_step(arguments, said, step, capsys):
@@ -59,12 +63,16 @@ def test_a_mistake_names_the_next_step(arguments, said, step, capsys):
 @pytest.mark.parametrize(
     ("option", "said", "step"),
     [
-        ("--max_steps=3", "unrecognized arguments: --max_steps=3", "--trainer.max_steps"),
-        ("--model.class_path=dermiq.modules.GRPOModul", "GRPOModul", "A class_path is where Python imports"),
+        ("--max_steps=3", "There is no option --max_steps", "did you mean --trainer.max_steps?"),
+        (
+            "--model.class_path=dermiq.modules.GRPOModul",
+            "names 'dermiq.modules.GRPOModul'",
+            "did you mean dermiq.modules.GRPOModule?",
+        ),
         ("--ckpt_path=text.txt", "The checkpoint text.txt cannot be read", "Pass another one"),
         ("--ckpt_path=none.ckpt", "There is no checkpoint none.ckpt", "Leave --ckpt_path out"),
         ("--trainer.default_root_dir=text.txt", "text.txt is a file", "Name a directory"),
-        ("--trainer.devices=0", "This machine cannot train as asked", "--trainer.devices"),
+        ("--trainer.devices=0", "The trainer cannot do this", "--trainer.devices"),
     ],
 )
 def test_a_wrong_option_names_the_next_step(option, said, step, lab, tmp_path, monkeypatch, capsys):
@@ -77,7 +85,7 @@ def test_a_wrong_option_names_the_next_step(option, said, step, lab, tmp_path, m
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there(lab, tmp_path, capsys):
     error = refusal(lab.arguments("fit", "SFTModule", tmp_path, "--trainer.accelerator=gpu"), capsys)
-    assert "This machine cannot train as asked: No supported gpu backend found!" in error and "auto" in error
+    assert "The trainer cannot do this: No supported gpu backend found." in error and "auto" in error
 
 
 def test_help_is_about_this_program(capsys):

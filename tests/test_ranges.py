@@ -60,6 +60,7 @@ TABLE: dict[str, dict[str, str]] = {
         "seed": SEED,
     },
     "CosineWithWarmup": {"warmup_steps": "[0, 9]", "total_steps": "[2, inf)"},
+    "ProgressLines": {"seconds": "[0, 1000000]"},
     "LoRA": {"rank": "[1, inf)", "alpha": POSITIVE, "dropout": "[0, 1)"},
     "Sampling": {"max_new_tokens": "[1, 1000000]", "temperature": "[0, 100]"},
     "Decoder": {"rows_per_pass": "[1, inf)"},

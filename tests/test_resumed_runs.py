@@ -297,14 +297,14 @@ INSIDE = {
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("half a loop", "no optimiser"))) for name in INSIDE],
 )
-def test_what_is_broken_inside_is_a_sentence(name, stopped, resume, tmp_path):
+def test_what_is_broken_inside_is_a_sentence(name, lab, stopped, tmp_path):
     change, words = INSIDE[name]
-    shutil.copytree(stopped("SFTModule"), tmp_path / "broken")
-    made = checkpoint(tmp_path / "broken")
+    run = shutil.copytree(stopped("SFTModule"), tmp_path / "run")
+    made = checkpoint(run)
     change(made)
-    torch.save(made, tmp_path / "broken.ckpt")
+    torch.save(made, run / LAST)
     with pytest.raises(TrainingError, match=words):
-        resume("SFTModule", now=[f"--ckpt_path={tmp_path / 'broken.ckpt'}"], last=False)
+        lab.run("fit", "SFTModule", run, THREE, RESUME)
 
 
 # The best checkpoint

@@ -159,23 +159,25 @@ class GracefulInterrupt(Callback):
     """The first Ctrl-C, SIGTERM or SIGHUP finishes the step, saves and stops; the second stops at once.
 
     The exit code is 130, 143 or 129. A validation that is due at the step is a part of it. All processes of a run stop
-    at the same step, whichever of them is asked to. A signal that was ignored when the program began stays ignored.
+    at the same step, whichever of them is asked to. SIGTERM and SIGHUP that were ignored when the program began (as by
+    nohup) stay ignored.
     """
 
     def __init__(self) -> None:
         self.requested = 0  # the signal
         self._stops = 0
-        self._heeded: list[int] = []
+        self._watched: list[int] = []
         self._former: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at what is ignored, while Lightning has not put its own answers there yet."""
         self.requested = self._stops = 0
-        self._heeded = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+        ignored = {number for number in STOPS if signal.getsignal(number) is signal.SIG_IGN} - {signal.SIGINT}
+        self._watched = [number for number in STOPS if number not in ignored]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answer signals from now on, in place of Lightning, which would stop without saving."""
-        self._former = {number: signal.signal(number, answered(self._request)) for number in self._heeded}
+        self._former = {number: signal.signal(number, answered(self._request)) for number in self._watched}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -53,6 +53,8 @@ def no_checkpoint(path: str | Path) -> str:
     for place in (given / CHECKPOINTS / LAST, given / LAST):
         if place.is_file():
             return f"{path} is a directory. Its checkpoint: --ckpt_path={place}"
+    if given.is_dir():
+        return f"{path} is a directory and no checkpoint. Name the file, or a run with --ckpt_path=last."
     return (
         f"There is no checkpoint {path}. Leave --ckpt_path out to start anew, or name the run's directory with "
         "--trainer.default_root_dir."

@@ -11,6 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Timer
 from rich.console import Console
 
+from dermiq.ranges import check_numbers
+
 Done = tuple[float, float]  # how much is done, of how much
 
 
@@ -23,13 +25,12 @@ class ProgressLines(Callback):
         seconds: the least time between two lines.
 
     Raises:
-        ValueError: if it is negative.
+        RangeError: if it is negative.
     """
 
     def __init__(self, seconds: float = 60.0) -> None:
-        if seconds < 0:
-            raise ValueError(f"seconds must be at least 0; got {seconds}")
         self.seconds = seconds
+        check_numbers(self, seconds="[0, 1000000]")
         self._console: Console | None = None
         self._begun = self._said = 0.0
         self._first: list[Done] = []

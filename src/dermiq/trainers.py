@@ -45,7 +45,7 @@ def lightning_worded() -> Iterator[None]:
         remedy = next((words for part, words in _REMEDIES.items() if part in said), "")
         if not remedy and any(word in said for word in _MACHINE_WORDS):
             remedy = _MACHINE
-        raise TrainingError(f"The trainer cannot do this: {said.rstrip('. ')}. {remedy}".rstrip()) from error
+        raise TrainingError(f"The trainer cannot do this: {said.rstrip('.! ')}. {remedy}".rstrip()) from error
 
 
 def fitting_callbacks(config: Mapping[str, Any]) -> list[Callback] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from dermiq.schema import PreferencePair, Sample
 
 IMAGE_LENGTH = 1_000  # of the characters that an image takes the place of: some 250 tokens
 IMAGE_LINK = "image:"  # begins the link of a sample that is grouped by its image: the place of the image's file
+_IN_TABLE = re.compile(r"#\d+\.\d+$")  # the row and the number of an image whose content stands there
 _NAME = pa.dictionary(pa.int32(), pa.string())
 _SCHEMA = pa.schema(
     [
@@ -97,8 +99,9 @@ def checksum(question: str, images: Sequence[str], texts: Sequence[str] = ()) ->
 
 
 def file_name(reference: str) -> str:
-    """The name of an image's file, wherever it lies; empty where the image stands in a table."""
-    return "" if "#" in reference else reference.rpartition("/")[2]
+    """The name of an image's file, wherever it lies; empty where the image stands in a table (``table.parquet#3.0``)."""
+    name = reference.rpartition("/")[2]
+    return "" if _IN_TABLE.search(name) else name
 
 
 class Outlines:
@@ -188,8 +191,13 @@ class Outlines:
         return np.repeat(np.arange(len(self)), counts), pc.list_flatten(column)
 
     def fingerprint(self) -> str:
-        """What is the same for the same samples in the same order: their ids, targets, contents and links count."""
+        """What is the same for the same samples in the same order: their ids, targets, contents and links count.
+
+        Where an image file lies does not: data may move between two runs.
+        """
         places, links = self.links()
+        kept = pc.invert(pc.starts_with(links, IMAGE_LINK))
+        places, links = places[kept.to_numpy().astype(bool)], links.filter(kept)
         digest = hashlib.blake2b(digest_size=16)
         for texts in (self.texts("id"), self.texts("target"), links):
             digest.update(pc.binary_length(texts).to_numpy().astype(np.int64).tobytes())

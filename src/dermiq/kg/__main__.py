@@ -156,12 +156,9 @@ def retrieve(options: argparse.Namespace) -> int:
 
 def pairs(options: argparse.Namespace) -> int:
     """Form preference pairs of sampled answers, without sampling again."""
-    try:
-        scorer = KGScorer(options.ontology, options.merge)
-        rules = (options.margin, options.max_length_ratio, options.pairs_per_question, options.omissions)
-        maker = PairMaker(scorer, *rules)
-    except ValueError as error:
-        raise KnowledgeError(f"{error}.") from error
+    scorer = KGScorer(options.ontology, options.merge)
+    rules = (options.margin, options.max_length_ratio, options.pairs_per_question, options.omissions)
+    maker = PairMaker(scorer, *rules)
     print(write_pairs(options.candidates, options.out, maker))
     print(f"Wrote {options.out}.")
     return WELL
