@@ -99,7 +99,7 @@ def checksum(question: str, images: Sequence[str], texts: Sequence[str] = ()) ->
 
 
 def file_name(reference: str) -> str:
-    """The name of an image's file, wherever it lies; empty where the image stands in a table (``table.parquet#3.0``)."""
+    """The name of an image's file, wherever it lies; empty for an image within a table (``table.parquet#3.0``)."""
     name = reference.rpartition("/")[2]
     return "" if _IN_TABLE.search(name) else name
 
