@@ -52,10 +52,10 @@ def stopped(lab, tmp_path_factory):
 def resume(lab, stopped, tmp_path):
     """Resume a copy of a run, up to its third step."""
 
-    def go_on(stage, before=(), now=(), subcommand="fit", last=True):
+    def go_on(stage, before=(), now=(), subcommand="fit"):
         shutil.copytree(stopped(stage, *before), tmp_path / "run")
         until = [THREE] if subcommand == "fit" else []
-        lab.run(subcommand, stage, tmp_path / "run", *until, *now, *([RESUME] * last))
+        lab.run(subcommand, stage, tmp_path / "run", *until, *now, RESUME)
         return tmp_path / "run"
 
     return go_on
