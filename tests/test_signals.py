@@ -56,6 +56,13 @@ def test_a_step_is_finished_and_saved(number, lab, tmp_path, caplog):
     assert "finishing this step, then saving" in caplog.text and "Saved step 2; go on" in caplog.text
 
 
+def test_a_finished_run_gives_the_signals_back(lab, tmp_path):
+    """Those of Lightning too: the next stage of a quickstart begins with none of the last one's."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    lab.run("fit", "SFTModule", tmp_path, "--trainer.max_steps=1")
+    assert {number: signal.getsignal(number) for number in STOPS} == before
+
+
 def test_resumed_after_sigterm_equals_uninterrupted(lab, tmp_path):
     whole = lab.arguments("fit", "GRPOModule", tmp_path / "whole", *STEPS)
     parts = lab.arguments("fit", "GRPOModule", tmp_path / "parts", *STEPS)

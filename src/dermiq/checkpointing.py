@@ -155,17 +155,18 @@ class GracefulInterrupt(Callback):
     def __init__(self) -> None:
         self.requested = 0  # the signal
         self._stops = 0
-        self._heeded: list[int] = []
         self._former: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what is ignored, while Lightning has not put its own answers there yet."""
+        """Look at who answers, while Lightning has not put its own answers there yet."""
         self.requested = self._stops = 0
-        self._heeded = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+        former = {number: signal.getsignal(number) for number in STOPS}
+        self._former = {number: handler for number, handler in former.items() if handler not in (None, signal.SIG_IGN)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answer signals from now on, in place of Lightning, which would stop without saving."""
-        self._former = {number: signal.signal(number, answered(self._request)) for number in self._heeded}
+        for number in self._former:
+            signal.signal(number, answered(self._request))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
