@@ -2,15 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lab import adapter, logged
+from lab import adapter, checkpoint, logged
 
 TESTS = Path(__file__).parent
 TWO = ["--trainer.strategy=ddp", "--trainer.devices=2", "--data.init_args.batch_size=2"]
@@ -79,3 +81,25 @@ def test_evaluation_judges_each_sample_once(lab, tmp_path):
     one, two = (pq.read_table(tmp_path / name / "predictions.parquet")["id"].to_pylist() for name in ("one", "two"))
     assert one == two and len(set(two)) == 14
     assert not list((tmp_path / "two").glob("*.jsonl"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_process_stops_all_at_the_same_step(rank, lab, tmp_path):
+    options = ["--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.max_epochs=100000"]
+    command = [sys.executable, str(TESTS.parent / "cli.py"), *lab.arguments("fit", "SFTModule", tmp_path, *options)]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    leader = subprocess.Popen(command, env=environment, **streams)
+    table, until = tmp_path / "metrics" / "version_0" / "metrics.csv", time.monotonic() + 200
+    while not (table.is_file() and len(table.read_text().splitlines()) > 3):
+        assert leader.poll() is None and time.monotonic() < until
+        time.sleep(0.1)
+    (other,) = Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split()
+    os.kill([leader.pid, int(other)][rank], signal.SIGTERM)
+    said = leader.communicate(timeout=60)[0]  # ends when no process holds the pipe
+    assert leader.returncode == 143 and "Traceback" not in said, said
+    assert f"Saved step {checkpoint(tmp_path)['global_step']};" in said

@@ -98,6 +98,7 @@ def test_time_left_is_of_what_is_left_after_a_resume(lab, tmp_path, capsys, monk
     assert [line.rsplit(", ", 1)[1] for line in lines(capsys)] == ["0:00:20 left", "0:00:10 left", "0:00:00 left"]
 
 
+@pytest.mark.slow
 def test_a_limit_on_time_is_an_end_too(lab, tmp_path, capsys):
     run(lab, "fit", "SFTModule", tmp_path / "mine", "--trainer.max_epochs=9000", "--trainer.max_time=00:00:00:02")
     found = lines(capsys)

@@ -84,6 +84,7 @@ def test_starting_over_moves_the_earlier_run_whole(run, lab, caplog):
     assert (run / "earlier" / "2" / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_starting_over_without_an_earlier_run(lab, tmp_path):
     lab.run("fit", "SFTModule", tmp_path / "run", ONE, "--start_over")
     assert not (tmp_path / "run" / "earlier").exists()
@@ -174,6 +175,7 @@ def test_a_run_that_died_before_it_saved_is_no_part_of_the_next(lab, tmp_path, c
     assert read_curves(tmp_path).values["train/loss"][0] < 90 and len(read_curves(tmp_path).stretches) == 1
 
 
+@pytest.mark.slow
 def test_trying_one_batch_is_no_run(run, lab):
     before = files(run)
     lab.run("fit", "SFTModule", run, "--trainer.fast_dev_run=true")
@@ -267,6 +269,7 @@ def test_without_locks_it_says_so_and_goes_on(number, tmp_path, monkeypatch):
         pass
 
 
+@pytest.mark.slow
 def test_other_processes_of_one_run_do_not_ask_for_the_lock(held, lab, monkeypatch):
     """Those of torchrun and of Lightning's own launcher."""
     root, _ = held
@@ -274,6 +277,7 @@ def test_other_processes_of_one_run_do_not_ask_for_the_lock(held, lab, monkeypat
     lab.run("fit", "SFTModule", root, ONE)
 
 
+@pytest.mark.slow
 def test_a_lock_is_free_again_after_a_failure(lab, tmp_path, capsys):
     refusal(capsys, lab.arguments("fit", "SFTModule", tmp_path, ONE, "--data.init_args.batch_size=20"))
     lab.run("fit", "SFTModule", tmp_path, ONE)
@@ -337,6 +341,7 @@ def test_slurm_that_starts_a_command_again_goes_on(run, monkeypatch):
         assert (run / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_the_adapter_of_a_run_set_aside_is_a_valid_start(run, lab, tmp_path):
     lab.run("fit", "SFTModule", run, ONE, "--start_over")
     moved = run / "earlier" / "1"

@@ -56,6 +56,13 @@ def test_a_step_is_finished_and_saved(number, lab, tmp_path, caplog):
     assert "finishing this step, then saving" in caplog.text and "Saved step 2; go on" in caplog.text
 
 
+def test_a_finished_run_gives_the_signals_back(lab, tmp_path):
+    """Those of Lightning too: the next stage of a quickstart begins with none of the last one's."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    lab.run("fit", "SFTModule", tmp_path, "--trainer.max_steps=1")
+    assert {number: signal.getsignal(number) for number in STOPS} == before
+
+
 def test_resumed_after_sigterm_equals_uninterrupted(lab, tmp_path):
     whole = lab.arguments("fit", "GRPOModule", tmp_path / "whole", *STEPS)
     parts = lab.arguments("fit", "GRPOModule", tmp_path / "parts", *STEPS)
@@ -82,7 +89,9 @@ def test_a_signal_elsewhere_in_training(hook, batch, steps, lab, tmp_path):
     assert checkpoint(tmp_path)["global_step"] == steps
 
 
-@pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_sanity_check_start"])
+@pytest.mark.parametrize(
+    "hook", ["setup", pytest.param("on_fit_start", marks=pytest.mark.slow), "on_sanity_check_start"]
+)
 def test_a_signal_before_the_first_step_stops_at_once_and_leaves_nothing(hook, lab, tmp_path):
     sanity = ["--trainer.num_sanity_val_steps=1", "--trainer.limit_val_batches=1"]
     arguments = lab.arguments("fit", "SFTModule", tmp_path / "run", *sanity, *signalled(signal.SIGTERM, hook, 0))
@@ -211,7 +220,9 @@ def test_the_demo_leaves_no_folder(monkeypatch):
 # Workers
 
 
-@pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", [pytest.param(each, marks=[pytest.mark.slow] * (each != signal.SIGTERM), id=each.name) for each in STOPS]
+)
 def test_a_signal_to_all_processes_of_a_job(number, lab, tmp_path):
     """SLURM, systemd and a closed terminal send it to the workers as well."""
     loaded = ["--data.init_args.num_workers=1"]
@@ -221,7 +232,7 @@ def test_a_signal_to_all_processes_of_a_job(number, lab, tmp_path):
     assert checkpoint(tmp_path)["global_step"] == 2
 
 
-@pytest.mark.parametrize("subcommand", ["fit", "test"])
+@pytest.mark.parametrize("subcommand", ["fit", pytest.param("test", marks=pytest.mark.slow)])
 def test_a_killed_worker_is_named_with_the_likely_cause(subcommand, lab, tmp_path, capsys):
     options = ["--data.init_args.num_workers=1", "--data.init_args.eval_batch_size=1"]
     arguments = lab.arguments(subcommand, "SFTModule", tmp_path, *options)

@@ -166,18 +166,19 @@ class GracefulInterrupt(Callback):
     def __init__(self) -> None:
         self.requested = 0  # the signal
         self._stops = 0
-        self._watched: list[int] = []
         self._former: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what is ignored, while Lightning has not put its own answers there yet."""
+        """Look at who answers, while Lightning has not put its own answers there yet."""
         self.requested = self._stops = 0
-        ignored = {number for number in STOPS if signal.getsignal(number) is signal.SIG_IGN} - {signal.SIGINT}
-        self._watched = [number for number in STOPS if number not in ignored]
+        former = {number: signal.getsignal(number) for number in STOPS}
+        ignored = {number for number in STOPS[1:] if former[number] is signal.SIG_IGN}  # Ctrl-C is always answered
+        self._former = {number: handler for number, handler in former.items() if number not in ignored}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answer signals from now on, in place of Lightning, which would stop without saving."""
-        self._former = {number: signal.signal(number, answered(self._request)) for number in self._watched}
+        for number in self._former:
+            signal.signal(number, answered(self._request))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
