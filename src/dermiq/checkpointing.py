@@ -172,8 +172,8 @@ class GracefulInterrupt(Callback):
         """Look at who answers, while Lightning has not put its own answers there yet."""
         self.requested = self._stops = 0
         former = {number: signal.getsignal(number) for number in STOPS}
-        ignored = {number for number in STOPS[1:] if former[number] is signal.SIG_IGN}  # Ctrl-C is always answered
-        self._former = {number: handler for number, handler in former.items() if number not in ignored}
+        left = (None, signal.SIG_IGN)  # to whoever is not Python, and to nobody; Ctrl-C is answered all the same
+        self._former = {n: handler for n, handler in former.items() if handler not in left or n == signal.SIGINT}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answer signals from now on, in place of Lightning, which would stop without saving."""
@@ -210,7 +210,7 @@ class GracefulInterrupt(Callback):
 
     def _release(self) -> None:
         for number, handler in self._former.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.default_int_handler if handler is None else handler)
         self._former = {}
 
     def _stop(self, trainer: Trainer, module: LightningModule) -> None:
