@@ -187,6 +187,6 @@ class PromptCollate:
                 raise DataError(
                     f"sample {sample.id!r}: its prompt of {length} tokens ({len(sample.images)} image(s)) and "
                     f"{completion} tokens of completion do not fit into the {context} tokens of context of "
-                    f"{self.model_id}. Use smaller or fewer images, shorten the question, or lower "
-                    "data.max_new_tokens_reserve. Nothing is truncated."
+                    f"{self.model_id}. Use smaller or fewer images, shorten the question, or lower max_new_tokens of "
+                    "model.sampling and model.eval_sampling. Nothing is truncated."
                 )
