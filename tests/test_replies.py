@@ -273,9 +273,8 @@ def test_every_stage_reads_the_whole_reply(family, lab, tmp_path):
         "--model.sampling.temperature=0.1",
         "--model.tokens_per_pass=null",
     ]
-    lab.run(
-        "fit", "GRPOModule", tmp_path / "grpo", data, warm, *steps, *sampling, "--trainer.max_steps=2", family=family
-    )
+    steps.append("--trainer.max_steps=2")
+    lab.run("fit", "GRPOModule", tmp_path / "grpo", data, warm, *steps, *sampling, family=family)
     for row in logged(tmp_path / "grpo"):
         assert float(row["train/accuracy"]) >= 0.5 and float(row["train/all_wrong_groups"]) == 0
     lab.run("fit", "DPOModule", tmp_path / "dpo", warm, *steps, "--trainer.max_steps=3", family=family)
