@@ -12,10 +12,7 @@ from torch import Tensor
 from dermiq.exits import reason
 from dermiq.schema import TrainingError
 
-_INSTEAD = (
-    "Pass another one, or start a new run from the adapter/ beside it with "
-    "--model.init_args.backbone.init_args.adapter_path."
-)
+_INSTEAD = "Pass another one, or start a new run from the adapter/ beside it with --model.backbone.adapter_path."
 _FOLDER = 0x10  # of which torch reads nothing, and returns memory as it was
 _FORM: dict[str, Any] = {  # what validate, test and predict need, too
     "pytorch-lightning_version": str,

@@ -41,7 +41,7 @@ SUBCOMMANDS = {
 _USAGE = "%(prog)s --config FILE [--config FILE ...] [--OPTION VALUE ...]"
 _EXAMPLES = """\
 examples:
-  python cli.py fit --config configs/grpo.yaml --data.init_args.sources.all.init_args.root=PATH/TO/ham10000
+  python cli.py fit --config configs/grpo.yaml --data.sources.all.root=PATH/TO/ham10000
   python cli.py fit --config runs/grpo/config.yaml --ckpt_path=last     go on where a run stopped
   python cli.py test --config runs/grpo/config.yaml --ckpt_path=last    judge it
   python cli.py fit --config configs/grpo.yaml --print_config           what a command would run with

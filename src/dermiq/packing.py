@@ -57,7 +57,7 @@ def check_packing(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask: Ten
         raise ModelError(
             f"Without their padding, conversations get other log-probs from {backbone.model_id!r} (by {difference:.3f} "
             "nats a token): it lets tokens see each other in a way that is not known here. Set "
-            "--model.init_args.packing=false."
+            "--model.packing=false."
         )
 
 

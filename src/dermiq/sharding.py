@@ -97,7 +97,7 @@ class ShardedStrategy(DDPStrategy):
         if self.stage.backbone.load_in_4bit:
             raise TrainingError(
                 "Weights in 4 bits cannot be sharded. Train with --trainer.strategy=ddp, for which "
-                "they are small enough, or with model.init_args.backbone.init_args.load_in_4bit=false."
+                "they are small enough, or with --model.backbone.load_in_4bit=false."
             )
         if isinstance(self.stage, DPOModule) and self.stage.reference_cache is not None:
             raise TrainingError(
