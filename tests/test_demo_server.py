@@ -9,6 +9,7 @@ import socket
 import urllib.error
 import urllib.request
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 
@@ -88,7 +89,8 @@ def answer(host: bytes | None, bound: str = "127.0.0.1", path: str = "/", kind: 
 
     headers = [] if host is None else [(b"host", host)]
     scope = {"type": kind, "headers": headers, "path": path, "method": "GET"}
-    asyncio.run(Guard(app or page, bound)(scope, None, send))
+    with ThreadPoolExecutor() as own:  # a browser that another test has opened keeps an event loop in this one
+        own.submit(lambda: asyncio.run(Guard(app or page, bound)(scope, None, send))).result()
     return sent
 
 
