@@ -236,9 +236,9 @@ def test_the_cache_of_another_reference_is_refused(tmp_path):
     ],
 )
 def test_a_run_refuses_the_cache_of_another_reference(option, aspect, lab, tmp_path, capsys):
-    lab.run("fit", "DPOModule", tmp_path, cached(tmp_path), "--trainer.max_steps=1")
+    lab.run("fit", "DPOModule", tmp_path / "first", cached(tmp_path), "--trainer.max_steps=1")
     with pytest.raises(SystemExit) as stopped:
-        main(lab.arguments("fit", "DPOModule", tmp_path, cached(tmp_path), option))
+        main(lab.arguments("fit", "DPOModule", tmp_path / "second", cached(tmp_path), option))
     message = capsys.readouterr().err
     assert stopped.value.code == 2 and "are of another reference than this run's: " in message and aspect in message
 

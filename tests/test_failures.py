@@ -226,7 +226,8 @@ def test_ctrl_c_saves_and_exits_with_130(stage, lab, tmp_path):
     assert output.count("Ctrl-C: finishing this step, then saving.") == 1 and "--ckpt_path last" in output
     step = checkpoint(tmp_path)["global_step"]
     assert step >= 3 and adapter(tmp_path)
-    lab.run("fit", stage, tmp_path, "--ckpt_path=last", f"--trainer.max_steps={step + 1}")
+    more = ["--trainer.max_epochs=100000", f"--trainer.max_steps={step + 1}"]
+    lab.run("fit", stage, tmp_path, "--ckpt_path=last", *more)
     assert checkpoint(tmp_path)["global_step"] == step + 1
 
 

@@ -168,7 +168,7 @@ def in_terminal(arguments: list[str], **environment: str) -> bytes:
 
 @pytest.mark.slow
 def test_colours_are_for_terminals_that_want_them(lab, tmp_path):
-    fit = [*CLI, *lab.arguments("fit", "SFTModule", tmp_path / "run", "--trainer.max_steps=1")]
+    fit = [*CLI, *lab.arguments("fit", "SFTModule", tmp_path / "run", "--trainer.max_steps=1", "--start_over")]
     judge = ["-m", "dermiq.kg", "score", "--condition", "scabies", "--answer", "Scabies is not contagious."]
     for arguments in (fit, judge):
         assert COLOUR.search(in_terminal(arguments)), arguments

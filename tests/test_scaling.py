@@ -126,7 +126,8 @@ def test_the_shapes_are_those_of_the_class(model, communication):
 @pytest.mark.slow
 def test_counted_bytes_are_those_worked_out(communication, lab, tmp_path):
     def count(stage, strategy):
-        arguments = lab.arguments("fit", stage, tmp_path / "run", *strategy, "--trainer.max_steps=2")
+        root = tmp_path / f"{stage}-{strategy is SHARDED}"
+        arguments = lab.arguments("fit", stage, root, *strategy, "--trainer.max_steps=2")
         counted = communication.count(arguments, tmp_path)
         bookkeeping = counted["counted"]["allreduce_"] - counted["gradients"]
         assert 0 <= bookkeeping <= 64, "shares of the loss and the like"

@@ -8,7 +8,6 @@ from functools import wraps
 from typing import Any
 
 import torch
-from bitsandbytes.nn.modules import Linear4bit
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
@@ -49,7 +48,7 @@ def keep_unpacked(model: nn.Module) -> None:
     gradient: whatever is trained afterwards would silently get a wrong one.
     """
     for module in model.modules():
-        if isinstance(module, Linear4bit):
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # a Linear4bit, if bitsandbytes is there at all
             module.support_avx512bf16_for_cpu = False
 
 
