@@ -47,7 +47,8 @@ def keep_unpacked(model: nn.Module) -> None:
     In evaluation mode bitsandbytes rearranges them for good where the CPU has AVX512-BF16, for a product that has no
     gradient: whatever is trained afterwards would silently get a wrong one.
     """
-    for module in model.modules():
+    layers: list[Any] = list(model.modules())
+    for module in layers:
         if hasattr(module, "support_avx512bf16_for_cpu"):  # a Linear4bit, if bitsandbytes is there at all
             module.support_avx512bf16_for_cpu = False
 
