@@ -14,9 +14,9 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dermiq.checkpointing import LAST
 from dermiq.cli import DermIQCLI, run
 from dermiq.datamodules.sources import HAM10000
+from dermiq.handover import LAST
 
 REWARDS = {
     "class_path": "dermiq.rewards.RewardMixture",

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dermiq.checkpointing import LAST
 from dermiq.cli import main
+from dermiq.handover import LAST
 from lab import REWARDS, STAGES, adapter, checkpoint, different
 
 TESTS = Path(__file__).parent

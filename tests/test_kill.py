@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from dermiq.checkpointing import LAST
 from dermiq.cli import main
+from dermiq.handover import LAST
 from kill_lab import history, survivors
 from lab import STAGES, checkpoint, different
 from test_preferences import config as pairs_config  # noqa: F401  # a fixture

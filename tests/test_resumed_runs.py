@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from dermiq.backbone import LoRA, VLMBackbone
-from dermiq.checkpointing import LAST
+from dermiq.handover import LAST
 from dermiq.modules.resuming import policy_of, refuse_other_policy
 from dermiq.schema import DermIQError, TrainingError
 from families import build_model_dir

@@ -20,11 +20,10 @@ from safetensors import SafetensorError
 from dermiq.archive import read_checkpoint
 from dermiq.exits import STOPS, answered, reason, stop
 from dermiq.files import PARTIAL, replacing, sync
+from dermiq.handover import ADAPTER, LAST
 from dermiq.modules import StageModule
 from dermiq.ranges import check_values
 from dermiq.schema import TrainingError
-
-LAST, ADAPTER = "checkpoints/last.ckpt", "adapter"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -19,11 +19,11 @@ import dermiq.datamodules
 import dermiq.modules  # noqa: F401 (lets YAML name classes without their path)
 from dermiq.archive import best_checkpoint
 from dermiq.callbacks import MetricsTable
-from dermiq.checkpointing import LAST, AtomicCheckpointIO, RunCheckpoint
+from dermiq.checkpointing import AtomicCheckpointIO, RunCheckpoint
 from dermiq.datamodules import DermDataModule
 from dermiq.exits import exit_codes
 from dermiq.files import write_atomically
-from dermiq.handover import is_adapter_file, no_checkpoint
+from dermiq.handover import CONFIG, LAST, is_adapter_file, no_checkpoint
 from dermiq.modules import StageModule
 from dermiq.options import OneLine
 from dermiq.preflight import Preflight
@@ -68,7 +68,7 @@ class SaveFitConfig(SaveConfigCallback):
             config.pop("start_over")
             if isinstance(pl_module, StageModule) and "model.init_args.backbone.init_args" in config:
                 config.model.init_args.backbone.init_args.adapter_path = pl_module.backbone.adapter_path
-            path = Path(trainer.default_root_dir) / "config.yaml"
+            path = Path(trainer.default_root_dir) / CONFIG
             write_atomically(path, self.parser.dump(config, skip_none=False))
 
 

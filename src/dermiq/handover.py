@@ -1,10 +1,11 @@
-"""Where the adapter of a stage lies, for the stage that goes on from it."""
+"""Where a run keeps what outlives it: its adapter for the stage that goes on from it, its checkpoint, its record."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-ADAPTER, CONFIG, CHECKPOINTS, LAST = "adapter", "config.yaml", "checkpoints", "last.ckpt"
+ADAPTER, CONFIG, CHECKPOINTS = "adapter", "config.yaml", "checkpoints"
+LAST = f"{CHECKPOINTS}/last.ckpt"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
@@ -50,7 +51,7 @@ def no_checkpoint(path: str | Path) -> str:
     folder = given if given.is_dir() else given.parent
     if (folder / ADAPTER_CONFIG).is_file():
         return f"{path} is an adapter and no checkpoint. To go on from it: {hand_over(given)}"
-    for place in (given / CHECKPOINTS / LAST, given / LAST):
+    for place in (given / LAST, given / Path(LAST).name):
         if place.is_file():
             return f"{path} is a directory. Its checkpoint: --ckpt_path={place}"
     if given.is_dir():

@@ -19,13 +19,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from dermiq.callbacks import CONFUSION, METRICS, PREDICTIONS, VALIDATED
-from dermiq.checkpointing import ADAPTER, LAST
 from dermiq.exits import reason
+from dermiq.handover import ADAPTER, CHECKPOINTS, CONFIG, LAST
 from dermiq.schema import TrainingError
 from dermiq.thumbnails import THUMBNAILS
 
-CONFIG, EARLIER, LOCK = "config.yaml", "earlier", ".run.lock"
-CHECKPOINTS = str(Path(LAST).parent)
+EARLIER, LOCK = "earlier", ".run.lock"
 _TESTED = (
     "test_predictions.jsonl",
     "test_predictions.rank*.jsonl",

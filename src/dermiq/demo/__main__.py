@@ -16,6 +16,7 @@ from dermiq.cli import LIBRARY_NOISE
 from dermiq.demo.policy import Policy, load
 from dermiq.demo.reading import Reader
 from dermiq.exits import exit_codes
+from dermiq.handover import ADAPTER_CONFIG
 from dermiq.programs import Program
 from dermiq.schema import DataError, DermIQError, ModelError
 from dermiq.tiny import write_tiny_vlm
@@ -81,7 +82,7 @@ def chosen(model: str | None, adapter: Path | None, tiny: Path) -> tuple[str, st
 
 def _base_of(adapter: Path) -> str:
     try:
-        return str(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
+        return str(json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{adapter} does not say which model it adapts ({error}). --adapter takes the adapter/ of a run; name its "

@@ -10,13 +10,13 @@ from lightning.pytorch.cli import instantiate_class
 
 from dermiq.archive import read_checkpoint
 from dermiq.backbone import VLMBackbone
-from dermiq.checkpointing import ADAPTER, LAST
+from dermiq.handover import ADAPTER, CONFIG, LAST
 from dermiq.prompts import SYSTEM_PROMPT
 from dermiq.results import read_metrics
 from dermiq.schema import TrainingError
 from dermiq.yaml_files import read_yaml
 
-CONFIG, METRICS = "config.yaml", "metrics.json"
+METRICS = "metrics.json"
 Config = dict[str, Any]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from dermiq.callbacks import PREDICTIONS
 from dermiq.exits import reason
 from dermiq.files import regular_bytes
+from dermiq.handover import CONFIG
 from dermiq.metrics.summary import DIAGNOSIS
 from dermiq.report.reading import Row
 from dermiq.report.runs import Key, TestedRun, check_same, read_run
@@ -158,7 +159,7 @@ def _means(values: Mapping[int, float], width: int) -> dict[int, float]:
 
 def _training(directory: Path) -> str:
     try:
-        config: Any = read_yaml(directory / "config.yaml")
+        config: Any = read_yaml(directory / CONFIG)
         name = config["model"]["class_path"]
     except (DermIQError, FileNotFoundError, KeyError, TypeError):
         return ""

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import torch
 
 from dermiq.callbacks import PREDICTIONS
-from dermiq.checkpointing import LAST
 from dermiq.cli import run as command_line
 from dermiq.files import write_atomically
+from dermiq.handover import LAST
 from dermiq.metrics import named_classes
 from dermiq.study.plan import Run, Study
 from dermiq.study.record import SAMPLES, Outcomes, Record, dumped

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from dermiq.checkpointing import ADAPTER
+from dermiq.handover import ADAPTER
 from dermiq.schema import DataError
 
 PACKAGE = Path(__file__).parents[1]  # the study names its configurations from here, as from the repository
