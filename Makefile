@@ -18,7 +18,7 @@ DATA ?= data
 PUBLISH = $(if $(filter full,$(STUDY)),docs/study,runs/study/$(STUDY)/study)
 
 reproduce: $(STAMP)  ## the study of docs/study.md (3 hours; STUDY=small: 20 minutes), resumable
-	$(BIN)/python -m dermiq.study --scale $(STUDY) --data $(DATA) --publish $(PUBLISH)
+	$(BIN)/python -m study --scale $(STUDY) --data $(DATA) --publish $(PUBLISH)
 
 test: $(STAMP)  ## run the fast tests
 	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --dist=loadfile --no-loadscope-reorder

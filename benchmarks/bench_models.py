@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.prompts import to_messages
 from dermiq.schema import Sample
-from families import _initialise, build_model_dir
+from support.families import _initialise, build_model_dir
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "idefics3", "gemma3")
 LAYERS = 3

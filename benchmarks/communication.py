@@ -198,11 +198,11 @@ def count(arguments: list[str], folder: Path) -> dict[str, Any]:
 def counts() -> dict[str, Any]:
     """`count` for one step of each stage, under DDP and with sharded layers."""
     sys.path.insert(0, str(HERE.parent / "tests"))
-    from families import build_model_dir
-    from lab import Lab
-    from small_data import write_ham10000
+    from support.families import build_model_dir
+    from support.runs import Lab
+    from support.small_data import write_ham10000
 
-    strategies = {"ddp": "ddp", "sharded": json.dumps({"class_path": "dermiq.sharding.ShardedStrategy"})}
+    strategies = {"ddp": "ddp", "sharded": json.dumps({"class_path": "dermiq.trainer.sharding.ShardedStrategy"})}
     made = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -17,10 +17,10 @@ from measuring import forget_peak, resident
 from torch.utils.data import DataLoader, Dataset
 
 import dermiq.modules.grpo as grpo
-from dermiq.backbone import LoRA, VLMBackbone
 from dermiq.modules import GRPOModule
+from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.rollout import Sampling
 from dermiq.rewards import RewardMixture, RewardTerm
-from dermiq.rollout import Sampling
 from dermiq.schema import Answer, Sample
 
 RANK, RATE, MAX_NORM = 8, 1e-5, 1.0

@@ -24,11 +24,11 @@ from torch.nn.functional import pad
 from trl import DPOConfig, DPOTrainer
 from turns import MAX_NORM, adamw, take_turns
 
-from dermiq.backbone import VLMBackbone
 from dermiq.datamodules.collate import Samples
 from dermiq.modules import DPOModule
+from dermiq.policy.backbone import VLMBackbone
 from dermiq.schema import PreferencePair
-from trl_lab import trl_trainer
+from support.trl import trl_trainer
 
 BETA, SIZE = 0.1, "medium"
 

@@ -17,10 +17,10 @@ from gpu_meter import Meter
 from gpu_shapes import Shape, build_prompt
 from torch import Tensor
 
-from dermiq.backbone import VLMBackbone
-from dermiq.losses import constant_length, policy_loss
-from dermiq.prefix import Prefix, prefill, score, sequence_logprobs
-from dermiq.rollout import Decoder, Rollout, Sampling, sample_rollout
+from dermiq.objectives.losses import constant_length, policy_loss
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.prefix import Prefix, prefill, score, sequence_logprobs
+from dermiq.policy.rollout import Decoder, Rollout, Sampling, sample_rollout
 from dermiq.schema import Sample
 
 SAMPLE = Sample(id="lesion", images=("lesion.png",), target="melanoma", label="mel", group="lesion")

@@ -14,8 +14,8 @@ from gpu_paths import Bench
 from gpu_shapes import Shape, build_completions, build_model, build_policy, quantise
 from torch import Tensor
 
-from dermiq.decoding import Decoder, Sampling
-from dermiq.prefix import prefill
+from dermiq.policy.decoding import Decoder, Sampling
+from dermiq.policy.prefix import prefill
 
 QLORA_TARGET_GIB = 12.0
 

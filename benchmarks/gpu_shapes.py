@@ -21,7 +21,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from dermiq.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import LoRA, VLMBackbone
 
 # The tokens behind the words, in the released order (ids 151643 to 151664).
 SPECIAL = (

@@ -15,7 +15,7 @@ from dermiq_grpo import RANK, fit, load_policy
 from measuring import exact_malloc, summary
 from trl_grpo import TRLSteps
 
-from dermiq.backbone import VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
 
 PARTS = ("step", "step_without_data", "rollout", "update", "update_alone")
 

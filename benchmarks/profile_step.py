@@ -25,10 +25,10 @@ from measuring import machine, publish
 from torch.profiler import ProfilerActivity, profile
 
 import dermiq.modules.grpo as grpo
-import dermiq.rollout as rollout
-from dermiq.backbone import LoRA, VLMBackbone
+import dermiq.policy.rollout as rollout
 from dermiq.cli import run
-from dermiq.decoding import Decoder
+from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.decoding import Decoder
 from dermiq.rewards import RewardMixture
 from dermiq.tiny import write_tiny_vlm
 

@@ -29,16 +29,16 @@ from measuring import exact_malloc, forget_peak, machine, publish, resident
 from trl import SFTConfig, SFTTrainer
 from turns import MAX_NORM, adamw, take_turns
 
-from dermiq.backbone import VLMBackbone
 from dermiq.datamodules.collate import Item
 from dermiq.datamodules.conversation import ConversationCollate
-from dermiq.losses import sft_loss
 from dermiq.modules import SFTModule
-from dermiq.packing import packed_logprobs
-from dermiq.prefix import sequence_logprobs
+from dermiq.objectives.losses import sft_loss
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.packing import packed_logprobs
+from dermiq.policy.prefix import sequence_logprobs
 from dermiq.schema import Sample
-from families import build_model_dir
-from trl_lab import load_policy, trl_trainer
+from support.families import build_model_dir
+from support.trl import load_policy, trl_trainer
 
 LAYERS, HIDDEN = 3, 320
 SETTINGS = ("longest", "shortest", "conversations", "reply", "repeats", "threads")

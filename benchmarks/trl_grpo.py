@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 from trl import GRPOConfig, GRPOTrainer, prepare_multimodal_messages
 
-from dermiq.backbone import VLMBackbone
-from dermiq.prefix import prefill, score
-from trl_lab import adapter_weights, trl_trainer
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.prefix import prefill, score
+from support.trl import adapter_weights, trl_trainer
 
 LARGEST_MICRO_BATCH = 16  # of those that are tried
 TRIES = 2

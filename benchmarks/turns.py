@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from trl_lab import adapter_weights, difference, quiet_trainer
+from support.trl import adapter_weights, difference, quiet_trainer
 
 MAX_NORM = 1.0
 adamw = partial(torch.optim.AdamW, lr=1e-5)

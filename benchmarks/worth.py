@@ -22,12 +22,12 @@ from dermiq_grpo import load_policy
 from measuring import exact_malloc, forget_peak, machine, publish, resident, summary
 from torch import Tensor
 
-import dermiq.decoding as decoding
-from dermiq.attention import SharedPrefix
-from dermiq.backbone import VLMBackbone
-from dermiq.logprobs import Output, log_distribution, token_logprobs
-from dermiq.prefix import Prefix, prefill, score
-from dermiq.rollout import Rollout, Sampling, sample_rollout
+import dermiq.policy.decoding as decoding
+from dermiq.policy.attention import SharedPrefix
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.logprobs import Output, log_distribution, token_logprobs
+from dermiq.policy.prefix import Prefix, prefill, score
+from dermiq.policy.rollout import Rollout, Sampling, sample_rollout
 
 Step = Callable[[], None]
 GROUP, LENGTH, PROMPT = 8, 64, 1100

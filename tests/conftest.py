@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import settings
 
-from browser import browser, open_page  # noqa: F401 (fixtures)
-from dermiq.backbone import LoRA, VLMBackbone
-from families import build_model_dir
-from lab import Lab
-from small_data import write_ham10000
+from dermiq.policy.backbone import LoRA, VLMBackbone
+from support.browser import browser, open_page  # noqa: F401 (fixtures)
+from support.families import build_model_dir
+from support.runs import Lab
+from support.small_data import write_ham10000
 
 REPOSITORY = Path(__file__).parents[1]
 LONGEST = "test_tutorial.py"  # first, so that no process is left with it at the end

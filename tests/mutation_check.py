@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 REPOSITORY = Path(__file__).parents[1]
-LOSSES, ADVANTAGES, PREFIX, SCORER = "losses.py", "advantages.py", "prefix.py", "kg/scorer.py"
+LOSSES, ADVANTAGES = "objectives/losses.py", "objectives/advantages.py"
+PREFIX, SCORER = "policy/prefix.py", "kg/scorer.py"
 TESTS = {  # the fast tests that answer for a file
-    LOSSES: ["tests/test_losses.py", "tests/test_dpo_losses.py"],
-    ADVANTAGES: ["tests/test_advantages.py"],
-    PREFIX: ["tests/test_prefix.py", "-k", "(logprobs or any_order) and not llava and not gemma3 and not qwen3"],
+    LOSSES: ["tests/objectives/test_losses.py", "tests/objectives/test_dpo_losses.py"],
+    ADVANTAGES: ["tests/objectives/test_advantages.py"],
+    PREFIX: ["tests/policy/test_prefix.py", "-k", "(logprobs or any_order) and not llava and not gemma3 and not qwen3"],
     SCORER: ["tests/kg/test_scorer.py", "tests/kg/test_severities.py", "-k", "not spawned"],
 }
 
@@ -128,7 +129,7 @@ def main() -> int:
     import lightning.pytorch.cli  # noqa: F401 (what takes seconds to import, once for all the forks)
     import peft  # noqa: F401
 
-    import families  # noqa: F401
+    import support.families  # noqa: F401
 
     assert "dermiq" not in sys.modules
     with tempfile.TemporaryDirectory() as folder:

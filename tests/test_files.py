@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dermiq.callbacks import MetricsTable
 from dermiq.files import append_lines, replacing, whole_lines, write_atomically
 from dermiq.schema import DermIQError
+from dermiq.trainer.callbacks import MetricsTable
 
 
 def child(action, *, at=None, limit=None):

@@ -14,22 +14,19 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-import dermiq.callbacks
-import dermiq.datamodules
-import dermiq.modules  # noqa: F401 (lets YAML name classes without their path)
-from dermiq.archive import best_checkpoint
-from dermiq.callbacks import MetricsTable
-from dermiq.checkpointing import AtomicCheckpointIO, RunCheckpoint
 from dermiq.datamodules import DermDataModule
-from dermiq.exits import exit_codes
 from dermiq.files import write_atomically
-from dermiq.handover import CONFIG, LAST, is_adapter_file, no_checkpoint
 from dermiq.modules import StageModule
-from dermiq.options import OneLine
-from dermiq.preflight import Preflight
-from dermiq.run_directory import Command, RunDirectory, is_leader
+from dermiq.policy.checkpoint_files import best_checkpoint
+from dermiq.programs.exits import exit_codes
+from dermiq.programs.options import OneLine
+from dermiq.run_directory import CONFIG, LAST, is_adapter_file, no_checkpoint
 from dermiq.schema import DermIQError, TrainingError
-from dermiq.trainers import fitting_callbacks, lightning_worded
+from dermiq.trainer.callbacks import MetricsTable
+from dermiq.trainer.checkpointing import AtomicCheckpointIO, RunCheckpoint
+from dermiq.trainer.exclusive_run import Command, RunDirectory, is_leader
+from dermiq.trainer.preflight import Preflight
+from dermiq.trainer.refusals import fitting_callbacks, lightning_worded
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
 SUBCOMMANDS = {

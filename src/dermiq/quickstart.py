@@ -23,17 +23,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dermiq.callbacks import METRICS as METRICS_FILE
-from dermiq.callbacks import PREDICTIONS
 from dermiq.cli import run
-from dermiq.exits import exit_codes, interrupted
 from dermiq.files import write_atomically
 from dermiq.metrics import CONVERSATION
 from dermiq.metrics.bootstrap import interval, resampled_means
-from dermiq.programs import Program
+from dermiq.programs.arguments import Program
+from dermiq.programs.exits import exit_codes, interrupted
 from dermiq.report import write_report
-from dermiq.run_directory import Lock, set_aside
 from dermiq.tiny import write_tiny_vlm
+from dermiq.trainer.callbacks import METRICS as METRICS_FILE
+from dermiq.trainer.callbacks import PREDICTIONS
+from dermiq.trainer.exclusive_run import Lock, set_aside
 
 CONFIGS = Path(__file__).parent / "configs" / "quickstart"
 STAGES = {"warmstart": "warm start", "grpo": "GRPO++", "sft": "SFT", "dpo": "DPO"}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermiq.kg.checklists import ABCD, SEVEN_POINT, WEIGHTED_SEVEN_POINT, Checklist
-from dermiq.kg.loading import load_graph
+from dermiq.kg.ontology.loading import load_graph
 from dermiq.schema import KnowledgeError
 
 LISTS = (SEVEN_POINT, ABCD, WEIGHTED_SEVEN_POINT)

@@ -19,9 +19,9 @@ import pytest
 
 from dermiq.kg import Citation, Concept, Fact, KnowledgeGraph, load_graph
 from dermiq.kg.__main__ import main
-from dermiq.kg.tables import SOURCE
-from dermiq.kg.writer import to_rdf_xml
-from kg_lab import small_graph
+from dermiq.kg.ontology.tables import SOURCE
+from dermiq.kg.ontology.writing import to_rdf_xml
+from support.kg import small_graph
 
 COMMANDS = ("build", "validate", "list", "import", "score", "retrieve", "describe", "graph")
 FALSE = "Scabies is contagious. It is caused by Sarcoptes scabiei. It is malignant."

@@ -8,12 +8,12 @@ from xml.sax.saxutils import escape
 import pytest
 
 from dermiq.kg.graph import Concept, KnowledgeGraph
-from dermiq.kg.importing import enrich
-from dermiq.kg.loading import load_graph
-from dermiq.kg.ontology import read_bytes, read_graph, read_nodes
-from dermiq.kg.tables import read_tables
-from dermiq.kg.validation import validate
-from dermiq.kg.writer import OBO, to_rdf_xml
+from dermiq.kg.ontology.importing import enrich
+from dermiq.kg.ontology.loading import load_graph
+from dermiq.kg.ontology.owl import read_bytes, read_graph, read_nodes
+from dermiq.kg.ontology.tables import read_tables
+from dermiq.kg.ontology.validation import validate
+from dermiq.kg.ontology.writing import OBO, to_rdf_xml
 from dermiq.schema import KnowledgeError
 
 HEAD = (

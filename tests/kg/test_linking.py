@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dermiq.kg.language.reading import ClaimReader
 from dermiq.kg.linking import Linker, normal, spans, words
-from dermiq.kg.reading import ClaimReader
-from kg_lab import small_graph
+from support.kg import small_graph
 
 FORMS = (
     "plaque", "silvery scale", "scale", "basal cell carcinoma", "basal cell", "carcinoma", "squamous cell carcinoma",

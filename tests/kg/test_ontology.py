@@ -7,11 +7,11 @@ import pytest
 import rdflib
 
 from dermiq.kg.graph import KnowledgeGraph
-from dermiq.kg.loading import ONTOLOGY, load_graph
-from dermiq.kg.ontology import read_bytes, read_graph
+from dermiq.kg.ontology.loading import ONTOLOGY, load_graph
+from dermiq.kg.ontology.owl import read_bytes, read_graph
+from dermiq.kg.ontology.tables import read_tables
+from dermiq.kg.ontology.writing import BASE, CONCEPTS, to_rdf_xml
 from dermiq.kg.relations import CONDITION, REVIEW_STATUS, STRENGTHS
-from dermiq.kg.tables import read_tables
-from dermiq.kg.writer import BASE, CONCEPTS, to_rdf_xml
 
 
 @pytest.fixture(scope="module")

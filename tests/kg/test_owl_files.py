@@ -11,12 +11,13 @@ import rdflib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermiq.kg import loading, ontology
 from dermiq.kg.graph import Citation, Concept, Fact, KnowledgeGraph
-from dermiq.kg.loading import cache_directory, load_graph
-from dermiq.kg.ontology import read_bytes, read_graph, read_nodes
+from dermiq.kg.ontology import loading
+from dermiq.kg.ontology import owl as ontology
+from dermiq.kg.ontology.loading import cache_directory, load_graph
+from dermiq.kg.ontology.owl import read_bytes, read_graph, read_nodes
+from dermiq.kg.ontology.writing import to_rdf_xml
 from dermiq.kg.relations import CONDITION
-from dermiq.kg.writer import to_rdf_xml
 from dermiq.schema import KnowledgeError
 
 SMALL = KnowledgeGraph(

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dermiq.kg import Fact, KGScore, KGScorer, KnowledgeGraph
-from dermiq.kg.assertion import CUES
+from dermiq.kg.language.assertion import CUES
 from dermiq.kg.linking import words
 from dermiq.kg.questions import QUESTION_TYPES, relations_of
 from dermiq.kg.scorer import MAX_WORDS

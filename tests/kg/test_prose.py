@@ -10,7 +10,7 @@ import yaml
 
 from dermiq.kg import KGScorer
 from dermiq.kg.graph import identifier
-from kg_lab import judgements, said
+from support.kg import judgements, said
 
 SCORER = KGScorer()
 GRAPH = SCORER.graph

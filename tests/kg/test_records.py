@@ -16,7 +16,7 @@ from dermiq.kg.__main__ import main
 from dermiq.kg.records import MARKS, NUMBERS, as_record, as_text, read_rows
 from dermiq.kg.relations import REVIEW_STATUS
 from dermiq.schema import KnowledgeError
-from kg_lab import small_graph, small_scorer
+from support.kg import small_graph, small_scorer
 
 GRAPH = small_graph()
 ANSWER = (

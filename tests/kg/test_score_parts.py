@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from dermiq.kg import KGContradiction, KGCoverage, KGHarm, KGPrecision, KGScorer
-from dermiq.kg.writer import to_rdf_xml
+from dermiq.kg.ontology.writing import to_rdf_xml
 from dermiq.prompts import parse
 from dermiq.schema import Sample
-from kg_lab import small_graph
+from support.kg import small_graph
 
 SAMPLE = Sample(id="1", images=(), target="psoriasis", label="", group="", question="What does it look like?", reply="")
 MIXED = parse("Psoriasis shows plaques. It is red. It is blue. It is found on the moon.")  # blue is contradicted

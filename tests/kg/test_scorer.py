@@ -13,12 +13,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dermiq.kg import Concept, Fact, KGScore, KGScorer, KnowledgeGraph
+from dermiq.kg.ontology.writing import to_rdf_xml
 from dermiq.kg.scorer import MAX_WORDS
-from dermiq.kg.writer import to_rdf_xml
 from dermiq.prompts import parse
 from dermiq.rewards import RewardMixture, RewardTerm, diagnosis
 from dermiq.schema import Answer, KnowledgeError, Sample
-from kg_lab import WORK, said, small_scorer
+from support.kg import WORK, said, small_scorer
 
 BLUE = "Psoriasis is blue."  # contradicted: the list of its colours is closed
 PLAQUES = "Psoriasis shows plaques."

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dermiq.kg import KGScorer
-from kg_lab import small_scorer
+from support.kg import small_scorer
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "knowledge_graph.md").read_text(encoding="utf-8")
 TABLE = DOCUMENT.split("| severity")[1].split("\n\n")[0]

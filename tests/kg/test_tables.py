@@ -3,7 +3,7 @@
 import pytest
 
 from dermiq.kg.graph import Citation, Concept, Fact
-from dermiq.kg.tables import read_tables
+from dermiq.kg.ontology.tables import read_tables
 from dermiq.schema import KnowledgeError
 
 RASH = """\

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from dermiq.kg.graph import Citation, Concept, Fact, KnowledgeGraph
-from dermiq.kg.loading import load_graph
-from dermiq.kg.validation import validate
+from dermiq.kg.ontology.loading import load_graph
+from dermiq.kg.ontology.validation import validate
 
 WORK = Citation("work", "A work", "A publisher", 2020, "CC0 1.0")
 

@@ -8,7 +8,7 @@ import pytest
 
 from dermiq.kg import Fact, KnowledgeGraph
 from dermiq.kg.verdicts import Judge
-from kg_lab import DIAGNOSIS, TREATMENT, WORK, claim, small_graph
+from support.kg import DIAGNOSIS, TREATMENT, WORK, claim, small_graph
 
 GRAPH = small_graph()
 JUDGE = Judge(GRAPH)

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from dermiq.datamodules.collate import Item, PromptCollate, SampleDataset
 from dermiq.datamodules.curriculum import Curriculum, CurriculumSampler, RecordOutcomes
+from dermiq.datamodules.file_faults import is_file
 from dermiq.datamodules.loading import (
     EpochEndResume,
     EpochSampler,
@@ -23,7 +24,6 @@ from dermiq.datamodules.loading import (
     equalising_weights,
 )
 from dermiq.datamodules.outline import Outlines
-from dermiq.datamodules.reading import is_file
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.splits import (
     Numbers,

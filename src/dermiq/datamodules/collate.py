@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dermiq.datamodules.sources.base import Source
-from dermiq.processing import ProcessorMixin, context_length, encode_prompts, load_processor
+from dermiq.policy.processing import ProcessorMixin, context_length, encode_prompts, load_processor
 from dermiq.prompts import IMAGE, check_marks, to_messages
 from dermiq.schema import DataError, DermIQError, Message, ModelError, Sample
 

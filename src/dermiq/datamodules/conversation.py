@@ -21,7 +21,7 @@ from torch import Tensor
 from dermiq.datamodules.base import DermDataModule
 from dermiq.datamodules.collate import PromptCollate, Samples
 from dermiq.datamodules.splits import Numbers
-from dermiq.processing import encode_conversations
+from dermiq.policy.processing import encode_conversations
 from dermiq.prompts import to_conversation, to_messages
 from dermiq.schema import Sample
 

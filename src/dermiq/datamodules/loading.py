@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate, get_worker_info
 
-from dermiq.archive import refuse_misfit
 from dermiq.datamodules.outline import Outlines
 from dermiq.datamodules.splits import encoded, joined
-from dermiq.exits import leave_to_parent
+from dermiq.policy.checkpoint_files import refuse_misfit
+from dermiq.programs.exits import leave_to_parent
 from dermiq.schema import DataError, DermIQError, TrainingError
 
 _STRETCH = 50

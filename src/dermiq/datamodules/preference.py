@@ -8,10 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from dermiq.chat_template import special_ids
 from dermiq.datamodules.base import DermDataModule
 from dermiq.datamodules.collate import PromptCollate, Samples
-from dermiq.processing import encode_completions
+from dermiq.policy.chat_template import special_ids
+from dermiq.policy.processing import encode_completions
 from dermiq.schema import DataError, PreferencePair
 
 

@@ -15,9 +15,9 @@ from typing import Any
 from dermiq.cli import LIBRARY_NOISE
 from dermiq.demo.policy import Policy, load
 from dermiq.demo.reading import Reader
-from dermiq.exits import exit_codes
-from dermiq.handover import ADAPTER_CONFIG
-from dermiq.programs import Program
+from dermiq.programs.arguments import Program
+from dermiq.programs.exits import exit_codes
+from dermiq.run_directory import ADAPTER_CONFIG
 from dermiq.schema import DataError, DermIQError, ModelError
 from dermiq.tiny import write_tiny_vlm
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from dermiq.kg import Fact, JudgedClaim, KGScorer, KnowledgeGraph, Passage, Retriever
-from dermiq.kg.clauses import DIAGNOSIS
+from dermiq.kg.language.clauses import DIAGNOSIS
 from dermiq.kg.linking import spans
 from dermiq.kg.questions import question_types
 from dermiq.kg.relations import RELATIONS

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from dermiq.backbone import VLMBackbone
 from dermiq.datamodules.collate import Item, PromptCollate
-from dermiq.decoding import Completions, Decoder
-from dermiq.prefix import Prefix, prefill
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.decoding import Completions, Decoder
+from dermiq.policy.prefix import Prefix, prefill
+from dermiq.policy.rollout import Sampling, sample_rollout
 from dermiq.prompts import CONVERSATION_PROMPT, in_words, unmarked
-from dermiq.rollout import Sampling, sample_rollout
 from dermiq.schema import Message, Sample
 
 _CUT = "�"  # what stands for a character of which not all bytes are written yet

@@ -12,16 +12,16 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from dermiq.backbone import VLMBackbone
 from dermiq.cli import LIBRARY_NOISE
-from dermiq.exits import exit_codes, reason
 from dermiq.export.card import MergeCost, file_size, load_lines, merge_cost, model_card
 from dermiq.export.lineage import Lineage, Stage, read_lineage
 from dermiq.files import PARTIAL, sync
-from dermiq.handover import ADAPTER
-from dermiq.processing import encode_prompts, load_config
-from dermiq.programs import Program
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.processing import encode_prompts, load_config
+from dermiq.programs.arguments import Program
+from dermiq.programs.exits import exit_codes, reason
 from dermiq.prompts import to_messages
+from dermiq.run_directory import ADAPTER
 from dermiq.schema import Sample, TrainingError
 
 CARD = "README.md"

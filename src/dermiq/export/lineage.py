@@ -8,13 +8,12 @@ from typing import Any
 
 from lightning.pytorch.cli import instantiate_class
 
-from dermiq.archive import read_checkpoint
-from dermiq.backbone import VLMBackbone
-from dermiq.handover import ADAPTER, CONFIG, LAST
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.checkpoint_files import read_checkpoint
+from dermiq.programs.yaml_files import read_yaml
 from dermiq.prompts import SYSTEM_PROMPT
-from dermiq.results import read_metrics
+from dermiq.run_directory import ADAPTER, CONFIG, LAST, read_metrics
 from dermiq.schema import TrainingError
-from dermiq.yaml_files import read_yaml
 
 METRICS = "metrics.json"
 Config = dict[str, Any]

@@ -2,7 +2,7 @@
 
 from dermiq.kg.consistency import ReasoningConsistency, TypicalDescription
 from dermiq.kg.graph import Citation, Concept, Fact, KnowledgeGraph
-from dermiq.kg.loading import load_graph
+from dermiq.kg.ontology.loading import load_graph
 from dermiq.kg.pairs import PairMaker, Pairs
 from dermiq.kg.retrieval import Passage, Retriever
 from dermiq.kg.rewards import KGContradiction, KGCoverage, KGHarm, KGPrecision

@@ -15,23 +15,23 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import track
 
-from dermiq.exits import PREFIX, begin
 from dermiq.kg.candidates import write_pairs
 from dermiq.kg.card import describe
 from dermiq.kg.drawing import neighbourhood_svg
 from dermiq.kg.graph import KnowledgeGraph, merged
-from dermiq.kg.importing import enrich
-from dermiq.kg.loading import ONTOLOGY, load_graph
-from dermiq.kg.ontology import read_bytes, read_graph
+from dermiq.kg.ontology.importing import enrich
+from dermiq.kg.ontology.loading import ONTOLOGY, load_graph
+from dermiq.kg.ontology.owl import read_bytes, read_graph
+from dermiq.kg.ontology.tables import SOURCE, read_tables
+from dermiq.kg.ontology.validation import validate
+from dermiq.kg.ontology.writing import to_rdf_xml
 from dermiq.kg.pairs import PairMaker
 from dermiq.kg.questions import QUESTION_TYPES
 from dermiq.kg.records import NUMBERS, as_record, as_text, read_rows
 from dermiq.kg.retrieval import Retriever, as_context
 from dermiq.kg.scorer import KGScore, KGScorer
-from dermiq.kg.tables import SOURCE, read_tables
-from dermiq.kg.validation import validate
-from dermiq.kg.writer import to_rdf_xml
-from dermiq.programs import Program
+from dermiq.programs.arguments import Program
+from dermiq.programs.exits import PREFIX, begin
 from dermiq.schema import DermIQError, KnowledgeError
 
 WELL, WANTING, FAILED, INTERRUPTED = 0, 1, 2, 130

@@ -23,7 +23,7 @@ _HEADER = ("policy", "sampling")
 
 
 def read_candidates(path: Path) -> tuple[Record, list[Record]]:
-    """The candidates that `dermiq.preferences` wrote.
+    """The candidates that `dermiq.trainer.preferences` wrote.
 
     Args:
         path: JSONL, a torn last line left out. The first line is the header with `policy` and `sampling`; each other

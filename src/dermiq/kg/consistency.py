@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from dermiq.findings import VOCABULARY, read_findings
 from dermiq.kg.appearance import RELATIONS, appearance, typical
 from dermiq.kg.graph import KnowledgeGraph
-from dermiq.kg.loading import load_graph
+from dermiq.kg.ontology.loading import load_graph
 from dermiq.prompts import describe, normalise
 from dermiq.schema import Answer, KnowledgeError, Sample
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dermiq.kg.claims import Claim
-from dermiq.kg.clauses import DIAGNOSIS, TREATMENT
 from dermiq.kg.graph import Fact, KnowledgeGraph
+from dermiq.kg.language.claims import Claim
+from dermiq.kg.language.clauses import DIAGNOSIS, TREATMENT
 from dermiq.kg.linking import spans
 from dermiq.kg.questions import relations_of
 from dermiq.kg.relations import RELATIONS

@@ -20,9 +20,9 @@ from itertools import combinations
 from pathlib import Path
 
 from dermiq.kg.graph import Fact, KnowledgeGraph
-from dermiq.kg.loading import load_graph
+from dermiq.kg.language.reading import ClaimReader
+from dermiq.kg.ontology.loading import load_graph
 from dermiq.kg.questions import question_types, relations_of
-from dermiq.kg.reading import ClaimReader
 from dermiq.kg.relations import CONDITION, RELATIONS
 from dermiq.kg.verbalising import sentence
 from dermiq.ranges import check_numbers

@@ -16,7 +16,7 @@ as many as there are. What keeps the score honest:
 * a sentence that holds a contradicted claim earns no support, so that a wrong sentence never helps;
 * a hedged claim of malignancy, contagion, urgency or diagnosis supports nothing, and hedged claims together cover at
   most half of what is needed, and of what a relation may count;
-* lists of terms, questions, and what is said under an "if" assert nothing (`dermiq.kg.claims`);
+* lists of terms, questions, and what is said under an "if" assert nothing (`dermiq.kg.language.claims`);
 * support is counted in the first 400 words only, contradiction everywhere.
 """
 
@@ -29,12 +29,12 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from dermiq.kg.claims import Claim
-from dermiq.kg.clauses import DIAGNOSIS
 from dermiq.kg.graph import Fact, KnowledgeGraph
-from dermiq.kg.loading import load_graph
+from dermiq.kg.language.claims import Claim
+from dermiq.kg.language.clauses import DIAGNOSIS
+from dermiq.kg.language.reading import ClaimReader
+from dermiq.kg.ontology.loading import load_graph
 from dermiq.kg.questions import question_types, relations_of
-from dermiq.kg.reading import ClaimReader
 from dermiq.kg.relations import RELATIONS
 from dermiq.kg.verdicts import Judge, Verdict
 from dermiq.schema import Answer, Sample

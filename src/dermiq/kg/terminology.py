@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from dermiq.kg.graph import KnowledgeGraph
-from dermiq.kg.loading import load_graph
+from dermiq.kg.ontology.loading import load_graph
 
 
 class Terminology:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from dermiq.kg.claims import Claim
-from dermiq.kg.clauses import DIAGNOSIS, TREATMENT
 from dermiq.kg.graph import Fact, KnowledgeGraph
+from dermiq.kg.language.claims import Claim
+from dermiq.kg.language.clauses import DIAGNOSIS, TREATMENT
 from dermiq.kg.relations import RELATIONS
 
 Judgement = Literal["supported", "contradicted", "unknown"]

@@ -12,10 +12,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from dermiq.archive import refuse_misfit
-from dermiq.backbone import VLMBackbone
-from dermiq.grounding import FactRetriever, diagnose, ground
-from dermiq.handover import hand_over
 from dermiq.metrics import EvaluationMetrics, Judge, Terminology
 from dermiq.modules.accumulation import Window
 from dermiq.modules.evaluation import add_samples, judged_rows
@@ -31,9 +27,13 @@ from dermiq.modules.resuming import (
     settings_of,
     way_out,
 )
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.checkpoint_files import refuse_misfit
+from dermiq.policy.grounding import FactRetriever, diagnose, ground
+from dermiq.policy.rollout import Sampling, sample_rollout
 from dermiq.ranges import check_numbers
 from dermiq.rewards import RewardMixture
-from dermiq.rollout import Sampling, sample_rollout
+from dermiq.run_directory import hand_over
 from dermiq.schema import Sample, TrainingError
 
 Batch = dict[str, Any]
@@ -62,7 +62,7 @@ class StageModule(LightningModule):
         eval_sampling: how the one judged answer of validation, test and predict is drawn.
         eval_samples: further answers per sample at temperature 1, for sampled accuracy, majority vote and top-k.
         retriever: grounds the answers of test and predict in facts of the condition that the policy itself names
-            for the images, see `dermiq.grounding`; validation is always of the policy alone.
+            for the images, see `dermiq.policy.grounding`; validation is always of the policy alone.
         terminology: what the names of conditions mean, such as `dermiq.kg.Terminology`; without it names count as they
             stand, and the evaluation has neither hierarchy nor malignancy.
     """

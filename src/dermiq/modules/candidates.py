@@ -11,17 +11,17 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from dermiq.backbone import REFERENCE, VLMBackbone
-from dermiq.grounding import Passage, ground
 from dermiq.modules.base import Batch, Row, StageModule
+from dermiq.policy.backbone import REFERENCE, VLMBackbone
+from dermiq.policy.grounding import Passage, ground
+from dermiq.policy.rollout import Decoder, Rollout, Sampling, sample_rollout
 from dermiq.prompts import question
 from dermiq.ranges import SEED, check_numbers
-from dermiq.rollout import Decoder, Rollout, Sampling, sample_rollout
 from dermiq.schema import Sample, TrainingError
 
 
 class CandidateModule(StageModule):
-    """Samples several answers to each question of ``predict``; `dermiq.preferences` writes them and forms pairs.
+    """Samples several answers to each question of ``predict``, of which `dermiq.trainer.preferences` forms pairs.
 
     With a `retriever` half of the answers (rounded down) are drawn from the prompt with facts about the sample's own
     target, which is known of training data; where nothing is known of it, all prompts are the same.

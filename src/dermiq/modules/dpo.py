@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dermiq.losses import dpo_sigmoid
 from dermiq.modules.base import Batch, StageModule
 from dermiq.modules.reference_cache import ReferenceCache, fingerprint, pair_keys
-from dermiq.prefix import prefill, score
+from dermiq.objectives.losses import dpo_sigmoid
+from dermiq.policy.prefix import prefill, score
 from dermiq.ranges import check_numbers
 from dermiq.schema import PreferencePair, TrainingError
 
@@ -25,7 +25,7 @@ class DPOModule(StageModule):
 
     Args:
         loss: (log-probs [2, B], those of the reference [2, B], weights [B], beta, label_smoothing) -> (scalar,
-            statistics): `dermiq.losses.dpo_sigmoid`, `dpo_robust` or `dpo_ipo`.
+            statistics): `dermiq.objectives.losses.dpo_sigmoid`, `dpo_robust` or `dpo_ipo`.
         beta: how strongly the policy is held to the reference.
         label_smoothing: the probability that a pair is the wrong way round, in [0, 0.5).
         length_normalised: divide the log-probs of a completion by its number of tokens, as TRL's `ipo` and

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from dermiq.metrics import CONVERSATION, Judge
+from dermiq.policy.rollout import Rollout
 from dermiq.prompts import question
 from dermiq.rewards import Scores
-from dermiq.rollout import Rollout
 
 Row = dict[str, Any]
 

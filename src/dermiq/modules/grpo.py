@@ -13,16 +13,16 @@ import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 
-from dermiq.advantages import Advantage, OutcomeAnchored, uniform_groups
-from dermiq.alignment_loss import Aim, SemanticPull
-from dermiq.correction import Corrections, corrections
-from dermiq.losses import Surrogate, clipped_tokens, constant_length, counted, policy_loss
 from dermiq.modules.base import Batch, StageModule
 from dermiq.modules.rollouts import curves, graded
-from dermiq.prefix import Prefix, TokenScores, prefill, score
+from dermiq.objectives.advantages import Advantage, OutcomeAnchored, uniform_groups
+from dermiq.objectives.alignment import Aim, SemanticPull
+from dermiq.objectives.correction import Corrections, corrections
+from dermiq.objectives.losses import Surrogate, clipped_tokens, constant_length, counted, policy_loss
+from dermiq.policy.prefix import Prefix, TokenScores, prefill, score
+from dermiq.policy.rollout import Decoder, Engine, Rollout, Sampling, only_prompts, sample_rollout
 from dermiq.ranges import COUNT, SEED, check_numbers
 from dermiq.rewards import Scores
-from dermiq.rollout import Decoder, Engine, Rollout, Sampling, only_prompts, sample_rollout
 from dermiq.schema import Sample, TrainingError
 
 _SHOWN = ("train/reward", "train/accuracy", "train/tokens_per_second")  # beside the progress bar
@@ -43,12 +43,13 @@ class GRPOModule(StageModule):
         group_size: completions per prompt; costs time, not memory, with `tokens_per_pass` and the engine's
             `rows_per_pass`.
         sampling: how completions are drawn; keep the temperature above 0.
-        advantage: the estimator, see `dermiq.advantages`; None is GRPO++'s `OutcomeAnchored()`.
-        token_weights: (mask [N, T], max_new_tokens) -> weights [N, T], normalised over these N; see `dermiq.losses`.
-            Batches that share a step, of all processes, weigh by what the weights are normalised by: by their
-            completions, or by their tokens (`per_token`).
+        advantage: the estimator, see `dermiq.objectives.advantages`; None is GRPO++'s `OutcomeAnchored()`.
+        token_weights: (mask [N, T], max_new_tokens) -> weights [N, T], normalised over these N; see
+            `dermiq.objectives.losses`. Batches that share a step, of all processes, weigh by what the weights are
+            normalised by: by their completions, or by their tokens (`per_token`).
         surrogate: what the policy raises: `clipped_tokens` (GRPO, DAPO), `clipped_sequences` (GSPO) or
-            `clipped_weights` (CISPO) of `dermiq.losses`. On the first step from a rollout all have the same gradient.
+            `clipped_weights` (CISPO) of `dermiq.objectives.losses`. On the first step from a rollout all have the same
+            gradient.
         clip_low: the probability ratio is clipped to [1 - clip_low, 1 + clip_high].
         clip_high: above clip_low, rare tokens may rise (DAPO's clip-higher).
         kl_coef: weight of the leash to the reference; 0 saves the reference pass.
@@ -57,14 +58,14 @@ class GRPOModule(StageModule):
         accumulate_batches: batches that share one optimiser step (with one inner epoch).
         tokens_per_pass: tokens of completions, padding included, that run forward and backward together; None takes
             all.
-        engine: draws the completions, see `dermiq.decoding`; None is `Decoder()`.
+        engine: draws the completions, see `dermiq.policy.decoding`; None is `Decoder()`.
         redraws: how often, at most, groups whose outcomes are all alike are drawn again before the update (in the
             manner of DAPO's dynamic sampling, arXiv:2503.14476, eq. 11). DAPO draws other prompts in their place;
             the same prompts keep no state between steps, every sample its share of the epoch, and the batch its size.
             What is logged of the rollout is of the groups that are learned from.
-        alignment: an auxiliary loss on the reasoning's hidden states, see `dermiq.alignment_loss`.
+        alignment: an auxiliary loss on the reasoning's hidden states, see `dermiq.objectives.alignment`.
         correction_coef: weight of the cross-entropy of the right answer behind the reasoning of each wrong one, see
-            `dermiq.correction`; 1 lets its tokens weigh as those of an answer of advantage 1.
+            `dermiq.objectives.correction`; 1 lets its tokens weigh as those of an answer of advantage 1.
         reference_sync_every: optimiser steps after which the reference becomes the policy; None never.
         seed: of the sampling.
         stage: arguments of `StageModule`.

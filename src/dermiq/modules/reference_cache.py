@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dermiq.backbone import VLMBackbone
 from dermiq.files import append_lines, whole_lines
+from dermiq.policy.backbone import VLMBackbone
 from dermiq.schema import TrainingError
 
 _SAMPLED = 1024

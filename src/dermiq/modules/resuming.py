@@ -13,10 +13,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from dermiq.archive import refuse_misfit
-from dermiq.backbone import POLICY, VLMBackbone
 from dermiq.modules.limits import check_rates, made
 from dermiq.modules.reference_cache import adapter_digest, base_digest
+from dermiq.policy.backbone import POLICY, VLMBackbone
+from dermiq.policy.checkpoint_files import refuse_misfit
 from dermiq.schema import TrainingError
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dermiq.advantages import Graded, uniform_groups
+from dermiq.objectives.advantages import Graded, uniform_groups
+from dermiq.policy.rollout import Rollout
 from dermiq.rewards import Scores
-from dermiq.rollout import Rollout
 
 
 def graded(rollout: Rollout, scores: Scores) -> Graded:

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from dermiq.losses import sft_loss
 from dermiq.modules.base import Batch, Row, StageModule
-from dermiq.packing import can_pack, check_packing, packed_logprobs
-from dermiq.prefix import sequence_logprobs
+from dermiq.objectives.losses import sft_loss
+from dermiq.policy.packing import can_pack, check_packing, packed_logprobs
+from dermiq.policy.prefix import sequence_logprobs
 
 
 class SFTModule(StageModule):
@@ -20,8 +20,8 @@ class SFTModule(StageModule):
 
     Args:
         packing: run the conversations of a batch as one row, each seeing itself alone, so that nothing is computed for
-            padding (`dermiq.packing`); gradients are the same. ``train/padding`` is the share of the padded batch
-            that is padding. Where a model cannot (eager attention, recurrent layers) the padded batch runs.
+            padding (`dermiq.policy.packing`); gradients are the same. ``train/padding`` is the share of the padded
+            batch that is padding. Where a model cannot (eager attention, recurrent layers) the padded batch runs.
         stage: arguments of `StageModule`.
     """
 

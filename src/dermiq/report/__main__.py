@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dermiq.exits import exit_codes
 from dermiq.files import write_atomically
-from dermiq.programs import Program
+from dermiq.programs.arguments import Program
+from dermiq.programs.exits import exit_codes
 from dermiq.report.compare import compare
 from dermiq.report.runs import read_run
 from dermiq.report.tables import show, to_csv, to_json, to_markdown

@@ -10,7 +10,7 @@ from dermiq.report.claims import VERDICTS, ClaimMarker
 from dermiq.report.reading import Row
 from dermiq.report.runs import Key
 from dermiq.report.stages import Stage
-from dermiq.thumbnails import read_thumbnails
+from dermiq.trainer.thumbnails import read_thumbnails
 
 Json = dict[str, Any]
 Numbers = dict[Hashable, int]

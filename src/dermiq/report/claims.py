@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dermiq.kg import JudgedClaim, KGScore, KGScorer
 from dermiq.kg.card import title
-from dermiq.kg.clauses import DIAGNOSIS
+from dermiq.kg.language.clauses import DIAGNOSIS
 from dermiq.kg.linking import spans
 from dermiq.kg.scorer import spoken
 from dermiq.kg.verbalising import sentences

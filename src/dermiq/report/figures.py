@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dermiq.callbacks import confusion_table
 from dermiq.metrics.measures import Measure, by_group, estimates, share
 from dermiq.metrics.summary import BINS
 from dermiq.report.reading import Row
 from dermiq.report.stages import Stage
+from dermiq.trainer.callbacks import confusion_table
 
 HEADLINES = {
     "accuracy": "right diagnoses",
@@ -59,7 +59,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each condition was named as each; see `dermiq.callbacks.confusion_table`.
+    """How often each condition was named as each; see `dermiq.trainer.callbacks.confusion_table`.
 
     Attributes:
         named: the columns.

@@ -15,7 +15,7 @@ from pyarrow import types
 from dermiq.files import regular_bytes
 from dermiq.metrics import CONVERSATION
 from dermiq.metrics.summary import DIAGNOSIS
-from dermiq.results import AGAIN, unreadable
+from dermiq.run_directory import AGAIN, unreadable
 from dermiq.schema import DataError
 
 Row = dict[str, Any]

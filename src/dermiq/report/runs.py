@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dermiq.callbacks import METRICS, PREDICTIONS
 from dermiq.report.reading import Row, read_rows
-from dermiq.results import read_metrics
+from dermiq.run_directory import read_metrics
 from dermiq.schema import DataError
+from dermiq.trainer.callbacks import METRICS, PREDICTIONS
 
 Key = tuple[str, str]
 

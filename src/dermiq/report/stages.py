@@ -10,15 +10,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dermiq.callbacks import PREDICTIONS
-from dermiq.exits import reason
 from dermiq.files import regular_bytes
-from dermiq.handover import CONFIG
 from dermiq.metrics.summary import DIAGNOSIS
+from dermiq.programs.exits import reason
+from dermiq.programs.yaml_files import read_yaml
 from dermiq.report.reading import Row
 from dermiq.report.runs import Key, TestedRun, check_same, read_run
+from dermiq.run_directory import CONFIG
 from dermiq.schema import DataError, DermIQError
-from dermiq.yaml_files import read_yaml
+from dermiq.trainer.callbacks import PREDICTIONS
 
 TRAINING = {
     "SFTModule": "supervised fine-tuning",

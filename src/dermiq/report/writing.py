@@ -16,7 +16,7 @@ from dermiq.report import charts
 from dermiq.report.cases import case_data, verdict_counts
 from dermiq.report.figures import Estimate, accuracies, all_metrics, calibration, confusion, headlines
 from dermiq.report.stages import Stage, read_stages
-from dermiq.thumbnails import THUMBNAILS
+from dermiq.trainer.thumbnails import THUMBNAILS
 
 PAGE = "index.html"
 PARTS = Path(__file__).parent / "page"

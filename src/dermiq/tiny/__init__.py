@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import Idefics3ForConditionalGeneration
 
-from dermiq.exits import reason
+from dermiq.programs.exits import reason
 from dermiq.schema import ModelError
 from dermiq.tiny import recipe
 from dermiq.tiny.architecture import build_model, build_processor

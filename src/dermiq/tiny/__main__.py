@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dermiq.exits import exit_codes
-from dermiq.programs import Program
+from dermiq.programs.arguments import Program
+from dermiq.programs.exits import exit_codes
 from dermiq.tiny import write_tiny_vlm
 
 

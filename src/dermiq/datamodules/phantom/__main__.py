@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dermiq.datamodules.phantom.canvas import PLAIN, SKIN_TONES, Camera
 from dermiq.datamodules.phantom.source import CONDITIONS, PhantomSource
-from dermiq.programs import Program
+from dermiq.programs.arguments import Program
 
 _CAPTION = 150  # pixels left of the pictures
 _TITLE = 24  # pixels above them

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dermiq.datamodules.phantom.source import PhantomSource
 from dermiq.datamodules.sources.base import Source
-from dermiq.datamodules.sources.card import terminology
+from dermiq.datamodules.sources.reading.card import terminology
 from dermiq.kg import Fact, KnowledgeGraph, Retriever
 from dermiq.kg.instruction import FINDING, answer, answerable, describe_findings, kinds, question
 from dermiq.prompts import CONVERSATION_PROMPT, grounded_question

@@ -16,7 +16,7 @@ from PIL import Image
 from dermiq.datamodules.phantom.canvas import PLAIN, SKIN_TONES, Camera
 from dermiq.datamodules.phantom.lesion import draw
 from dermiq.datamodules.sources.base import Source
-from dermiq.datamodules.sources.card import terminology
+from dermiq.datamodules.sources.reading.card import terminology
 from dermiq.findings import VOCABULARY
 from dermiq.kg.appearance import appearance
 from dermiq.schema import DataError, Sample, SkinType

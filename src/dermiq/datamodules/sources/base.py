@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from dermiq.datamodules.file_faults import PASSING, passing_fault, refuse_special
 from dermiq.datamodules.outline import Outlines, outline_of
-from dermiq.datamodules.reading import PASSING, passing_fault, refuse_special
 from dermiq.schema import DataError, Sample
 
 MAX_PIXELS = 50_000_000

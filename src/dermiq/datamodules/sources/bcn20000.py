@@ -18,8 +18,8 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from dermiq.datamodules.sources.photographs import Photographs, Record, list_images
-from dermiq.datamodules.sources.tables import Row, read_table
+from dermiq.datamodules.sources.reading.csv_rows import Row, read_table
+from dermiq.datamodules.sources.reading.photographs import Photographs, Record, list_images
 from dermiq.schema import DataError
 
 METADATA = "bcn20000_metadata_*.csv"

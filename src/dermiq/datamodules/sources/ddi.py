@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dermiq.datamodules.sources.photographs import Photographs, Record, list_images
-from dermiq.datamodules.sources.skin_types import fitzpatrick
-from dermiq.datamodules.sources.tables import read_table
+from dermiq.datamodules.sources.reading.csv_rows import read_table
+from dermiq.datamodules.sources.reading.photographs import Photographs, Record, list_images
+from dermiq.datamodules.sources.reading.skin_types import fitzpatrick
 
 METADATA = "ddi_metadata.csv"
 FOLDERS = ("images", ".")

@@ -25,9 +25,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from dermiq.datamodules.sources.base import MAX_PIXELS
-from dermiq.datamodules.sources.card import terminology
-from dermiq.datamodules.sources.photographs import Photographs, Record
-from dermiq.datamodules.sources.tables import Row, read_table
+from dermiq.datamodules.sources.reading.card import terminology
+from dermiq.datamodules.sources.reading.csv_rows import Row, read_table
+from dermiq.datamodules.sources.reading.photographs import Photographs, Record
 from dermiq.schema import DataError
 
 UNDIAGNOSED = "miscellaneous"

@@ -25,9 +25,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 from dermiq.datamodules.sources.base import MAX_PIXELS
-from dermiq.datamodules.sources.photographs import Photographs, Record, list_images
-from dermiq.datamodules.sources.skin_types import fitzpatrick
-from dermiq.datamodules.sources.tables import read_table
+from dermiq.datamodules.sources.reading.csv_rows import read_table
+from dermiq.datamodules.sources.reading.photographs import Photographs, Record, list_images
+from dermiq.datamodules.sources.reading.skin_types import fitzpatrick
 
 METADATA = "fitzpatrick17k.csv"
 FOLDERS = ("images", "finalfitz17k", ".")

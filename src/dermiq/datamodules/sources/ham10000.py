@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dermiq.datamodules.sources.photographs import Photographs, Record, list_images
-from dermiq.datamodules.sources.tables import read_table
+from dermiq.datamodules.sources.reading.csv_rows import read_table
+from dermiq.datamodules.sources.reading.photographs import Photographs, Record, list_images
 
 METADATA = "HAM10000_metadata.csv"
 FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")

@@ -24,8 +24,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 from dermiq.datamodules.sources.base import MAX_PIXELS
-from dermiq.datamodules.sources.photographs import Photographs, Record, list_images
-from dermiq.datamodules.sources.tables import Row, read_table
+from dermiq.datamodules.sources.reading.csv_rows import Row, read_table
+from dermiq.datamodules.sources.reading.photographs import Photographs, Record, list_images
 from dermiq.schema import DataError
 
 UNDIAGNOSED = "UNK"

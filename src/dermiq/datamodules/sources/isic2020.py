@@ -19,8 +19,8 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator
 
-from dermiq.datamodules.sources.photographs import Photographs, Record, list_images
-from dermiq.datamodules.sources.tables import read_table
+from dermiq.datamodules.sources.reading.csv_rows import read_table
+from dermiq.datamodules.sources.reading.photographs import Photographs, Record, list_images
 
 METADATA = "ISIC_2020_Training_GroundTruth_v2.csv"
 DUPLICATES = "ISIC_2020_Training_Duplicates.csv"

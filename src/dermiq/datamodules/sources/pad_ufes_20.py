@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dermiq.datamodules.sources.photographs import Photographs, Record, list_images
-from dermiq.datamodules.sources.tables import Row, read_table
+from dermiq.datamodules.sources.reading.csv_rows import Row, read_table
+from dermiq.datamodules.sources.reading.photographs import Photographs, Record, list_images
 from dermiq.schema import DataError, SkinType
 
 METADATA = "metadata.csv"

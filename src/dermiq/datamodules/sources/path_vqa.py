@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Literal
 
 from dermiq.datamodules.sources.base import MAX_PIXELS
-from dermiq.datamodules.sources.hub import PublishedQuestions
+from dermiq.datamodules.sources.general.hub import PublishedQuestions
 
 
 class PathVQA(PublishedQuestions):

@@ -21,11 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from dermiq.datamodules.sources.answers import VisualQuestions, meaning_of_choice, without_blanks
 from dermiq.datamodules.sources.base import MAX_PIXELS
-from dermiq.datamodules.sources.card import Meaning
-from dermiq.datamodules.sources.photographs import Record
-from dermiq.datamodules.sources.tables import Row, read_table
+from dermiq.datamodules.sources.reading.answers import VisualQuestions, meaning_of_choice, without_blanks
+from dermiq.datamodules.sources.reading.card import Meaning
+from dermiq.datamodules.sources.reading.csv_rows import Row, read_table
+from dermiq.datamodules.sources.reading.photographs import Record
 from dermiq.prompts import LETTERS, choice_question
 from dermiq.schema import DataError
 

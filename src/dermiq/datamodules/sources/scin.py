@@ -29,9 +29,9 @@ from statistics import median_low
 from typing import Literal
 
 from dermiq.datamodules.sources.base import MAX_PIXELS
-from dermiq.datamodules.sources.photographs import Photographs, Record
-from dermiq.datamodules.sources.skin_types import FITZPATRICK, fitzpatrick
-from dermiq.datamodules.sources.tables import Row, read_table
+from dermiq.datamodules.sources.reading.csv_rows import Row, read_table
+from dermiq.datamodules.sources.reading.photographs import Photographs, Record
+from dermiq.datamodules.sources.reading.skin_types import FITZPATRICK, fitzpatrick
 from dermiq.schema import DataError, SkinType
 
 CASES, LABELS = "scin_cases.csv", "scin_labels.csv"

@@ -22,11 +22,11 @@ from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
 
-from dermiq.datamodules.sources.card import DataCard, Meaning, load_card
-from dermiq.datamodules.sources.labels import condition_names
-from dermiq.datamodules.sources.photographs import Photographs, Record
-from dermiq.datamodules.sources.skin_types import fitzpatrick
-from dermiq.datamodules.sources.tables import Row, read_table
+from dermiq.datamodules.sources.reading.card import DataCard, Meaning, load_card
+from dermiq.datamodules.sources.reading.csv_rows import Row, read_table
+from dermiq.datamodules.sources.reading.labels import condition_names
+from dermiq.datamodules.sources.reading.photographs import Photographs, Record
+from dermiq.datamodules.sources.reading.skin_types import fitzpatrick
 from dermiq.schema import DataError, SkinType
 
 METADATA = "skincap_v240623.csv"

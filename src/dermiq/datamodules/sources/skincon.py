@@ -21,11 +21,11 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from dermiq.datamodules.sources.card import DataCard
 from dermiq.datamodules.sources.ddi import DDI
 from dermiq.datamodules.sources.fitzpatrick17k import Fitzpatrick17k
-from dermiq.datamodules.sources.photographs import Photographs, Record
-from dermiq.datamodules.sources.tables import Row, read_table
+from dermiq.datamodules.sources.reading.card import DataCard
+from dermiq.datamodules.sources.reading.csv_rows import Row, read_table
+from dermiq.datamodules.sources.reading.photographs import Photographs, Record
 from dermiq.schema import DataError
 
 FLAG = "Do not consider this image"

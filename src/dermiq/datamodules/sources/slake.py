@@ -19,10 +19,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from dermiq.datamodules.sources.answers import VisualQuestions
 from dermiq.datamodules.sources.base import MAX_PIXELS
-from dermiq.datamodules.sources.photographs import Record
-from dermiq.datamodules.sources.records import open_rows
+from dermiq.datamodules.sources.reading.answers import VisualQuestions
+from dermiq.datamodules.sources.reading.jsonl_rows import open_rows
+from dermiq.datamodules.sources.reading.photographs import Record
 
 log = logging.getLogger(__name__)
 

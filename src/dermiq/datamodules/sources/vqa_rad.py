@@ -25,11 +25,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from dermiq.datamodules.sources.answers import VisualQuestions, in_words
 from dermiq.datamodules.sources.base import MAX_PIXELS
-from dermiq.datamodules.sources.hub import PublishedQuestions
-from dermiq.datamodules.sources.photographs import Record
-from dermiq.datamodules.sources.records import open_rows
+from dermiq.datamodules.sources.general.hub import PublishedQuestions
+from dermiq.datamodules.sources.reading.answers import VisualQuestions, in_words
+from dermiq.datamodules.sources.reading.jsonl_rows import open_rows
+from dermiq.datamodules.sources.reading.photographs import Record
 
 log = logging.getLogger(__name__)
 

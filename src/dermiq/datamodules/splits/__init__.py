@@ -3,9 +3,11 @@
 from dermiq.datamodules.splits.clusters import Numbers, cluster_names, encoded, straddling
 from dermiq.datamodules.splits.file import parts_of
 from dermiq.datamodules.splits.sharing import joined, limit_by_group, shares_in_words, split_by_group, split_outlines
+from dermiq.datamodules.splits.source import SplitSource
 
 __all__ = [
     "Numbers",
+    "SplitSource",
     "cluster_names",
     "encoded",
     "joined",

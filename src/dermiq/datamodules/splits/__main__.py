@@ -26,8 +26,8 @@ from dermiq.datamodules.splits.file import write_split
 from dermiq.datamodules.splits.leaks import SEEDS, Leak, leaks_by_cause
 from dermiq.datamodules.splits.perceptual import likeness
 from dermiq.datamodules.splits.sharing import joined, shares_in_words, split_by_group
-from dermiq.exits import PREFIX, begin
-from dermiq.options import OneLine
+from dermiq.programs.exits import PREFIX, begin
+from dermiq.programs.options import OneLine
 from dermiq.schema import DataError, DermIQError
 
 WELL, FAILED, INTERRUPTED = 0, 2, 130

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dermiq.datamodules.outline import Outlines
-from dermiq.datamodules.sources.photographs import SUFFIXES
-from dermiq.datamodules.sources.tables import read_table
+from dermiq.datamodules.sources.reading.csv_rows import read_table
+from dermiq.datamodules.sources.reading.photographs import SUFFIXES
 from dermiq.datamodules.splits.clusters import Numbers, Tie, encoded, union
 from dermiq.schema import DataError
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dermiq.datamodules.file_faults import is_file, reading, refuse_special
 from dermiq.datamodules.outline import Outlines
-from dermiq.datamodules.reading import is_file, reading, refuse_special
 from dermiq.datamodules.splits.clusters import Numbers, straddling
 from dermiq.datamodules.splits.sharing import joined
 from dermiq.files import replacing

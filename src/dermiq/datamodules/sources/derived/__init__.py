@@ -1,0 +1,1 @@
+"""Sources made of other sources: concatenated, split, or with questions and reasoning added."""

@@ -1,0 +1,20 @@
+"""What most data sets have: labels, and nothing of how they are arrived at."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dermiq.datamodules.sources.derived.questions import Questions
+from dermiq.schema import Sample
+
+
+class LabelsOnly(Questions):
+    """The diagnoses of a source without findings, so that supervised training sees the bare answer.
+
+    Args:
+        source: its samples ask for the diagnosis.
+    """
+
+    def asked(self, sample: Sample, place: int) -> Sample:
+        """The sample with an empty reasoning."""
+        return replace(sample, findings={}, findings_drawn=False, reasoning="")

@@ -1,0 +1,99 @@
+"""One split of a source, so that stages with sources of their own share the same splits."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sources.base import Source
+from dermiq.datamodules.splits.clusters import Numbers
+from dermiq.datamodules.splits.file import parts_of
+from dermiq.datamodules.splits.sharing import split_outlines
+from dermiq.ranges import SEED, check_numbers
+from dermiq.schema import DataError, Sample
+
+
+class SplitSource(Source):
+    """The samples of a source that a split gives to one name: a split file's, or the split by group.
+
+    With the fractions and the seed of a data module whose source is ``all``, or with its split file, it is the same
+    split.
+
+    Args:
+        source: the whole.
+        name: which part.
+        fractions: name -> share of the samples, of all parts.
+        seed: of the split by group (`split_seed` of the data modules).
+        split_file: see `dermiq.datamodules.splits.file`; in place of `fractions`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        name: str,
+        fractions: dict[str, float] | None = None,
+        seed: int = 0,
+        split_file: str | None = None,
+    ) -> None:
+        if (fractions is None) == (split_file is None):
+            raise DataError("`SplitSource` needs `fractions` or a `split_file`, and not both.")
+        if fractions is not None:
+            _refuse_unknown(name, list(fractions), "`fractions`")
+        self.source, self.name, self.fractions, self.seed, self.split_file = source, name, fractions, seed, split_file
+        check_numbers(self, seed=SEED)
+        self._indices: Numbers | None = None
+        self._outlines = Outlines.of([])
+
+    def load(self) -> None:
+        """Read the metadata of the source, and split it.
+
+        Raises:
+            DataError: if the split file does not fit the source, or a part stays empty.
+        """
+        if self._indices is not None:
+            return
+        self.source.load()
+        whole = self.source.outline()
+        if self.split_file is not None:
+            parts = parts_of(self.split_file, whole)
+            _refuse_unknown(self.name, list(parts), self.split_file)
+        else:
+            assert self.fractions is not None
+            parts = split_outlines(whole, self.fractions, self.seed)
+        self._indices, self._outlines = parts[self.name], whole.take(parts[self.name])
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._outlines)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One sample, 0 <= index < len."""
+        return self.source[int(self._loaded()[index])]
+
+    def outline(self) -> Outlines:
+        """The source's outlines of these samples."""
+        return self._outlines
+
+    def missing(self) -> list[int]:
+        """Indices of the samples whose images are known to be absent."""
+        places: list[int] = np.flatnonzero(np.isin(self._loaded(), self.source.missing())).tolist()
+        return places
+
+    def image(self, reference: str) -> Image.Image:
+        """Open an image by the source.
+
+        Raises:
+            DataError: see `open_image`.
+        """
+        return self.source.image(reference)
+
+    def _loaded(self) -> Numbers:
+        if self._indices is None:
+            raise RuntimeError("call load() first")
+        return self._indices
+
+
+def _refuse_unknown(name: str, known: list[str], where: str) -> None:
+    if name not in known:
+        raise DataError(f"`SplitSource` has no share for {name!r}: {where} names {', '.join(known) or 'none'}.")

@@ -1,0 +1,293 @@
+"""The state of reading one clause: what it mentions, and with what polarity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dermiq.kg.language.assertion import Cue
+from dermiq.kg.linking import Link
+
+DIAGNOSIS = "diagnosis"
+TREATMENT = "treatment"
+_RELATION_OF_ROLE = {
+    Cue.DIAGNOSIS: DIAGNOSIS,
+    Cue.MIMIC: "differential",
+    Cue.BECOME: "progresses_to",
+    Cue.FORM: "subtype_of",
+}
+_PREPOSITIONS = frozenset(("of", "in", "with", "for"))
+_ARTICLES = frozenset(("a", "an", "the"))
+_JOINING = _ARTICLES | {"and", "or", "nor", ",", "plus"}  # before a further name: the clause is about both
+_SPARED = ("site", "age")  # what may be spared
+_CHOSEN = ("treatment", "test")  # what may be avoided
+# What can act: "X does not …" denies that X does.
+_ACTING = ("factor", "agent", "treatment", "test", "transmission")
+_NEAR = 4  # words between a denial and the care that is denied
+
+Words = tuple[int, int]
+"""First and last word (exclusive)."""
+
+
+@dataclass(slots=True)
+class Mention:
+    """A value that a clause mentions, with the polarity in force there."""
+
+    value: str
+    kind: str
+    positive: bool
+    hedged: bool
+    words: Words
+    line: str
+
+
+class Clause:
+    """The state of reading one clause. What the cues do to it is said in `dermiq.kg.language.assertion.Cue`.
+
+    The defaults are the class's own, since a clause is made for every few words of every answer.
+    """
+
+    denied = False
+    denied_from = 0  # how many mentions stand before the denial
+    denied_once = False
+    avoided = False
+    absent = False
+    hedged = False
+    past = False
+    others = False
+    denial_end = -1  # the word after the denial
+    name_denied = False
+    name_words = (0, 0)
+    attributive = False
+    pronoun = False
+    verb = False
+    likely = False
+    dark = False
+    without = False  # what denies is a preposition
+    pairing = False
+    excluding = False
+    leaving = False
+    relative = False  # "which …"
+    spreading = False
+    cared: Words | None = None  # where it speaks of medical care
+    person = False
+    role: Cue | None = None
+    line = TREATMENT
+
+    def __init__(self, wrong: bool = False) -> None:
+        self.wrong = wrong  # the whole sentence is denied
+        self.mentions: list[Mention] = []
+        self.names: list[str] = []  # of conditions that it is about
+        self.joined: list[tuple[str, str, bool, bool, Words]] = []  # relation, name, positive, hedged, words
+
+    def mention(self, link: Link, kind: str) -> None:
+        """Take up a value."""
+        start, end, value = link
+        role = self.role
+        if kind == "malignancy" or kind == "category":
+            if value != "pre_malignant" and (role == Cue.UNLIKE or (role == Cue.MIMIC and not self.excluding)):
+                return
+            if role == Cue.BECOME and kind == "malignancy":
+                value = "pre_malignant"  # "It turns into cancer."
+        elif value == "dark_skin":
+            self.dark = True
+        positive = self._polarity()
+        if self.excluding or (self.avoided and kind in _CHOSEN):
+            positive = not positive
+        words = (start, end)
+        self.mentions.append(Mention(value, kind, positive, self.hedged, words, self.line))
+
+    def _polarity(self) -> bool:
+        positive = self.denied == self.wrong
+        if self.denied_once:
+            self.denied_once, positive = False, not positive
+        return positive
+
+    def name(self, link: Link, before: str) -> None:
+        """Take up the name of a condition that stands behind the word `before`."""
+        if self.past or self.role == Cue.UNLIKE:
+            return
+        distance = link[0] - self.denial_end
+        trailing = bool(self.mentions) and self.denied_from == len(self.mentions)  # "scale is no mark of psoriasis"
+        adjacent = distance == 0 or (distance == 1 and before in _ARTICLES)
+        self.name_denied = self.denied and (adjacent or trailing)
+        self.name_words = link[:2]
+        self.attributive = before in _PREPOSITIONS
+        if self._is_subject(before):
+            self.names.append(link[2])
+        elif relation := self._relation():
+            self.joined.append((relation, link[2], self._polarity(), self.hedged, link[:2]))
+
+    def _is_subject(self, before: str) -> bool:
+        """True if the clause is about the name."""
+        if self.names:
+            return self.role not in _RELATION_OF_ROLE and not self.verb and before in _JOINING
+        if self.pairing:
+            self.pairing, self.role = False, Cue.MIMIC
+            return True
+        if self.role == Cue.DIAGNOSIS and self.denied and self.mentions:  # "itch does not point to psoriasis"
+            self.flip(self.denied_from)
+            self.denied = False
+            return True
+        if self.role in _RELATION_OF_ROLE:
+            return self.role == Cue.MIMIC and before == "of"  # "the differential of psoriasis"
+        return self.attributive or not (self.pronoun and self.verb)
+
+    def _relation(self) -> str:
+        """What joins the clause's subject to a further name; empty if nothing does."""
+        if self.role in _RELATION_OF_ROLE:
+            return _RELATION_OF_ROLE[self.role]
+        if self.mentions:
+            return ""
+        return "subtype_of" if self.names else DIAGNOSIS
+
+    def flip(self, up_to: int, *kinds: str) -> bool:
+        """Turn the polarity of the first mentions, of some kinds or of all; True if there were any."""
+        flipped = [
+            mention
+            for mention in self.mentions[:up_to]
+            if (not kinds or mention.kind in kinds) and mention.value != "dark_skin"
+        ]
+        for mention in flipped:
+            mention.positive = not mention.positive
+        if kinds:
+            return bool(flipped)
+        self.joined = [
+            (relation, name, not positive, hedged, words) for relation, name, positive, hedged, words in self.joined
+        ]
+        return bool(flipped or self.joined)
+
+    def deny(self, denied: bool = True, end: int = -1) -> None:
+        """Deny what follows, or cease to; `end` is the word after the denial."""
+        self.denial_end = end
+        if denied and not self.denied:
+            self.denied_from = len(self.mentions)
+        self.denied = denied
+
+    def on_leave(self) -> None:
+        self.leaving = self.verb = True
+
+    def on_alone(self) -> None:
+        if self.leaving:
+            self.on_absent()
+
+    def on_alike(self) -> None:
+        for name in self.names[1:]:
+            self.joined.append(("differential", name, self.denied == self.wrong, self.hedged, self.name_words))
+        del self.names[1:]
+
+    def on_wrong(self) -> None:
+        self.wrong = not self.wrong
+        self.denied = self.pronoun = self.verb = False
+
+    def on_absent(self) -> None:
+        if self.denied:  # "not absent"
+            self.denied = False
+            return
+        self.absent = self.verb = True
+        if self.cared and not self.mentions:
+            self._self_care(self.cared)
+            return
+        if not self.flip(len(self.mentions)):
+            self.deny()
+
+    def on_spared(self) -> None:
+        if self.denied:
+            self.denied = False
+        elif not self.flip(len(self.mentions), *_SPARED):
+            self.deny()
+        self.verb = True
+
+    def on_avoid(self) -> None:
+        if self.denied:
+            self.denied = False
+        else:
+            self.avoided = True
+            self.flip(len(self.mentions), *_CHOSEN)
+        self.verb = True
+
+    def on_worsen(self) -> None:
+        if not self.denied:
+            self.on_avoid()
+        self.verb = True
+
+    def on_seen(self) -> None:
+        if self.denied and not self.without:
+            if self.flip(self.denied_from):
+                self.denied = False
+            elif self.names and not self.mentions:
+                self.absent = True
+
+    def on_rather(self) -> None:
+        self.denied_once = True
+
+    def on_rarely(self) -> None:
+        self.deny()
+        self.hedged = True
+
+    def on_others(self) -> None:
+        self.others = self.role != Cue.UNLIKE
+
+    def on_history(self) -> None:
+        self.past = True
+
+    def on_likely(self) -> None:
+        self.likely = self.verb = True
+
+    def on_distinguish(self) -> None:
+        self.pairing = self.verb = True
+
+    def on_spread(self, words: Words) -> None:
+        self.spreading = self.verb = True
+        self._contagion(words)
+
+    def on_person(self, words: Words) -> None:
+        self.person = True
+        self._contagion(words)
+
+    def _contagion(self, words: Words) -> None:
+        """Take "It passes … to your family" for what it says."""
+        if self.spreading and self.person and all(mention.kind != "contagion" for mention in self.mentions):
+            self.mentions.append(
+                Mention("contagious", "contagion", self.denied == self.wrong, self.hedged, words, self.line)
+            )
+
+    def on_care(self, words: Words) -> None:
+        """Take up medical care; "You do not need a doctor" says how soon."""
+        if self.denied and words[0] - self.denial_end <= _NEAR:
+            self._self_care(words)
+        else:
+            self.cared = words
+
+    def _self_care(self, words: Words) -> None:
+        if all(mention.kind != "urgency" for mention in self.mentions):
+            self.mentions.append(Mention("self_care", "urgency", not self.wrong, self.hedged, words, self.line))
+
+    def on_exclude(self) -> None:
+        self.role, self.excluding, self.verb = Cue.MIMIC, True, True
+
+    def on_dark(self) -> None:
+        self.dark = True
+
+    def on_it(self) -> None:
+        if not self.names:
+            self.pronoun = True
+
+    def on_its(self) -> None:
+        self.on_it()
+        self.verb = True
+
+    def on_first(self) -> None:
+        self._choice("first_line")
+
+    def on_second(self) -> None:
+        self._choice("second_line")
+
+    def _choice(self, line: str) -> None:
+        self.line = line
+        for mention in self.mentions:
+            mention.line = line
+
+    def finish(self) -> None:
+        """Settle a denial that nothing followed: "Nickel does not cause it", "The palm is free of lesions"."""
+        if self.denied and 0 < self.denied_from == len(self.mentions):
+            self.flip(self.denied_from, *(() if self.name_denied else _ACTING))

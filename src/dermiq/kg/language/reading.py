@@ -1,0 +1,75 @@
+"""Free text -> claims, sentence by sentence.
+
+Sentences that were read before are remembered: the answers of one group, and of one model, share many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dermiq.kg.graph import KnowledgeGraph
+from dermiq.kg.language.assertion import CUES, Cue
+from dermiq.kg.language.claims import Claim
+from dermiq.kg.language.sentences import ENDS, Reading, Sentence
+from dermiq.kg.linking import Link, Linker, words
+
+_LONGEST = 256  # words of a sentence
+_MEMORY = 32_768
+
+
+class ClaimReader:
+    """Reads claims about the conditions of a graph."""
+
+    def __init__(self, graph: KnowledgeGraph) -> None:
+        self._kinds = {concept.id: concept.kind for concept in graph.concepts.values()}
+        self._linker = Linker([*graph.by_name.items(), *CUES])
+        self._memory: dict[tuple[str, ...], Reading] = {}
+
+    def mentions(self, text: str) -> list[Link]:
+        """The concepts that a text mentions, whatever it says of them."""
+        return [link for link in self._linker.link(words(text)) if not isinstance(link[2], Cue)]
+
+    def read(self, text: str, condition: str) -> list[Claim]:
+        """The claims of a text about a case of a condition, given by identifier.
+
+        A bare list of terms claims nothing, nor does a question; but a "yes" or a "no" after it does.
+        """
+        claims: list[Claim] = []
+        tokens = words(text)
+        before = Reading(about=condition)
+        for number, (first, end) in enumerate(_sentences(tokens)):
+            reading = self._recall(tokens[first:end], condition, before)
+            claims += [
+                Claim(subject, relation, value, positive, hedged, (start + first, stop + first), number)
+                for subject, relation, value, positive, hedged, (start, stop), _ in reading.claims
+            ]
+            before = reading
+        return claims
+
+    def _recall(self, tokens: list[str], case: str, before: Reading) -> Reading:
+        """Read a sentence, or remember it: unless a question came before, it says the same as ever."""
+        if before.question:
+            return self._read(tokens, case, before)
+        key = (case, before.about, *tokens)
+        reading = self._memory.get(key)
+        if reading is None:
+            if len(self._memory) >= _MEMORY:
+                self._memory.clear()
+            reading = self._memory[key] = self._read(tokens, case, before)
+        return reading
+
+    def _read(self, tokens: list[str], case: str, before: Reading) -> Reading:
+        return Sentence(self._kinds, case, tokens, before).read(self._linker.link(tokens))
+
+
+def _sentences(tokens: list[str]) -> Iterator[tuple[int, int]]:
+    """First and last word (exclusive, behind the mark that ends it) of each sentence, cut where it is endless."""
+    first = 0
+    ends = [position + 1 for position, token in enumerate(tokens) if token in ENDS]
+    for end in [*ends, len(tokens)]:
+        while end - first > _LONGEST:
+            yield first, first + _LONGEST
+            first += _LONGEST
+        if end - first > 1 or (end > first and tokens[first] not in ENDS):
+            yield first, end
+        first = end

@@ -1,0 +1,317 @@
+"""The reading of one sentence, clause by clause.
+
+Mentions are collected with the polarity in force. They belong to the condition that the clause names, else to the one
+that the sentence is about, else to the case in question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dermiq.kg.language.assertion import VERBAL, Cue
+from dermiq.kg.language.claims import Claim, Licensed, draw, draw_from_names
+from dermiq.kg.language.clauses import Clause
+from dermiq.kg.language.replies import reply
+from dermiq.kg.linking import Link
+from dermiq.kg.relations import CONDITION
+
+ENDS = frozenset((".", "!", "?", ";", "\n"))
+_BE, _VERB, _SPREAD, _CARE = Cue.BE, Cue.VERB, Cue.SPREAD, Cue.CARE
+_PARTING = frozenset((Cue.COMMA, Cue.OR, Cue.BREAK, Cue.WHICH, Cue.CLOSE))
+_VERBS = frozenset((Cue.BE, Cue.ITS, Cue.VERB))
+_PREDICATES = _VERBS | {
+    Cue.HEDGE, Cue.NOT, Cue.ABSENT, Cue.AVOID, Cue.SPARED, Cue.LACK, Cue.RARELY, Cue.LIKELY,
+}  # fmt: skip
+_STATING = frozenset(Cue) - {
+    Cue.COMMA, Cue.OR, Cue.CLOSE, Cue.WITHOUT, Cue.DARK, Cue.NEUTRAL, Cue.WHICH, Cue.PERSON, Cue.CARE,
+}  # fmt: skip
+_ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
+# They say how soon without a word of care.
+_OUTRIGHT = frozenset(("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely"))
+_MODALS = frozenset(("may", "might", "could"))
+_MENTIONS_PER_OTHER_WORD = 4
+_PHRASE = 3  # so many words of a mention may be a statement
+_ELLIPSIS = 6  # words that may follow a name that stands for a whole statement
+_TRAILING = frozenset("is are was were does do did can has have not them either too neither".split())
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a sentence says.
+
+    Attributes:
+        claims: what it asserts; words are counted from its first.
+        asked: what it asks, if it is a question.
+        about: what it is about, which an "it" of the next sentence stands for.
+        question: it is a question.
+        spread: it speaks of contagion.
+        dark: it speaks of dark skin.
+    """
+
+    claims: list[Claim] = field(default_factory=list)
+    asked: list[Claim] = field(default_factory=list)
+    about: str = ""
+    question: bool = False
+    spread: bool = False
+    dark: bool = False
+
+
+class Sentence:
+    """The reading of one sentence.
+
+    Args:
+        kinds: identifier -> kind of concept.
+        case: identifier of the condition in question.
+        tokens: its words.
+        before: the sentence before.
+    """
+
+    def __init__(self, kinds: dict[str, str], case: str, tokens: list[str], before: Reading) -> None:
+        self.kinds = kinds
+        self.case = case
+        self.tokens = tokens
+        self.before = before
+        self.reading = Reading(about=case, question=tokens[-1] == "?")
+        self.licensed = Licensed(spread=before.question and before.spread)
+        self.clause = Clause()
+        self.clause.dark = before.question and before.dark
+        self.elided: list[Claim] = []
+        self.last_name = self.outer = ""
+        self.silent = False
+
+    def read(self, links: list[Link]) -> Reading:
+        """Read what was found in it."""
+        self.links = links
+        said = reply(self.tokens) if self.before.question else None
+        if said is not None:
+            self.reading.claims += [
+                claim._replace(positive=claim.positive == said, words=(0, 1)) for claim in self.before.asked
+            ]
+            if links and links[0][0] == 0 and links[0][2] == Cue.NOT:
+                del links[0]  # this "no" denies the question, not what follows
+        if self._is_prose():
+            self._follow()
+        if self.reading.question:
+            self.reading.asked, self.reading.claims = self.reading.claims, []
+        self.reading.spread = self.licensed.spread
+        return self.reading
+
+    def _is_prose(self) -> bool:
+        """False for a bare list of terms; on the way, see what the sentence may claim."""
+        licensed = self.licensed
+        stating = self.before.question
+        mentions = covered = 0
+        for start, after, what in self.links:
+            if what.__class__ is str:
+                mentions += 1
+                if not self._is_statement(start, after, what):
+                    covered += after - start
+            elif what in _PARTING:
+                covered += after - start
+            elif what in _STATING:
+                stating = True
+                licensed.spread = licensed.spread or what is _SPREAD
+            elif what is _CARE:
+                licensed.care = True
+        others = len(self.tokens) - covered - (self.tokens[-1] in ENDS)
+        licensed.terse = (
+            others <= mentions and not stating and all(self.tokens[link[0]] not in VERBAL for link in self.links)
+        )
+        something = mentions or licensed.care or licensed.spread
+        return bool(something) and mentions <= _MENTIONS_PER_OTHER_WORD * others
+
+    def _is_statement(self, start: int, after: int, what: str) -> bool:
+        """True for a mention that says something by itself: "spreads easily", "call an ambulance"."""
+        if self.tokens[start] in VERBAL:
+            return True
+        return after - start >= _PHRASE and self.kinds[what] in ("urgency", "contagion")
+
+    def _follow(self) -> None:
+        """Go through the sentence, clause by clause."""
+        for index, (start, after, what) in enumerate(self.links):
+            if what.__class__ is str:
+                self._take_up(start, after, what)
+            elif what is _BE or what is _VERB:  # by far the most frequent
+                self.clause.verb = True
+            elif what in _CLAUSE_HANDLERS:
+                _CLAUSE_HANDLERS[what](self.clause)
+            elif what in _ROLES:
+                self.clause.role = what
+                self.clause.verb = self.clause.verb or what is Cue.BECOME
+            elif what in _HANDLERS:
+                _HANDLERS[what](self, index)
+                if self.silent:
+                    break
+        self.close(len(self.tokens))
+
+    def _take_up(self, start: int, after: int, what: str) -> None:
+        kind = self.kinds[what]
+        if kind == CONDITION:
+            self.last_name = what
+            self.clause.name((start, after, what), self.tokens[start - 1] if start else "")
+            return
+        if kind == "contagion" or kind == "category":
+            self.licensed.spread = True
+        elif kind == "urgency" and self.tokens[start] in _OUTRIGHT:
+            self.licensed.care = True
+        self.clause.mention((start, after, what), kind)
+
+    def close(self, end: int) -> None:
+        """End a clause before the word `end`, and draw the claims from it."""
+        clause, reading = self.clause, self.reading
+        names = clause.names
+        topic = self.before.about if clause.pronoun else reading.about
+        if clause.mentions or clause.joined:
+            drawn = draw(clause, names or [topic], self.case, self.licensed)
+            self.elided = drawn or self.elided
+            if not clause.others:
+                reading.claims += drawn
+        elif names:
+            elided = self.elided if self._is_elliptic(clause.name_words[1], end) else []
+            reading.claims += draw_from_names(clause, elided, self.case)
+        reading.dark = reading.dark or clause.dark
+        reading.about = names[-1] if names else topic
+        self.clause = Clause(clause.wrong)
+
+    def _is_elliptic(self, name_end: int, end: int) -> bool:
+        """True if a clause stops at its verb: "…, but psoriasis is not (one of them)"."""
+        words = [token for token in self.tokens[name_end:end] if token not in ENDS]
+        return 0 < len(words) <= _ELLIPSIS and words[-1] in _TRAILING
+
+    def _clause_follows(self, index: int, predicates: frozenset[Cue] = _PREDICATES) -> bool:
+        """True if what follows a link has a verb of its own before the next conjunction."""
+        end = self.links[index][1]
+        if end < len(self.tokens) and self.tokens[end] in VERBAL:
+            return True
+        for start, _, following in self.links[index + 1 :]:
+            if following in _PARTING or self.tokens[start] == "that":
+                return False
+            if following in predicates or (following.__class__ is str and self.tokens[start] in VERBAL):
+                return True
+        return False
+
+    def on_comma(self, index: int) -> None:
+        if self.clause.role == Cue.UNLIKE:
+            self.clause.role = None
+        clause = self.clause
+        if clause.without and clause.denied_from == len(clause.mentions):  # "without a lens, …"
+            clause.deny(False)
+        if (clause.verb or (clause.denied and clause.mentions)) and self._clause_follows(index):
+            self.close(self.links[index][0])
+
+    def on_or(self, index: int) -> None:
+        if index == 0 and self.tokens[self.links[0][0]] == "nor":  # "Nor does it itch."
+            self.clause.deny(end=self.links[0][1])
+
+    def on_colon(self, index: int) -> None:
+        dark = self.clause.dark
+        if self._clause_follows(index, _VERBS):
+            self.close(self.links[index][0])
+        self.clause.verb, self.clause.dark = True, dark
+
+    def on_break(self, index: int) -> None:
+        self.close(self.links[index][0])
+        self.clause.wrong = False
+
+    def on_which(self, index: int) -> None:
+        named = index > 0 and self.links[index - 1][2] == self.last_name
+        nobody = self.clause.denied and not self.clause.mentions and not named  # "Nobody who …"
+        self.close(self.links[index][0])
+        self.clause.deny(nobody)
+        self.outer = self.reading.about
+        self.clause.names, self.clause.relative = [self.last_name] if named else [], True
+
+    def on_close(self, index: int) -> None:
+        self.close(self.links[index][0])
+        self.reading.about = self.outer or self.reading.about
+
+    def on_distinguish(self, index: int) -> None:
+        """Two names follow; "Do not confuse them" says that they look alike."""
+        if self.tokens[0] in ("do", "never") and index and self.links[index - 1][2] == Cue.NOT:
+            self.clause.deny(False)
+        self.clause.on_distinguish()
+
+    def on_hedge(self, index: int) -> None:
+        self.clause.hedged = True
+        self.clause.verb = self.clause.verb or self.tokens[self.links[index][0]] in _MODALS
+
+    def on_lesion(self, index: int) -> None:
+        start = self.links[index][0]
+        if start and self.tokens[start] == "that":  # "it is certain that …"
+            self.clause.pronoun = self.clause.verb = False
+            return
+        self.clause.on_it()
+        if self.clause.denied and self.clause.denial_end == self.links[index][0]:
+            self.clause.name_denied = True  # "the palm is free of lesions"
+
+    def on_not(self, index: int) -> None:
+        self.clause.deny(end=self.links[index][1])
+
+    def on_without(self, index: int) -> None:
+        self.clause.deny(not self.clause.denied, end=self.links[index][1])
+        self.clause.without = self.clause.denied
+
+    def on_lack(self, index: int) -> None:
+        self.on_without(index)
+        self.clause.without = False
+        self.clause.verb = self.clause.name_denied = True
+
+    def on_spread(self, index: int) -> None:
+        self.clause.on_spread(self.links[index][:2])
+
+    def on_person(self, index: int) -> None:
+        self.clause.on_person(self.links[index][:2])
+
+    def on_care(self, index: int) -> None:
+        self.clause.on_care(self.links[index][:2])
+
+    def on_if(self, index: int) -> None:
+        self.close(self.links[index][0])
+        self.silent = True
+
+    def on_inverted(self, index: int) -> None:
+        self.silent = self.silent or index == 0
+
+
+_CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
+    Cue.ITS: Clause.on_its,
+    Cue.IT: Clause.on_it,
+    Cue.LEAVE: Clause.on_leave,
+    Cue.ALONE: Clause.on_alone,
+    Cue.ALIKE: Clause.on_alike,
+    Cue.WRONG: Clause.on_wrong,
+    Cue.ABSENT: Clause.on_absent,
+    Cue.SPARED: Clause.on_spared,
+    Cue.AVOID: Clause.on_avoid,
+    Cue.WORSEN: Clause.on_worsen,
+    Cue.SEEN: Clause.on_seen,
+    Cue.OTHERS: Clause.on_others,
+    Cue.RATHER: Clause.on_rather,
+    Cue.RARELY: Clause.on_rarely,
+    Cue.HISTORY: Clause.on_history,
+    Cue.LIKELY: Clause.on_likely,
+    Cue.EXCLUDE: Clause.on_exclude,
+    Cue.FIRST: Clause.on_first,
+    Cue.SECOND: Clause.on_second,
+    Cue.DARK: Clause.on_dark,
+}
+_HANDLERS: dict[Cue, Callable[[Sentence, int], None]] = {
+    Cue.COMMA: Sentence.on_comma,
+    Cue.OR: Sentence.on_or,
+    Cue.COLON: Sentence.on_colon,
+    Cue.BREAK: Sentence.on_break,
+    Cue.WHICH: Sentence.on_which,
+    Cue.CLOSE: Sentence.on_close,
+    Cue.DISTINGUISH: Sentence.on_distinguish,
+    Cue.HEDGE: Sentence.on_hedge,
+    Cue.LESION: Sentence.on_lesion,
+    Cue.SPREAD: Sentence.on_spread,
+    Cue.PERSON: Sentence.on_person,
+    Cue.CARE: Sentence.on_care,
+    Cue.NOT: Sentence.on_not,
+    Cue.LACK: Sentence.on_lack,
+    Cue.WITHOUT: Sentence.on_without,
+    Cue.IF: Sentence.on_if,
+    Cue.INVERTED: Sentence.on_inverted,
+}

@@ -1,0 +1,1 @@
+"""The ontology: from tables to OWL, from OWL to the graph, validated and extended."""

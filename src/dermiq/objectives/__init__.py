@@ -1,0 +1,1 @@
+"""What is optimised: losses, advantages and the auxiliary objectives."""

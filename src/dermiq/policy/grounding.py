@@ -1,0 +1,164 @@
+"""Knowledge-graph retrieval at inference (KG-RAG): the policy diagnoses the images, and answers beside the facts.
+
+The truth has no part in it: what is retrieved are facts of the condition that the policy itself names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.processing import encode_prompts
+from dermiq.policy.rollout import Sampling, sample_rollout
+from dermiq.prompts import normalise, question, to_messages, with_facts
+from dermiq.schema import KnowledgeError, ModelError, Sample
+
+Batch = Mapping[str, Any]
+
+
+class Passage(Protocol):
+    """A retrieved fact."""
+
+    @property
+    def sentence(self) -> str:
+        """The fact in words."""
+
+    @property
+    def citation(self) -> str:
+        """The work in which it can be looked up."""
+
+
+class FactRetriever(Protocol):
+    """Finds the facts that answer a question, such as `dermiq.kg.Retriever`."""
+
+    def retrieve(self, question: str, conditions: Sequence[str]) -> Any:
+        """A sequence of `Passage`, the best first.
+
+        Args:
+            question: free text.
+            conditions: names of the conditions in view.
+
+        Raises:
+            KnowledgeError: if it does not know one of them.
+        """
+
+
+class Grounded(NamedTuple):
+    """Prompts with facts in them.
+
+    Attributes:
+        prompt: as `encode_prompts` makes it, on the batch's device; B rows.
+        facts: of each row, those that stand in its prompt.
+        conditions: of each row, the one in view; empty if there is none that the retriever knows.
+    """
+
+    prompt: dict[str, Tensor]
+    facts: list[list[Passage]]
+    conditions: list[str]
+
+
+def diagnose(backbone: VLMBackbone, batch: Batch, max_new_tokens: int) -> list[str]:
+    """The condition that the policy, decoding greedily, names for the images of each sample; empty if none.
+
+    A sample that asks for the diagnosis is answered as it stands. In place of a conversation the default question
+    is asked about the same images; without images there is nothing to diagnose.
+
+    Raises:
+        ModelError: if that question does not fit into the model's context.
+    """
+    samples: Sequence[Sample] = batch["samples"]
+    rows = [i for i, sample in enumerate(samples) if sample.images]
+    if not rows:
+        return [""] * len(samples)
+    if all(sample.asks_diagnosis for sample in samples) and len(rows) == len(samples):
+        prompt = batch["prompt"]
+    else:
+        asked = [samples[i] for i in rows]
+        messages = [
+            batch["messages"][i] if sample.asks_diagnosis else to_messages(_about_images(sample))
+            for i, sample in zip(rows, asked, strict=True)
+        ]
+        prompt = _encode(backbone, messages, [batch["images"][i] for i in rows], batch)
+        _refuse_overlong(backbone, prompt, asked, max_new_tokens)
+    asked_about = {"prompt": prompt, "samples": [samples[i] for i in rows]}
+    drawn = sample_rollout(backbone, asked_about, Sampling(max_new_tokens, temperature=0.0))
+    named = dict(zip(rows, drawn.answers, strict=True))
+    return [normalise(named[i][0].diagnosis or "") if i in named else "" for i in range(len(samples))]
+
+
+def ground(
+    backbone: VLMBackbone, batch: Batch, retriever: FactRetriever, conditions: Sequence[str], max_new_tokens: int
+) -> Grounded:
+    """Put what is known of a condition into the prompt of each sample.
+
+    The sentences go into the prompt, their citations do not. Facts that do not fit into the model's context beside
+    the prompt and `max_new_tokens` are left out, the last first.
+
+    Args:
+        backbone: a loaded backbone.
+        batch: see `dermiq.datamodules.collate`.
+        retriever: where the facts come from.
+        conditions: the name of one condition for each sample, or "". What the retriever does not know counts as "";
+            then the facts are those of conditions that the question itself names, if it does.
+        max_new_tokens: to be left for the completion.
+    """
+    retrieved = [
+        _retrieve(retriever, question(sample), condition)
+        for sample, condition in zip(batch["samples"], conditions, strict=True)
+    ]
+    facts, known = [found for found, _ in retrieved], [condition for _, condition in retrieved]
+    context = _context(backbone)
+    while any(facts):
+        sentences = [[fact.sentence for fact in row] for row in facts]
+        messages = [with_facts(row, told) for row, told in zip(batch["messages"], sentences, strict=True)]
+        prompt = _encode(backbone, messages, batch["images"], batch)
+        needed = (prompt["attention_mask"].sum(dim=1) + max_new_tokens).tolist()
+        overlong = [i for i, row in enumerate(facts) if row and needed[i] > context]
+        if not overlong:
+            return Grounded(prompt, facts, known)
+        facts = [row[:-1] if i in overlong else row for i, row in enumerate(facts)]
+    return Grounded(batch["prompt"], facts, known)
+
+
+def _about_images(sample: Sample) -> Sample:
+    """The default question about a sample's images, and nothing else of it."""
+    return Sample(id=sample.id, images=sample.images, target="", label="", group=sample.group)
+
+
+def _retrieve(retriever: FactRetriever, asked: str, condition: str) -> tuple[list[Passage], str]:
+    """The facts, and the condition if the retriever knows it."""
+    if condition:
+        try:
+            return list(retriever.retrieve(asked, [condition])), condition
+        except KnowledgeError:  # it does not know the condition; a graph that cannot be read raises again
+            pass
+    return list(retriever.retrieve(asked, [])), ""
+
+
+def _context(backbone: VLMBackbone) -> float:
+    """Positions that the language model was made for, in tokens; infinite where its config does not say."""
+    return getattr(backbone.vlm.config.get_text_config(), "max_position_embeddings", None) or math.inf
+
+
+def _encode(
+    backbone: VLMBackbone, messages: Sequence[list[dict[str, Any]]], images: Sequence[list[Any]], batch: Batch
+) -> dict[str, Tensor]:
+    device = batch["prompt"]["input_ids"].device
+    return {name: value.to(device) for name, value in encode_prompts(backbone.processor, messages, images).items()}
+
+
+def _refuse_overlong(
+    backbone: VLMBackbone, prompt: Mapping[str, Tensor], samples: Sequence[Sample], max_new_tokens: int
+) -> None:
+    context = _context(backbone)
+    for sample, length in zip(samples, prompt["attention_mask"].sum(dim=1).tolist(), strict=True):
+        if length + max_new_tokens > context:
+            raise ModelError(
+                f"sample {sample.id!r}: to ground its answer the policy is first asked for the diagnosis, and that "
+                f"prompt of {length} tokens with {max_new_tokens} more does not fit into the {context} tokens of "
+                f"context of {backbone.model_id}. Lower eval_sampling.max_new_tokens, or do without a retriever."
+            )

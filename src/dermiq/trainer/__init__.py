@@ -1,0 +1,1 @@
+"""What YAML names under ``trainer:``: callbacks, checkpoints, the sharded strategy, writers of results, preflight."""

@@ -1,0 +1,151 @@
+"""One run of the study through the command line that users have: fit, test, and what they left as a record."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+from dermiq.cli import run as command_line
+from dermiq.files import write_atomically
+from dermiq.metrics import named_classes
+from dermiq.run_directory import LAST
+from dermiq.trainer.callbacks import PREDICTIONS
+from study.plan import Run, Study
+from study.record import SAMPLES, Outcomes, Record, dumped
+
+RECORD = "record.json"
+BEST = "checkpoints/best.ckpt"
+CURVES = (
+    "train/reward",
+    "train/accuracy",
+    "train/completion_length",
+    "train/entropy",
+    "train/kl",
+    "train/uniform_groups",
+    "train/all_wrong_groups",
+    "train/grad_norm",
+    "train/loss",
+    "val/sampled_accuracy",
+    "val/majority_accuracy",
+    "val/sampled_reward/truthfulness",
+)
+POINTS = 10
+DIGITS = 4
+
+
+def execute(study: Study, run: Run, root: Path, rate: float) -> Record:
+    """Train, test, and write the record of a run below `root`; whatever was left of an earlier attempt goes.
+
+    The record is written last of all, so that a run that was killed is no finished run.
+    """
+    directory = root / run.name
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    began = time.process_time()
+    torch.set_num_threads(1)  # at this size more threads wait for each other longer than they work
+    before = study.before(run)
+    if before is not None:
+        command_line(["predict", f"--config={_written(study, before, run, rate, root)}"])
+    configs = [f"--config={_written(study, path, run, rate, root)}" for path in study.configs(run)]
+    arguments = [*configs, f"--trainer.default_root_dir={directory}"]
+    done = command_line(["fit", *arguments, f"--seed_everything={run.seed}"])
+    trained = time.process_time()
+    if not run.tuning:
+        chosen = directory / (BEST if (directory / BEST).exists() else LAST)
+        done.model.eval_samples = SAMPLES
+        done.trainer.test(done.model, datamodule=done.datamodule, ckpt_path=chosen, verbose=False)
+    seconds = {"train": round(trained - began, 1), "test": round(time.process_time() - trained, 1)}
+    record = _record(study, run, directory, rate, seconds)
+    shutil.rmtree(directory / "checkpoints")
+    write_atomically(directory / RECORD, dumped(record) + "\n")
+    return record
+
+
+def _written(study: Study, source: str, run: Run, rate: float, root: Path) -> Path:
+    path = root / run.name / "configs" / Path(source).name
+    write_atomically(path, study.filled(source, run, rate, root))
+    return path
+
+
+def _record(study: Study, run: Run, directory: Path, rate: float, seconds: Mapping[str, float]) -> Record:
+    score_name = study.content["grounds"][run.ground]["values"]["score"]
+    logged = _logged(directory, {*CURVES, score_name})
+    scores = logged.get(score_name, [])
+    step, score = max(scores, key=lambda point: (point[1], -point[0]), default=(-1, 0.0))
+    return Record(
+        name=run.name,
+        ground=run.ground,
+        variant=run.variant,
+        setting=run.setting,
+        size=run.size,
+        seed=run.seed,
+        fingerprint=study.fingerprint(run, rate),
+        rate=rate,
+        seconds=seconds,
+        curves={name: _thinned(points) for name, points in logged.items()},
+        best_step=step,
+        validation=score,
+        domains={} if run.tuning else _domains(directory / PREDICTIONS, study.content["grounds"][run.ground]),
+    )
+
+
+def _logged(directory: Path, names: Collection[str]) -> dict[str, list[tuple[int, float]]]:
+    """Metric -> (step, value) of a run's training."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted(directory.glob("metrics/*/metrics.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for name in names:
+                    if row.get(name):
+                        found.setdefault(name, []).append((int(row["step"]), float(row[name])))
+    return found
+
+
+def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """At most `POINTS` points: means over stretches of equal length."""
+    size = max(1, -(-len(points) // POINTS))
+    stretches = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(stretch[-1][0], round(sum(value for _, value in stretch) / len(stretch), DIGITS)) for stretch in stretches]
+
+
+def _domains(path: Path, ground: Mapping[str, Any]) -> dict[str, Outcomes]:
+    """How the run did on each domain of its ground, told apart by how their samples' ids begin."""
+    rows = pq.read_table(path).to_pylist()
+    parts = {
+        name: [row for row in rows if row["id"].startswith(tuple(prefixes))]
+        for name, prefixes in ground["domains"].items()
+    }
+    return {name: _outcomes(part) for name, part in parts.items() if part}
+
+
+def _outcomes(rows: Sequence[dict[str, Any]]) -> Outcomes:
+    classes = tuple(sorted({row["target"] for row in rows}))
+    places = {name: place for place, name in enumerate(classes)}
+    majority = named_classes(rows, "majority") if "majority_lineage" in rows[0] else [row["majority"] for row in rows]
+    groups = {name: place for place, name in enumerate(dict.fromkeys(row["group"] for row in rows))}
+    return Outcomes(
+        target=tuple(places[row["target"]] for row in rows),
+        classes=classes,
+        greedy=tuple(int(row["correct"]) for row in rows),
+        majority=tuple(int(row["target_rank"] == 1) for row in rows),
+        named=tuple(places.get(name, -1) for name in majority),
+        sampled=_column(rows, "sampled_accuracy"),
+        truthful=_column(rows, "sampled_reward/truthfulness"),
+        recalled=_column(rows, "sampled_reward/findings"),
+        group=tuple(groups[row["group"]] for row in rows) if len(groups) < len(rows) else (),
+        skin_type=tuple(row["skin_type"] for row in rows) if rows[0].get("skin_type") else (),
+        position=tuple(row["position"] for row in rows) if rows[0].get("position") else (),
+        chosen=tuple(row["position_chosen"] or "" for row in rows) if rows[0].get("position") else (),
+    )
+
+
+def _column(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, ...]:
+    """Values of every row; what does not apply, such as findings of an answer without structure, counts as 0."""
+    return tuple(round(row.get(name) or 0.0, DIGITS) for row in rows)
