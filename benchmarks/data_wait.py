@@ -36,7 +36,7 @@ def waits(config: str, workers: int, steps: int, more: list[str]) -> dict[str, f
             "--trainer.profiler=lightning.pytorch.profilers.SimpleProfiler",
             f"--trainer.profiler.dirpath={folder}",
             "--trainer.profiler.filename=profile",
-            f"--data.init_args.num_workers={workers}",
+            f"--data.num_workers={workers}",
         ]
         profiler = run([*arguments, *more]).trainer.profiler
         assert isinstance(profiler, SimpleProfiler)

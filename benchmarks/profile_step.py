@@ -109,8 +109,8 @@ def train(clock: Clock, steps: int, more: list[str]) -> None:
             f"--trainer.default_root_dir={folder}/run",
             f"--trainer.max_steps={steps}",
             "--trainer.limit_val_batches=0",
-            f"--model.init_args.backbone.init_args.model_id={folder}/tiny",
-            f"--model.init_args.backbone.init_args.adapter_path={folder}/adapter",
+            f"--model.backbone.model_id={folder}/tiny",
+            f"--model.backbone.adapter_path={folder}/adapter",
         ]
         with ExitStack() as stack:
             for owner, name, wrapper in parts:

@@ -134,12 +134,12 @@ class Pipeline:
     def run(self) -> dict[str, dict[str, float]]:
         """Train and test stage after stage; the metrics of each."""
         metrics = {"warmstart": self._stage("warmstart")}
-        metrics["grpo"] = self._stage("grpo", self._from("warmstart"), f"--model.init_args.seed={self.seed}")
+        metrics["grpo"] = self._stage("grpo", self._from("warmstart"), f"--model.seed={self.seed}")
         metrics["sft"] = self._stage("sft", self._from("grpo"))
         start = time.perf_counter()
         run(["predict", *self._arguments("pairs", self._from("sft"))])
         seconds = time.perf_counter() - start
-        pairs = f"--data.init_args.sources.train.init_args.path={self.root / 'pairs' / 'preferences.jsonl'}"
+        pairs = f"--data.sources.train.path={self.root / 'pairs' / 'preferences.jsonl'}"
         metrics["dpo"] = self._stage("dpo", self._from("sft"), pairs) | {"pairs_seconds": seconds}
         metrics[GROUNDED] = self._test(GROUNDED, self._from("dpo"))
         return metrics
@@ -150,7 +150,7 @@ class Pipeline:
         return self._stage(CONTINUED, self._from("warmstart"), limit)
 
     def _from(self, stage: str) -> str:
-        return f"--model.init_args.backbone.init_args.adapter_path={self.root / stage / 'adapter'}"
+        return f"--model.backbone.adapter_path={self.root / stage / 'adapter'}"
 
     def _stage(self, stage: str, *more: str) -> dict[str, float]:
         """Train, then test; the metrics of the test and the seconds of the training."""
@@ -170,8 +170,8 @@ class Pipeline:
             f"--trainer.default_root_dir={self.root / stage}",
             *self.overrides,
             f"--seed_everything={self.seed}",
-            f"--data.init_args.seed={self.seed}",
-            f"--model.init_args.backbone.init_args.model_id={self.model}",
+            f"--data.seed={self.seed}",
+            f"--model.backbone.model_id={self.model}",
             *more,
         ]
 

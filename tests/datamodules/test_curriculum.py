@@ -276,8 +276,8 @@ def test_a_stage_that_samples_nothing_is_refused(phantom):
 OPTIONS = [
     "--trainer.max_epochs=3",
     "--trainer.limit_train_batches=4",
-    "--data.init_args.curriculum={floor: 0.05, prior: 0.5}",
-    "--model.init_args.rewards.terms={diagnosis: {fn: test_curriculum.by_chance}}",
+    "--data.curriculum={floor: 0.05, prior: 0.5}",
+    "--model.rewards.terms={diagnosis: {fn: test_curriculum.by_chance}}",
 ]
 
 
@@ -302,9 +302,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(lab, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_count_what_one_does(lab, tmp_path):
-    still = [*OPTIONS, "--trainer.max_epochs=2", "--model.init_args.optimizer.init_args.lr=0.0"]
+    still = [*OPTIONS, "--trainer.max_epochs=2", "--model.optimizer.lr=0.0"]
     limit = "--trainer.limit_train_batches=2"
-    lab.run("fit", "GRPOModule", tmp_path / "one", *still, limit, "--data.init_args.batch_size=4")
+    lab.run("fit", "GRPOModule", tmp_path / "one", *still, limit, "--data.batch_size=4")
     two = ["--trainer.strategy=ddp", "--trainer.devices=2"]
     shell(lab.arguments("fit", "GRPOModule", tmp_path / "two", *still, limit, *two))
     states = [checkpoint(tmp_path / name)["loops"]["fit_loop"] for name in ("one", "two")]

@@ -309,7 +309,7 @@ def test_a_resumed_run_with_workers_sees_the_same(limits, hook, step, tmp_path):
 @pytest.mark.parametrize("stage", ["SFTModule", "GRPOModule"])
 def test_a_run_with_a_worker_ends_bit_for_bit_where_one_without_ends(stage, lab, tmp_path):
     options = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=4"]
-    worker = "--data.init_args.num_workers=1"
+    worker = "--data.num_workers=1"
     lab.run("fit", stage, tmp_path / "whole", *options)
     lab.run("fit", stage, tmp_path / "parts", *options, worker, "--trainer.max_steps=3")
     lab.run("fit", stage, tmp_path / "parts", *options, worker, "--ckpt_path=last")

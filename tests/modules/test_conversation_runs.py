@@ -53,7 +53,7 @@ def test_conversations_through_the_command_line(lab, tmp_path):
     found = []
     for size in (1, 4):
         saved = [f"--config={tmp_path / 'run' / 'config.yaml'}", "--ckpt_path=last"]
-        run(["test", *saved, f"--data.init_args.eval_batch_size={size}"])
+        run(["test", *saved, f"--data.eval_batch_size={size}"])
         found.append(json.loads((tmp_path / "run" / "metrics.json").read_text()))
     assert 0 < found[0]["test/loss"] < losses[0] and "test/conversation/reward" in found[0]
     assert not any("accuracy" in name for name in found[0])

@@ -20,7 +20,7 @@ from support.families import FAMILIES
 from support.reference import duplicated_logprobs
 from support.runs import adapter, checkpoint, different, logged
 
-STILL = "--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=0.0"
+STILL = "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.0"
 PAIR = PreferencePair(
     "short", ("a.png",), "melanoma", "mel", "g", question="What is it?", chosen="A melanoma.",
     rejected="A nevus, or so.", margin=0.4,
@@ -151,7 +151,7 @@ def test_dpo_learns_what_was_preferred(lab, tmp_path):
 
 
 def test_losses_and_options_from_the_command_line(lab, tmp_path):
-    options = ["--model.init_args.loss=dermiq.objectives.losses.dpo_robust", "--model.init_args.label_smoothing=0.1"]
+    options = ["--model.loss=dermiq.objectives.losses.dpo_robust", "--model.label_smoothing=0.1"]
     lab.run("fit", "DPOModule", tmp_path, *options, *STILL, "--trainer.max_steps=1")
     assert float(logged(tmp_path)[0]["train/loss"]) == pytest.approx(math.log(2))
 
@@ -159,14 +159,14 @@ def test_losses_and_options_from_the_command_line(lab, tmp_path):
 def test_the_reference_is_the_incoming_adapter(lab, tmp_path):
     """At a rate of 0 the policy stays the reference: rewards 0. Against the base they would not be."""
     loaded(lab.family_dir("idefics3")).save_adapter(tmp_path / "adapter")
-    handed_over = f"--model.init_args.backbone.init_args.adapter_path={tmp_path / 'adapter'}"
+    handed_over = f"--model.backbone.adapter_path={tmp_path / 'adapter'}"
     lab.run("fit", "DPOModule", tmp_path / "dpo", handed_over, *STILL, "--trainer.max_steps=1")
     assert float(logged(tmp_path / "dpo")[0]["train/chosen_reward"]) == pytest.approx(0, abs=1e-6)
 
 
 def test_an_adapter_of_another_base_is_refused(lab, tmp_path, capsys):
     loaded(lab.family_dir("idefics3")).save_adapter(tmp_path / "adapter")
-    handed_over = f"--model.init_args.backbone.init_args.adapter_path={tmp_path / 'adapter'}"
+    handed_over = f"--model.backbone.adapter_path={tmp_path / 'adapter'}"
     with pytest.raises(SystemExit):
         main(lab.arguments("fit", "DPOModule", tmp_path / "dpo", handed_over, family="qwen2_5_vl"))
     message = capsys.readouterr().err
@@ -177,7 +177,7 @@ def test_an_adapter_of_another_base_is_refused(lab, tmp_path, capsys):
 
 
 def cached(folder):
-    return f"--model.init_args.reference_cache={folder / 'cache.jsonl'}"
+    return f"--model.reference_cache={folder / 'cache.jsonl'}"
 
 
 def passes(monkeypatch):
@@ -231,7 +231,7 @@ def test_the_cache_of_another_reference_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("option", "aspect"),
     [
-        ("--model.init_args.backbone.init_args.dtype=bfloat16", "base weights"),
+        ("--model.backbone.dtype=bfloat16", "base weights"),
         ("--trainer.precision=bf16-mixed", "precision torch.float32 under 32-true -> torch.float32 under bf16-mixed"),
     ],
 )

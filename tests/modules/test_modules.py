@@ -75,7 +75,7 @@ def test_all_subcommands_from_the_saved_config(stage, family, lab, tmp_path, mon
 
 def test_sampled_answers_are_judged_beside_the_greedy_one(lab, tmp_path):
     """With a terminology: the untrained model never names a condition, and so misses every cancer."""
-    options = ["--model.init_args.eval_samples=3", "--model.init_args.terminology=dermiq.kg.Terminology"]
+    options = ["--model.eval_samples=3", "--model.terminology=dermiq.kg.Terminology"]
     lab.run("test", "GRPOModule", tmp_path, *options)
     for row in pq.read_table(tmp_path / "predictions.parquet").to_pylist():
         assert row.keys() >= (ROW - {"scores"}) | VOTE | MEANING
@@ -98,9 +98,9 @@ def test_supervised_training_learns(lab, tmp_path):
 @pytest.mark.slow
 def test_grpo_learns_what_the_reward_asks_for(lab, tmp_path):
     """Reinforced for the number of different letters alone, completions come to have it."""
-    simple = "--model.init_args.advantage=dermiq.objectives.advantages.GroupRelative"
-    options = ["--trainer.max_epochs=8", simple, "--model.init_args.group_size=16", "--model.init_args.kl_coef=0"]
-    lab.run("fit", "GRPOModule", tmp_path, *options, "--model.init_args.optimizer.init_args.lr=0.1")
+    simple = "--model.advantage=dermiq.objectives.advantages.GroupRelative"
+    options = ["--trainer.max_epochs=8", simple, "--model.group_size=16", "--model.kl_coef=0"]
+    lab.run("fit", "GRPOModule", tmp_path, *options, "--model.optimizer.lr=0.1")
     earned = [float(row["train/reward/letters"]) for row in logged(tmp_path)]
     assert len(earned) == 56
     assert sum(earned[-7:]) / 7 > sum(earned[:7]) / 7 + 0.1
@@ -122,9 +122,9 @@ def test_what_grpo_logs(lab, tmp_path):
 @pytest.mark.parametrize("parts", [1, 12, 30])
 def test_micro_batches_change_nothing(parts, lab, tmp_path):
     """One step of SGD: the weights move by the gradient itself."""
-    sgd = ["--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=1.0"]
+    sgd = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1.0"]
     for name, size in (("whole", "null"), ("parts", parts)):
-        size = f"--model.init_args.tokens_per_pass={size}"
+        size = f"--model.tokens_per_pass={size}"
         lab.run("fit", "GRPOModule", tmp_path / name, *sgd, size, "--trainer.max_steps=1")
     whole, cut = adapter(tmp_path / "whole"), adapter(tmp_path / "parts")
     for key in whole:
@@ -132,10 +132,10 @@ def test_micro_batches_change_nothing(parts, lab, tmp_path):
 
 
 def test_accumulated_batches_equal_one_large_batch(lab, tmp_path):
-    sgd = ["--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=1.0"]
-    unclipped = [*sgd, "--model.init_args.max_grad_norm=null", "--model.init_args.seed=3", "--trainer.max_steps=1"]
-    lab.run("fit", "GRPOModule", tmp_path / "two", *unclipped, "--model.init_args.accumulate_batches=2")
-    lab.run("fit", "GRPOModule", tmp_path / "one", *unclipped, "--data.init_args.batch_size=4")
+    sgd = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1.0"]
+    unclipped = [*sgd, "--model.max_grad_norm=null", "--model.seed=3", "--trainer.max_steps=1"]
+    lab.run("fit", "GRPOModule", tmp_path / "two", *unclipped, "--model.accumulate_batches=2")
+    lab.run("fit", "GRPOModule", tmp_path / "one", *unclipped, "--data.batch_size=4")
     assert checkpoint(tmp_path / "two")["global_step"] == checkpoint(tmp_path / "one")["global_step"] == 1
     # The second small batch samples by another seed than its half of the large one, so only scale is compared.
     norms = [
@@ -148,9 +148,9 @@ def test_accumulated_batches_equal_one_large_batch(lab, tmp_path):
 @pytest.mark.parametrize("stage", STAGES)
 def test_clipping_bounds_the_step(stage, lab, tmp_path):
     """One step of SGD at rate 1 moves by the clipped norm."""
-    sgd = ["--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=1.0"]
-    still = ["--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=0.0"]
-    clip = ["--model.init_args.max_grad_norm=0.001", "--trainer.max_steps=1"]
+    sgd = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1.0"]
+    still = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.0"]
+    clip = ["--model.max_grad_norm=0.001", "--trainer.max_steps=1"]
     lab.run("fit", stage, tmp_path / "moved", *clip, *sgd)
     lab.run("fit", stage, tmp_path / "still", *clip, *still)
     moved, still = adapter(tmp_path / "moved"), adapter(tmp_path / "still")
@@ -173,7 +173,7 @@ def test_completions_are_kept_as_a_table(lab, tmp_path, capsys):
 def test_the_same_seed_gives_the_same_run(lab, tmp_path):
     for name in "ab":
         lab.run("fit", "GRPOModule", tmp_path / name, "--trainer.max_steps=2")
-    lab.run("fit", "GRPOModule", tmp_path / "c", "--trainer.max_steps=2", "--model.init_args.seed=1")
+    lab.run("fit", "GRPOModule", tmp_path / "c", "--trainer.max_steps=2", "--model.seed=1")
     assert different(adapter(tmp_path / "a"), adapter(tmp_path / "b")) == []
     assert different(adapter(tmp_path / "a"), adapter(tmp_path / "c"))
 

@@ -86,8 +86,8 @@ def test_groups_from_another_rollout():
 
 def test_what_is_logged(lab, tmp_path):
     """The untrained policy is always wrong: every group is drawn again, and stays uniform. Two steps per rollout."""
-    options = ["--model.init_args.redraws=1", "--model.init_args.inner_epochs=2", "--trainer.max_steps=2"]
-    surrogate = "--model.init_args.surrogate=dermiq.objectives.losses.clipped_sequences"
+    options = ["--model.redraws=1", "--model.inner_epochs=2", "--trainer.max_steps=2"]
+    surrogate = "--model.surrogate=dermiq.objectives.losses.clipped_sequences"
     lab.run("fit", "GRPOModule", tmp_path, *options, surrogate)
     (*_, line) = logged(tmp_path)
     assert float(line["train/redrawn"]) == float(line["train/uniform_groups"]) == 1

@@ -215,7 +215,7 @@ def test_a_run_is_not_resumed_over_reordered_rows(lab, tmp_path):
         path = tabular(tmp_path / folder, rows).path
         options = {"path": path, "image_column": "image", "label_column": "label", "image_root": str(lab.photographs)}
         source = {"train": {"class_path": "dermiq.datamodules.sources.TabularSource", "init_args": options}}
-        data = ["--data.init_args.fractions=null", f"--data.init_args.sources={json.dumps(source)}"]
+        data = ["--data.fractions=null", f"--data.sources={json.dumps(source)}"]
         lab.run("fit", "SFTModule", tmp_path / "run", *data, f"--trainer.max_steps={steps}", *more)
 
     fit(2, "here", rows)

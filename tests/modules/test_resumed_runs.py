@@ -15,9 +15,9 @@ from dermiq.schema import DermIQError, TrainingError
 from support.families import build_model_dir
 from support.runs import checkpoint, different
 
-OPTIMIZER, SCHEDULER = "--model.init_args.optimizer", "--model.init_args.scheduler"
+OPTIMIZER, SCHEDULER = "--model.optimizer", "--model.scheduler"
 COSINE = f"{SCHEDULER}=dermiq.modules.schedules.CosineWithWarmup"
-BACKBONE = "--model.init_args.backbone.init_args"
+BACKBONE = "--model.backbone"
 TWO, THREE = "--trainer.max_steps=2", "--trainer.max_steps=3"
 RESUME = "--ckpt_path=last"
 INFINITE = [
@@ -101,7 +101,7 @@ def test_a_lower_rate_is_the_way_out_of_a_policy_that_is_destroyed(stage, lab, t
     [
         (
             "GRPOModule",
-            ["--model.init_args.advantage=support.parts.Infinite"],
+            ["--model.advantage=support.parts.Infinite"],
             "at step 0 .* Nothing .* is saved yet: .*start it again",
         ),
         (
@@ -145,15 +145,15 @@ def test_another_part_is_refused(name, resume):
 @pytest.mark.slow
 def test_another_accumulation_of_grpo_is_refused(resume):
     with pytest.raises(TrainingError, match=r"accumulated batches 1 -> 2"):
-        resume("GRPOModule", [], ["--model.init_args.accumulate_batches=2"])
+        resume("GRPOModule", [], ["--model.accumulate_batches=2"])
 
 
 IN_FORCE = [
     f"{BACKBONE}.lora.dropout=0.1",
-    "--model.init_args.max_grad_norm=0.5",
+    "--model.max_grad_norm=0.5",
     "--trainer.precision=bf16-mixed",
-    "--data.init_args.num_workers=1",
-    "--data.init_args.eval_batch_size=3",
+    "--data.num_workers=1",
+    "--data.eval_batch_size=3",
 ]
 
 

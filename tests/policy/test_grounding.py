@@ -187,8 +187,8 @@ def test_validation_is_of_the_policy_alone(backbone):
 def test_the_command_line(subcommand, lab, tmp_path, monkeypatch):
     said = "<think> x </think> <answer> scabies </answer>"
     monkeypatch.setattr(VLMBackbone, "decode", lambda self, ids, mask: [said] * len(ids))
-    option = "--model.init_args.retriever"
-    options = [f"{option}=dermiq.kg.Retriever", f"{option}.init_args.budget=40", "--data.init_args.limit={test: 2}"]
+    option = "--model.retriever"
+    options = [f"{option}=dermiq.kg.Retriever", f"{option}.init_args.budget=40", "--data.limit={test: 2}"]
     lab.run(subcommand, "SFTModule", tmp_path, *options)
     if subcommand == "test":
         rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()

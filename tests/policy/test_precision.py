@@ -23,7 +23,7 @@ def test_the_adapter_is_trained_in_float32(stage, precision, lab, tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_fully_trained_modules_keep_up(precision, lab, tmp_path):
-    whole = "--model.init_args.backbone.init_args.lora.fully_trained=[connector, lm_head]"
+    whole = "--model.backbone.lora.fully_trained=[connector, lm_head]"
     options = [f"--trainer.precision={precision}", "--trainer.max_steps=2", WATCHED, whole]
     lab.run("fit", "SFTModule", tmp_path, *options)
     assert any("lm_head" in key for key in adapter(tmp_path))
@@ -32,14 +32,14 @@ def test_fully_trained_modules_keep_up(precision, lab, tmp_path):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 def test_a_bfloat16_base_trains(precision, lab, tmp_path):
     """As released weights are: the base in bfloat16, the adapter in float32."""
-    base = "--model.init_args.backbone.init_args.dtype=bfloat16"
+    base = "--model.backbone.dtype=bfloat16"
     options = [f"--trainer.precision={precision}", "--trainer.max_steps=2", WATCHED, base]
     lab.run("fit", "GRPOModule", tmp_path, *options)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_four_bits_train(stage, cpu, lab, tmp_path):
-    four = "--model.init_args.backbone.init_args.load_in_4bit=true"
+    four = "--model.backbone.load_in_4bit=true"
     lab.run("fit", stage, tmp_path, "--trainer.max_steps=2", WATCHED, four, family="qwen2_5_vl")
 
 
@@ -47,7 +47,7 @@ def test_four_bits_train(stage, cpu, lab, tmp_path):
 
 
 def options(**given):
-    return [f"--model.init_args.{name}={value}" for name, value in given.items()]
+    return [f"--model.{name}={value}" for name, value in given.items()]
 
 
 RECITED = {"engine": "support.parts.Recited", "sampling": "{max_new_tokens: 60, temperature: 0.7}"}
@@ -85,7 +85,7 @@ RUNS = {
 TWO_STEPS = (
     "--trainer.max_steps=2",
     "--trainer.log_every_n_steps=1",
-    "--model.init_args.rewards={class_path: dermiq.rewards.RewardMixture, init_args: {terms: {"
+    "--model.rewards={class_path: dermiq.rewards.RewardMixture, init_args: {terms: {"
     "diagnosis: {fn: dermiq.rewards.diagnosis, weight: 1.0}, letters: {fn: support.parts.letters, weight: 0.3}}}}",
 )
 SLOW = ("raft", "ipo", "robust", "rloo, cispo", "grpo, dapo")

@@ -20,7 +20,7 @@ from dermiq.prompts import QUESTION, SYSTEM_PROMPT
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
 BASE = "Qwen/Qwen2.5-VL-3B-Instruct"
-MODEL = "--model.init_args"
+MODEL = "--model"
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,7 @@ def served(lab, tiny_dir, tmp_path_factory):
     asks |= {"do_sample": True, "temperature": 1e-6, "repetition_penalty": 1.05}  # as Qwen2.5-VL does
     (folder / BASE / "generation_config.json").write_text(json.dumps(asks))
     with contextlib.chdir(folder):
-        options = (f"{MODEL}.backbone.init_args.model_id={BASE}", "--data.init_args.system_prompt=null")
+        options = (f"{MODEL}.backbone.init_args.model_id={BASE}", "--data.system_prompt=null")
         lab.run("fit", "SFTModule", Path("runs/grpo"), *options, "--trainer.max_steps=3")
         judged = (*options, f"{MODEL}.backbone.init_args.adapter_path=runs/grpo/adapter")
         length = (f"{MODEL}.eval_sampling.max_new_tokens=250", "--trainer.limit_test_batches=1")

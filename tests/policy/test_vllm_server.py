@@ -310,7 +310,7 @@ def test_grpo_through_a_server(lab, tmp_path, family_dir):
     """Two steps of a whole run: the second rollout is drawn from the policy that the first step made."""
     server = StubServer(family_dir("idefics3")).start()
     try:
-        engine = "--model.init_args.engine"
+        engine = "--model.engine"
         options = (f"{engine}=dermiq.policy.vllm_server.VLLMServer", f"{engine}.init_args.url={server.url}")
         lab.run("fit", "GRPOModule", tmp_path, "--trainer.max_steps=2", *options)
     finally:

@@ -41,7 +41,7 @@ def test_later_configs_and_overrides_win(lab, tmp_path, capsys):
     (tmp_path / "second.yaml").write_text(
         "trainer: {max_epochs: 7, precision: bf16-mixed}\nmodel: {init_args: {kl_coef: 0.5, clip_high: 0.4}}\n"
     )
-    second = [f"--config={tmp_path / 'second.yaml'}", "--model.init_args.clip_high=0.3", "--trainer.max_steps=5"]
+    second = [f"--config={tmp_path / 'second.yaml'}", "--model.clip_high=0.3", "--trainer.max_steps=5"]
     config = printed(capsys, lab.arguments("fit", "GRPOModule", tmp_path, *second, "--print_config"))
     assert config["trainer"]["max_epochs"] == 7 and config["trainer"]["max_steps"] == 5
     assert config["trainer"]["precision"] == "bf16-mixed" and config["trainer"]["accelerator"] == "cpu"
@@ -54,7 +54,7 @@ def test_what_model_and_data_share_is_said_once(lab, tmp_path, capsys):
     from dermiq.cli import run
 
     arguments = lab.arguments("fit", "SFTModule", tmp_path, "--trainer.max_steps=1")
-    cli = run([*arguments, "--model.init_args.eval_sampling.max_new_tokens=9"])
+    cli = run([*arguments, "--model.eval_sampling.max_new_tokens=9"])
     assert cli.datamodule.model_id == cli.model.backbone.model_id == str(lab.family_dir("idefics3"))
     assert cli.datamodule.max_new_tokens_reserve == 9
 
@@ -83,7 +83,7 @@ def test_the_context_has_room_for_the_longest_completion(drawn, judged, stage, s
             "init_args": {name: options[name] for name in ("backbone", "rewards")},
         }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    more = [f"--model.init_args.{name}.max_new_tokens={tokens}" for name, tokens in given.items() if tokens]
+    more = [f"--model.{name}.max_new_tokens={tokens}" for name, tokens in given.items() if tokens]
     cli = dermiq.cli.run(
         [subcommand, f"--config={tmp_path / 'config.yaml'}", f"--trainer.default_root_dir={tmp_path}", *more]
     )
@@ -91,12 +91,12 @@ def test_the_context_has_room_for_the_longest_completion(drawn, judged, stage, s
 
 
 def test_the_saved_config_is_the_record_of_the_run(lab, tmp_path):
-    lab.run("fit", "GRPOModule", tmp_path, "--trainer.max_steps=1", "--model.init_args.kl_coef=0.125")
+    lab.run("fit", "GRPOModule", tmp_path, "--trainer.max_steps=1", "--model.kl_coef=0.125")
     saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert saved["model"]["init_args"]["kl_coef"] == 0.125
     assert saved["seed_everything"] == 0 and saved["trainer"]["max_steps"] == 1
     before = (tmp_path / "config.yaml").read_text()
-    lab.run("test", "GRPOModule", tmp_path, "--model.init_args.kl_coef=0.5")
+    lab.run("test", "GRPOModule", tmp_path, "--model.kl_coef=0.5")
     assert (tmp_path / "config.yaml").read_text() == before
 
 
@@ -104,7 +104,7 @@ def test_the_seed_is_the_users(lab, tmp_path):
     losses = set()
     for seed in (0, 1):
         root = tmp_path / str(seed)
-        lab.run("fit", "SFTModule", root, f"--seed_everything={seed}", f"--data.init_args.seed={seed}",
+        lab.run("fit", "SFTModule", root, f"--seed_everything={seed}", f"--data.seed={seed}",
                 "--trainer.max_steps=1")  # fmt: skip
         losses.add(logged(root)[0]["train/loss"])
     assert len(losses) == 2
@@ -113,12 +113,12 @@ def test_the_seed_is_the_users(lab, tmp_path):
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("--model.init_args.group_sise=4", "group_sise"),
+        ("--model.group_sise=4", "group_sise"),
         ("--trainer.max_steps=many", "max_steps"),
-        ("--model.init_args.sampling.temperature=0", "dermiq: The configuration cannot be used: GRPO learns from"),
-        ("--model.init_args.backbone.init_args.lora.rank=0", "LoRA needs rank >= 1"),
-        ("--data.init_args.limit.foo=3", "`limit` has 'foo'; it may have train, val, test."),
-        ("--model.init_args.advantage.class_path=dermiq.objectives.advantages.None", "advantage"),
+        ("--model.sampling.temperature=0", "dermiq: The configuration cannot be used: GRPO learns from"),
+        ("--model.backbone.lora.rank=0", "LoRA needs rank >= 1"),
+        ("--data.limit.foo=3", "`limit` has 'foo'; it may have train, val, test."),
+        ("--model.advantage.class_path=dermiq.objectives.advantages.None", "advantage"),
     ],
 )
 def test_a_wrong_option_is_named(override, text, lab, tmp_path, capsys):

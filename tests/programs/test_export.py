@@ -26,7 +26,7 @@ from support.families import FAMILIES
 from support.images import picture
 from support.runs import adapter
 
-BACKBONE = "--model.init_args.backbone.init_args"
+BACKBONE = "--model.backbone"
 STEPS = ("--trainer.max_steps=2",)
 WHOLE = f"{BACKBONE}.lora.fully_trained=[connector,lm_head]"
 

@@ -319,7 +319,7 @@ FILES = {METRICS, PREDICTIONS, CONFUSION, THUMBNAILS}
 
 def test_an_untouched_base_model(lab, tmp_path):
     """Two samples a question; the columns' means are the metrics."""
-    lab.run("test", "SFTModule", tmp_path, "--model.init_args.eval_samples=2")
+    lab.run("test", "SFTModule", tmp_path, "--model.eval_samples=2")
     assert {path.name for path in tmp_path.iterdir()} == FILES
     metrics = json.loads((tmp_path / METRICS).read_text(), parse_constant=pytest.fail)
     rows = pq.read_table(tmp_path / PREDICTIONS).to_pylist()
@@ -337,7 +337,7 @@ def test_an_untouched_base_model(lab, tmp_path):
 def test_checkpoint_adapter_and_base_model_side_by_side(lab, tmp_path):
     """An adapter directory is the checkpoint it was saved with; without either the base model is judged, untouched."""
     (tmp_path / "bare.yaml").write_text("model: {init_args: {backbone: {init_args: {lora: null}}}}\n")
-    adapter = f"--model.init_args.backbone.init_args.adapter_path={tmp_path / 'run' / 'adapter'}"
+    adapter = f"--model.backbone.adapter_path={tmp_path / 'run' / 'adapter'}"
     lab.run("fit", "SFTModule", tmp_path / "run", "--trainer.max_steps=2")
     lab.run("test", "SFTModule", tmp_path / "run", "--ckpt_path=last")
     lab.run("test", "GRPOModule", tmp_path / "adapter", adapter)

@@ -116,7 +116,7 @@ def test_a_signal_that_is_ignored_stays_ignored(lab, tmp_path):
 
 @pytest.mark.parametrize(("subcommand", "rows"), [("test", "test_predictions"), ("predict", "predictions")])
 def test_an_evaluation_keeps_its_rows(subcommand, rows, lab, tmp_path):
-    batches = "--data.init_args.eval_batch_size=2"
+    batches = "--data.eval_batch_size=2"
     arguments = lab.arguments(subcommand, "SFTModule", tmp_path, batches)
     hook = f"on_{subcommand}_batch_start"
     assert ended([*arguments, *signalled(signal.SIGTERM, hook, 3)]) == 143
@@ -225,7 +225,7 @@ def test_the_demo_leaves_no_folder(monkeypatch):
 )
 def test_a_signal_to_all_processes_of_a_job(number, lab, tmp_path):
     """SLURM, systemd and a closed terminal send it to the workers as well."""
-    loaded = ["--data.init_args.num_workers=1"]
+    loaded = ["--data.num_workers=1"]
     arguments = lab.arguments("fit", "SFTModule", tmp_path, *STEPS, *loaded)
     to_all = [*signalled(number, "on_train_batch_start"), "--trainer.callbacks.workers=true"]
     assert ended([*arguments, *to_all]) == CODES[number]
@@ -234,7 +234,7 @@ def test_a_signal_to_all_processes_of_a_job(number, lab, tmp_path):
 
 @pytest.mark.parametrize("subcommand", ["fit", pytest.param("test", marks=pytest.mark.slow)])
 def test_a_killed_worker_is_named_with_the_likely_cause(subcommand, lab, tmp_path, capsys):
-    options = ["--data.init_args.num_workers=1", "--data.init_args.eval_batch_size=1"]
+    options = ["--data.num_workers=1", "--data.eval_batch_size=1"]
     arguments = lab.arguments(subcommand, "SFTModule", tmp_path, *options)
     hook = "on_train_batch_start" if subcommand == "fit" else "on_test_batch_start"
     kill = [*signalled(signal.SIGKILL, hook), "--trainer.callbacks.workers=true", "--trainer.callbacks.main=false"]
@@ -279,7 +279,7 @@ def train(arguments, log):
 def test_a_process_group_is_signalled_at_any_time(number, lab, tmp_path):
     """A run with a worker that loads data, which would go on for hours."""
     log, root = tmp_path / "log.txt", tmp_path / "run"
-    options = ["--trainer.max_epochs=100000", "--data.init_args.num_workers=1"]
+    options = ["--trainer.max_epochs=100000", "--data.num_workers=1"]
     process = FORK.Process(target=train, args=(lab.arguments("fit", "SFTModule", root, *options), str(log)))
     process.start()
     table, until = root / "metrics" / "version_0" / "metrics.csv", time.monotonic() + 200

@@ -55,7 +55,7 @@ def test_an_experiment_instantiates(path, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("path", PARTS, ids=name)
 def test_a_part_fits_on_an_experiment(path, monkeypatch, tmp_path):
-    option = "--model.init_args.backbone" if "class_path" in content(path) else "--config"
+    option = "--model.backbone" if "class_path" in content(path) else "--config"
     arguments = [f"--config={CONFIGS / 'grpo.yaml'}", f"{option}={path}", "--trainer.accelerator=cpu"]
     cli = instantiated(monkeypatch, ["fit", *arguments, f"--trainer.default_root_dir={tmp_path}"])
     assert isinstance(cli.model, StageModule)

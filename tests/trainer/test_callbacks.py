@@ -194,5 +194,5 @@ def test_metrics_are_strict_json(tmp_path):
 
 
 def test_nothing_is_reported_where_nothing_was_skipped(lab, tmp_path):
-    lab.run("test", "SFTModule", tmp_path, "--data.init_args.on_bad_image=skip")
+    lab.run("test", "SFTModule", tmp_path, "--data.on_bad_image=skip")
     assert not (tmp_path / "skipped.txt").exists()

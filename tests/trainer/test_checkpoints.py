@@ -11,18 +11,18 @@ from dermiq.schema import TrainingError
 from support.runs import DATA, STAGES, adapter, checkpoint, different, logged
 
 SCHEDULE = [
-    "--model.init_args.scheduler=torch.optim.lr_scheduler.ExponentialLR",
-    "--model.init_args.scheduler.init_args.gamma=0.7",
+    "--model.scheduler=torch.optim.lr_scheduler.ExponentialLR",
+    "--model.scheduler.gamma=0.7",
 ]
-DROPOUT = ["--model.init_args.backbone.init_args.lora.dropout=0.3"]
-LEASH = ["--model.init_args.kl_coef=0.1", "--model.init_args.reference_sync_every=3"]
+DROPOUT = ["--model.backbone.lora.dropout=0.3"]
+LEASH = ["--model.kl_coef=0.1", "--model.reference_sync_every=3"]
 SETTINGS = {
     "sft": ("SFTModule", [*SCHEDULE, *DROPOUT]),
     "sft-accumulated": ("SFTModule", ["--trainer.accumulate_grad_batches=2", *SCHEDULE]),
     "dpo": ("DPOModule", [*SCHEDULE, *DROPOUT]),
     "grpo": ("GRPOModule", [*SCHEDULE, *DROPOUT, *LEASH]),
-    "grpo-accumulated": ("GRPOModule", ["--model.init_args.accumulate_batches=2", *SCHEDULE]),
-    "grpo-inner-epochs": ("GRPOModule", ["--model.init_args.inner_epochs=2", *LEASH]),
+    "grpo-accumulated": ("GRPOModule", ["--model.accumulate_batches=2", *SCHEDULE]),
+    "grpo-inner-epochs": ("GRPOModule", ["--model.inner_epochs=2", *LEASH]),
 }
 TWO_EPOCHS = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=4"]
 
@@ -105,7 +105,7 @@ def test_the_adapter_is_that_of_the_checkpoint(lab, tmp_path):
 
 
 def test_a_checkpoint_holds_the_adapter_and_nothing_else_of_the_model(lab, tmp_path):
-    lab.run("fit", "GRPOModule", tmp_path, "--trainer.max_steps=1", "--model.init_args.reference_sync_every=5")
+    lab.run("fit", "GRPOModule", tmp_path, "--trainer.max_steps=1", "--model.reference_sync_every=5")
     state = checkpoint(tmp_path)["state_dict"]
     assert len(state) == 32 and all(".lora_" in key for key in state)
     assert sum(".reference." in key for key in state) == 16
@@ -143,7 +143,7 @@ def test_the_checkpoint_of_another_stage(subcommand, lab, trained, tmp_path, cap
 
 def test_the_checkpoint_of_another_adapter(lab, trained, tmp_path, capsys):
     path = trained / "SFTModule" / "checkpoints" / "last.ckpt"
-    targets = "--model.init_args.backbone.init_args.lora.targets=[q_proj, up_proj]"
+    targets = "--model.backbone.lora.targets=[q_proj, up_proj]"
     message = refusal(capsys, lab.arguments("fit", "SFTModule", tmp_path, targets, f"--ckpt_path={path}"))
     assert (
         "The checkpoint's adapter does not fit this run: 4 weights missing, 12 unknown, 0 of another shape (first: "
@@ -162,7 +162,7 @@ def test_a_checkpoint_with_renamed_weights(lab, trained, tmp_path, capsys):
 
 def test_a_checkpoint_of_another_rank(lab, trained, tmp_path, capsys):
     path = trained / "SFTModule" / "checkpoints" / "last.ckpt"
-    rank = "--model.init_args.backbone.init_args.lora.rank=4"
+    rank = "--model.backbone.lora.rank=4"
     message = refusal(capsys, lab.arguments("fit", "SFTModule", tmp_path, rank, f"--ckpt_path={path}"))
     assert "0 weights missing, 0 unknown, 16 of another shape" in message
 
@@ -201,7 +201,7 @@ def test_changed_data_within_an_epoch(lab, trained, tmp_path):
     with pytest.raises(
         TrainingError, match=r"after 1 batches of epoch 0, and the data have changed .*batch_size 2 -> 3"
     ):
-        lab.run("fit", "SFTModule", tmp_path, f"--ckpt_path={path}", "--data.init_args.batch_size=3")
+        lab.run("fit", "SFTModule", tmp_path, f"--ckpt_path={path}", "--data.batch_size=3")
 
 
 # Hand-over
@@ -209,8 +209,8 @@ def test_changed_data_within_an_epoch(lab, trained, tmp_path):
 
 def test_the_adapter_of_one_stage_is_where_the_next_begins(lab, trained, tmp_path):
     """At a rate of 0, GRPO ends with the adapter that it began with, and its leash is 0."""
-    handed_over = f"--model.init_args.backbone.init_args.adapter_path={trained / 'SFTModule' / 'adapter'}"
-    still = "--model.init_args.optimizer.init_args.lr=0.0"
+    handed_over = f"--model.backbone.adapter_path={trained / 'SFTModule' / 'adapter'}"
+    still = "--model.optimizer.lr=0.0"
     lab.run("fit", "GRPOModule", tmp_path, handed_over, still, "--trainer.max_steps=1")
     assert different(adapter(trained / "SFTModule"), adapter(tmp_path)) == []
     assert float(logged(tmp_path)[0]["train/kl"]) == pytest.approx(0, abs=1e-7)

@@ -15,14 +15,14 @@ import torch
 from support.runs import adapter, checkpoint, logged
 
 TESTS = Path(__file__).parents[1]
-TWO = ["--trainer.strategy=ddp", "--trainer.devices=2", "--data.init_args.batch_size=2"]
-ONE = ["--data.init_args.batch_size=4"]
+TWO = ["--trainer.strategy=ddp", "--trainer.devices=2", "--data.batch_size=2"]
+ONE = ["--data.batch_size=4"]
 # The step of SGD at rate 1 is the gradient itself; Adam's first step would be little more than its sign.
-SGD = ["--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=1.0"]
+SGD = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1.0"]
 SETTINGS = {
     "sft": ("SFTModule", []),
     "dpo": ("DPOModule", []),
-    "grpo": ("GRPOModule", ["--model.init_args.tokens_per_pass=10", "--model.init_args.kl_coef=0.1"]),
+    "grpo": ("GRPOModule", ["--model.tokens_per_pass=10", "--model.kl_coef=0.1"]),
     "sft-accumulated": ("SFTModule", [], ["--data.batch_size=1", "--trainer.accumulate_grad_batches=2"]),
     "dpo-accumulated": ("DPOModule", [], ["--data.batch_size=1", "--trainer.accumulate_grad_batches=2"]),
     "grpo-by-tokens": (
@@ -33,7 +33,7 @@ SETTINGS = {
             "--model.tokens_per_pass=null",
         ],
     ),
-    "grpo-in-one-pass": ("GRPOModule", ["--model.init_args.tokens_per_pass=null"]),
+    "grpo-in-one-pass": ("GRPOModule", ["--model.tokens_per_pass=null"]),
 }
 
 
@@ -59,9 +59,9 @@ def shell(arguments):
 )
 def test_the_first_update_is_the_same(stage, options, split, lab, tmp_path):
     """`split` are options of the two processes alone: batches of another size, with as many samples in the update."""
-    options = [*options, *SGD, "--trainer.max_steps=1", "--model.init_args.max_grad_norm=0.5"]
+    options = [*options, *SGD, "--trainer.max_steps=1", "--model.max_grad_norm=0.5"]
     lab.run("fit", stage, tmp_path / "one", *options, *ONE)
-    lab.run("fit", stage, tmp_path / "start", *options, *ONE, "--model.init_args.optimizer.init_args.lr=0.0")
+    lab.run("fit", stage, tmp_path / "start", *options, *ONE, "--model.optimizer.lr=0.0")
     shell(lab.arguments("fit", stage, tmp_path / "two", *options, *TWO, *split))
     one, two, start = (adapter(tmp_path / name) for name in ("one", "two", "start"))
     assert any((one[key] - start[key]).abs().max() > 1e-3 for key in one)

@@ -73,9 +73,7 @@ def test_a_broken_reward_in_an_evaluation(lab, tmp_path, capsys):
 
 
 def test_a_loss_that_is_not_finite(lab, tmp_path, capsys):
-    message = failure(
-        capsys, lab.arguments("fit", "GRPOModule", tmp_path, "--model.init_args.advantage=support.parts.Infinite")
-    )
+    message = failure(capsys, lab.arguments("fit", "GRPOModule", tmp_path, "--model.advantage=support.parts.Infinite"))
     assert re.match(r"The loss is (nan|-?inf) at step 0 on the samples ISIC_\d+, ISIC_\d+\.", message)
     assert message.count("ISIC_") == 2 and "lower the learning rate" in message
 
@@ -85,7 +83,7 @@ def test_a_learning_rate_that_destroys_the_policy(stage, lab, tmp_path, capsys):
     """The run from before is set aside whole, and can be gone on with at its rate."""
     lab.run("fit", stage, tmp_path, "--trainer.max_steps=1")
     before = checkpoint(tmp_path)["state_dict"]
-    broken = ["--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=1e38"]
+    broken = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1e38"]
     message = failure(capsys, lab.arguments("fit", stage, tmp_path, "--start_over", *broken))
     assert "not finite on the samples ISIC_" in message or "The loss is nan at step 1 on the samples ISIC_" in message
     kept = tmp_path / "earlier" / "1"
@@ -99,34 +97,34 @@ def test_a_learning_rate_that_destroys_the_policy(stage, lab, tmp_path, capsys):
 def test_a_model_that_is_no_vlm(lab, tmp_path, capsys):
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     LlamaForCausalLM(LlamaConfig(vocab_size=32, **sizes)).save_pretrained(tmp_path / "llama")
-    model = f"--model.init_args.backbone.init_args.model_id={tmp_path / 'llama'}"
+    model = f"--model.backbone.model_id={tmp_path / 'llama'}"
     message = failure(capsys, lab.arguments("fit", "GRPOModule", tmp_path, model))
     assert "is a llama model, which is no image-text-to-text model" in message
 
 
 def test_a_model_that_is_not_there(lab, tmp_path, capsys):
-    model = f"--model.init_args.backbone.init_args.model_id={tmp_path / 'none'}"
+    model = f"--model.backbone.model_id={tmp_path / 'none'}"
     message = failure(capsys, lab.arguments("fit", "GRPOModule", tmp_path, model))
     assert f"{str(tmp_path / 'none')!r} is neither a local directory nor" in message and "Give model_id" in message
 
 
 @pytest.mark.parametrize("stage", ["SFTModule", "GRPOModule"])
 def test_a_prompt_longer_than_the_context(stage, lab, tmp_path, capsys):
-    question = "--data.init_args.system_prompt=" + "Look at the skin. " * 1500
+    question = "--data.system_prompt=" + "Look at the skin. " * 1500
     message = failure(capsys, lab.arguments("fit", stage, tmp_path, question))
     assert "its prompt of " in message and "do not fit into the 8192 tokens of context" in message
     assert "Nothing is truncated." in message and not (tmp_path / "checkpoints").exists()
 
 
 def test_room_for_the_completion_is_part_of_the_context(lab, tmp_path, capsys):
-    tokens = "--model.init_args.eval_sampling.max_new_tokens=8150"
+    tokens = "--model.eval_sampling.max_new_tokens=8150"
     assert "8150 tokens of completion do not fit" in failure(
         capsys, lab.arguments("fit", "GRPOModule", tmp_path, tokens)
     )
 
 
 def test_room_for_a_drawn_completion_is_part_of_the_context(lab, tmp_path, capsys):
-    arguments = lab.arguments("fit", "GRPOModule", tmp_path, "--model.init_args.sampling.max_new_tokens=8150")
+    arguments = lab.arguments("fit", "GRPOModule", tmp_path, "--model.sampling.max_new_tokens=8150")
     assert "8150 tokens of completion do not fit" in failure(capsys, arguments)
 
 
@@ -150,9 +148,9 @@ def test_skipped_images_are_listed(stage, batch_size, lab, spoilt, tmp_path, cap
     """Also where the image is the only one of its batch; every photograph is in the training split."""
     root, missing, cut = spoilt
     sources = json.dumps({"train": lab.source(stage, root)})
-    data = [f"--data.init_args.sources={sources}", f"--data.init_args.batch_size={batch_size}"]
+    data = [f"--data.sources={sources}", f"--data.batch_size={batch_size}"]
     with pytest.warns(UserWarning, match="Skipped 2 samples with unreadable images; they are listed in"):
-        lab.run("fit", stage, tmp_path / "run", *data, "--data.init_args.on_bad_image=skip")
+        lab.run("fit", stage, tmp_path / "run", *data, "--data.on_bad_image=skip")
     lines = sorted((tmp_path / "run" / "skipped.txt").read_text().splitlines())
     assert [line.split(": ")[0] for line in lines] == [missing.stem, cut.stem]
     assert str(missing) in lines[0] and "missing" in lines[0]
@@ -163,7 +161,7 @@ def test_an_evaluation_without_a_readable_image(lab, tmp_path, capsys):
     root = shutil.copytree(lab.photographs, tmp_path / "photographs")
     for path in root.glob("*/*.jpg"):
         path.write_bytes(b"nothing")
-    options = [f"--data.init_args.sources.all.init_args.root={root}", "--data.init_args.on_bad_image=skip"]
+    options = [f"--data.sources.all.root={root}", "--data.on_bad_image=skip"]
     message = failure(capsys, lab.arguments("test", "SFTModule", tmp_path / "run", *options))
     assert message.startswith("No sample of the test split could be read")
 
@@ -209,7 +207,7 @@ def test_an_adapter_that_cannot_be_written_leaves_the_previous_one(lab, tmp_path
 @pytest.mark.parametrize("stage", [pytest.param("SFTModule", marks=pytest.mark.slow), "GRPOModule"])
 def test_ctrl_c_saves_and_exits_with_130(stage, lab, tmp_path):
     """The shell's Ctrl-C, which reaches the worker that loads data too, in a run that would go on for hours."""
-    arguments = lab.arguments("fit", stage, tmp_path, "--trainer.max_epochs=100000", "--data.init_args.num_workers=1")
+    arguments = lab.arguments("fit", stage, tmp_path, "--trainer.max_epochs=100000", "--data.num_workers=1")
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     process = subprocess.Popen(shell(arguments), env=environment(), start_new_session=True, **streams)
     try:

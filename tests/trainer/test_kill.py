@@ -13,7 +13,7 @@ from support.runs import STAGES, checkpoint, different
 from trainer.test_preferences import config as pairs_config  # noqa: F401  # a fixture
 
 KILLS = 10
-OPTIONS = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=4", "--data.init_args.on_bad_image=skip"]
+OPTIONS = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=4", "--data.on_bad_image=skip"]
 VALIDATION = ["--trainer.limit_val_batches=1", "--trainer.val_check_interval=2"]
 CALLBACKS = """[
   {class_path: dermiq.trainer.checkpointing.RunCheckpoint, init_args: {every_n_train_steps: 3}},
@@ -58,8 +58,8 @@ def test_a_killed_training_ends_as_an_undisturbed_one(stage, lab, photographs, t
     """Start-up, steps, validations and savings are among the moments; adapter, checkpoint and metrics are the same."""
 
     def fit(root):
-        own = [f"--model.init_args.reference_cache={root / 'reference.jsonl'}"] if stage == "DPOModule" else []
-        source = f"--data.init_args.sources={json.dumps({'all': lab.source(stage, photographs)})}"
+        own = [f"--model.reference_cache={root / 'reference.jsonl'}"] if stage == "DPOModule" else []
+        source = f"--data.sources={json.dumps({'all': lab.source(stage, photographs)})}"
         resume = ["--ckpt_path=last"] if (root / LAST).exists() else []
         callbacks = f"--trainer.callbacks={CALLBACKS}"
         return lab.arguments("fit", stage, root, source, callbacks, *OPTIONS, *VALIDATION, *own, *resume)
@@ -91,7 +91,7 @@ def test_ctrl_c_before_a_validation_waits_for_it(lab, tmp_path, own_ctrl_c):
 @pytest.mark.slow
 def test_a_killed_evaluation_is_done_again(lab, tmp_path):
     def test(root):
-        return lab.arguments("test", "SFTModule", root, "--data.init_args.eval_batch_size=2")
+        return lab.arguments("test", "SFTModule", root, "--data.eval_batch_size=2")
 
     whole = tmp_path / "whole"
     for killed in survivors(test, whole, KILLS // 2, seed="test"):

@@ -328,6 +328,6 @@ def test_a_killed_command_goes_on_and_ends_the_same(batch, config, tmp_path):
 @pytest.mark.slow
 def test_fit_is_refused(config, tmp_path):
     train = yaml.safe_load(config.read_text())["data"]["init_args"]["sources"]["test"]
-    options = [f"--data.init_args.sources={json.dumps({'train': train})}", "--trainer.limit_val_batches=0"]
+    options = [f"--data.sources={json.dumps({'train': train})}", "--trainer.limit_val_batches=0"]
     with pytest.raises(TrainingError, match="run it with `predict`"):
         dermiq.cli.run(["fit", f"--config={config}", f"--trainer.default_root_dir={tmp_path}", *options])

@@ -32,12 +32,12 @@ TWO_STEPS = "--trainer.max_steps=2"
 SMALLER = "Lower, in this order:"
 # Each consumes random numbers, keeps something between steps, or exchanges it.
 DELICATE = {
-    "SFTModule": ["--model.init_args.backbone.init_args.lora.dropout=0.5", "--trainer.accumulate_grad_batches=2"],
-    "DPOModule": ["--model.init_args.backbone.init_args.lora.dropout=0.5"],
+    "SFTModule": ["--model.backbone.lora.dropout=0.5", "--trainer.accumulate_grad_batches=2"],
+    "DPOModule": ["--model.backbone.lora.dropout=0.5"],
     "GRPOModule": [
-        "--model.init_args.accumulate_batches=2",
-        "--model.init_args.reference_sync_every=1",
-        "--model.init_args.backbone.init_args.lora.dropout=0.5",
+        "--model.accumulate_batches=2",
+        "--model.reference_sync_every=1",
+        "--model.backbone.lora.dropout=0.5",
     ],
 }
 
@@ -61,7 +61,7 @@ def grpo(lab, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, redirect_stderr(printed):
         patch.setattr(GRPOModule, "training_step", training_step)
         patch.setattr(VLMBackbone, "load", load_restless)
-        options = [TWO_STEPS, "--model.init_args.sampling.stop=[e, a]", *DELICATE["GRPOModule"]]
+        options = [TWO_STEPS, "--model.sampling.stop=[e, a]", *DELICATE["GRPOModule"]]
         cli = lab.run("fit", "GRPOModule", root / "with", *options, "--preflight")
         lab.run("fit", "GRPOModule", root / "without", *options)
     return SimpleNamespace(root=root, cli=cli, printed=printed.getvalue(), rollouts=rollouts)
@@ -97,7 +97,7 @@ def test_the_references_cache_does_not_see_it(lab, tmp_path):
     caches = []
     for name, more in (("with", ["--preflight"]), ("without", [])):
         caches.append(tmp_path / f"{name}.jsonl")
-        cache = f"--model.init_args.reference_cache={caches[-1]}"
+        cache = f"--model.reference_cache={caches[-1]}"
         lab.run("fit", "DPOModule", tmp_path / name, "--trainer.max_steps=1", cache, *more)
     assert caches[0].read_text() == caches[1].read_text() and len(caches[0].read_text().splitlines()) == 3
 
@@ -188,8 +188,8 @@ def test_a_step_that_runs_out_of_memory_stops_with_advice(lab, tmp_path, capsys,
     first, *advice = error.splitlines()
     assert first.startswith("dermiq: A training step on the longest samples (conversations 2 of ")
     assert "does not fit into memory: it runs out of it" in first and first.endswith(SMALLER)
-    assert advice[0].startswith("  --data.init_args.batch_size=1 --trainer.accumulate_grad_batches=2  (")
-    assert advice[1].startswith("  --model.init_args.backbone.init_args.gradient_checkpointing=true  (")
+    assert advice[0].startswith("  --data.batch_size=1 --trainer.accumulate_grad_batches=2  (")
+    assert advice[1].startswith("  --model.backbone.gradient_checkpointing=true  (")
     assert not (tmp_path / "adapter").exists() and not (tmp_path / "checkpoints").exists()
 
 

@@ -56,7 +56,7 @@ def test_epochs_are_an_end_too(lab, tmp_path, capsys):
 @pytest.mark.parametrize("subcommand", ["test", "validate", "predict"])
 def test_an_evaluation_says_batches_and_time_left(subcommand, lab, tmp_path, capsys):
     limits = [f"--trainer.limit_{name}_batches=3" for name in ("test", "val", "predict")]
-    run(lab, subcommand, "SFTModule", tmp_path / "mine", "--data.init_args.eval_batch_size=2", *limits)
+    run(lab, subcommand, "SFTModule", tmp_path / "mine", "--data.eval_batch_size=2", *limits)
     what = "validation batch" if subcommand == "validate" else "batch"
     found = lines(capsys)
     assert len(found) == 3

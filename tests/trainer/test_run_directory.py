@@ -96,7 +96,7 @@ def test_starting_over_and_going_on_are_two_things(run, lab, capsys):
 
 
 def test_starting_over_from_what_it_would_move_is_refused(run, lab, capsys):
-    own = f"--model.init_args.backbone.init_args.adapter_path={run / 'adapter'}"
+    own = f"--model.backbone.adapter_path={run / 'adapter'}"
     message = refusal(capsys, lab.arguments("fit", "SFTModule", run, ONE, "--start_over", own))
     assert f"This run needs {run / 'adapter'}" in message and (run / "adapter").is_dir()
 
@@ -140,9 +140,7 @@ def test_another_model_judged_beside_a_run_does_not_replace_its_results(run, lab
 # Runs that failed
 
 
-@pytest.mark.parametrize(
-    "broken", ["--data.init_args.batch_size=20", "--model.init_args.backbone.init_args.adapter_path=nowhere"]
-)
+@pytest.mark.parametrize("broken", ["--data.batch_size=20", "--model.backbone.adapter_path=nowhere"])
 def test_a_run_that_failed_at_once_leaves_nothing(broken, lab, tmp_path, capsys):
     refusal(capsys, lab.arguments("fit", "SFTModule", tmp_path / "run", ONE, broken))
     assert not (tmp_path / "run").exists()
@@ -154,13 +152,13 @@ def test_what_else_lies_there_outlives_a_run_that_failed_at_once(lab, tmp_path, 
         (tmp_path / name).write_text("of mine")
     (tmp_path / "metrics").rename(tmp_path / "figures")
     before = files(tmp_path)
-    refusal(capsys, lab.arguments("fit", "SFTModule", tmp_path, ONE, "--data.init_args.batch_size=20"))
+    refusal(capsys, lab.arguments("fit", "SFTModule", tmp_path, ONE, "--data.batch_size=20"))
     assert files(tmp_path) == before
 
 
 def test_going_on_that_failed_at_once_leaves_the_run_and_its_record(run, lab, capsys):
     before = files(run)
-    refusal(capsys, lab.arguments("fit", "SFTModule", run, "--ckpt_path=last", "--data.init_args.batch_size=20"))
+    refusal(capsys, lab.arguments("fit", "SFTModule", run, "--ckpt_path=last", "--data.batch_size=20"))
     assert files(run) == before
 
 
@@ -279,7 +277,7 @@ def test_other_processes_of_one_run_do_not_ask_for_the_lock(held, lab, monkeypat
 
 @pytest.mark.slow
 def test_a_lock_is_free_again_after_a_failure(lab, tmp_path, capsys):
-    refusal(capsys, lab.arguments("fit", "SFTModule", tmp_path, ONE, "--data.init_args.batch_size=20"))
+    refusal(capsys, lab.arguments("fit", "SFTModule", tmp_path, ONE, "--data.batch_size=20"))
     lab.run("fit", "SFTModule", tmp_path, ONE)
     assert not (tmp_path / LOCK).exists()
 
@@ -345,8 +343,8 @@ def test_slurm_that_starts_a_command_again_goes_on(run, monkeypatch):
 def test_the_adapter_of_a_run_set_aside_is_a_valid_start(run, lab, tmp_path):
     lab.run("fit", "SFTModule", run, ONE, "--start_over")
     moved = run / "earlier" / "1"
-    start = f"--model.init_args.backbone.init_args.adapter_path={moved / 'adapter'}"
-    still = "--model.init_args.optimizer.init_args.lr=0.0"
+    start = f"--model.backbone.adapter_path={moved / 'adapter'}"
+    still = "--model.optimizer.lr=0.0"
     lab.run("fit", "SFTModule", tmp_path / "next", ONE, start, still)
     assert different(adapter(moved), adapter(tmp_path / "next")) == []
     assert json.loads((moved / "metrics.json").read_text())

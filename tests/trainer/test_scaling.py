@@ -14,7 +14,7 @@ from trainer.test_ddp import ONE, SETTINGS, SGD, TWO, shell
 
 REPOSITORY = Path(__file__).parents[2]
 SHARDED = ["--trainer.strategy.class_path=dermiq.trainer.sharding.ShardedStrategy", *TWO[1:]]
-ADAM = "--model.init_args.optimizer=torch.optim.AdamW"
+ADAM = "--model.optimizer=torch.optim.AdamW"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def assert_same(first, second):
 @pytest.mark.parametrize("name", ["sft", "dpo", "grpo"])
 def test_the_first_update_with_sharded_layers_is_the_same(name, lab, tmp_path):
     stage, options = SETTINGS[name]
-    options = [*options, *SGD, "--trainer.max_steps=1", "--model.init_args.max_grad_norm=0.5"]
+    options = [*options, *SGD, "--trainer.max_steps=1", "--model.max_grad_norm=0.5"]
     lab.run("fit", stage, tmp_path / "one", *options, *ONE)
     shell(lab.arguments("fit", stage, tmp_path / "two", *options, *SHARDED))
     assert_same(adapter(tmp_path / "one"), adapter(tmp_path / "two"))
@@ -46,7 +46,7 @@ def test_the_first_update_with_sharded_layers_is_the_same(name, lab, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_with_sharded_layers_resumes(lab, tmp_path):
-    options = [*SHARDED, ADAM, "--data.init_args.batch_size=1", "--trainer.val_check_interval=2"]
+    options = [*SHARDED, ADAM, "--data.batch_size=1", "--trainer.val_check_interval=2"]
     options += ["--trainer.limit_val_batches=1.0", "--trainer.accumulate_grad_batches=2"]
     shell(lab.arguments("fit", "SFTModule", tmp_path / "whole", *options, "--trainer.max_steps=3"))
     shell(lab.arguments("fit", "SFTModule", tmp_path / "parts", *options, "--trainer.max_steps=1"))
@@ -57,7 +57,7 @@ def test_a_run_with_sharded_layers_resumes(lab, tmp_path):
     assert not different(whole["state_dict"], parts["state_dict"])
     assert not different(whole["optimizer_states"], parts["optimizer_states"])
     # The same checkpoint goes on under plain DDP: nothing in it is sharded.
-    resumed = [*options[len(SHARDED) :], *TWO, "--data.init_args.batch_size=1", "--trainer.max_steps=4"]
+    resumed = [*options[len(SHARDED) :], *TWO, "--data.batch_size=1", "--trainer.max_steps=4"]
     shell(lab.arguments("fit", "SFTModule", tmp_path / "parts", *resumed, "--ckpt_path=last"))
     assert checkpoint(tmp_path / "parts")["global_step"] == 4
 
@@ -66,8 +66,8 @@ def test_a_run_with_sharded_layers_resumes(lab, tmp_path):
 @pytest.mark.parametrize(
     ("stage", "options", "problem"),
     [
-        ("SFTModule", ["--model.init_args.backbone.init_args.load_in_4bit=true"], "in 4 bits cannot be sharded"),
-        ("DPOModule", ["--model.init_args.reference_cache=cache.jsonl"], "reference_cache=null"),
+        ("SFTModule", ["--model.backbone.load_in_4bit=true"], "in 4 bits cannot be sharded"),
+        ("DPOModule", ["--model.reference_cache=cache.jsonl"], "reference_cache=null"),
     ],
 )
 def test_what_cannot_be_sharded_is_refused(stage, options, problem, lab, tmp_path):
@@ -82,7 +82,7 @@ def test_what_cannot_be_sharded_is_refused(stage, options, problem, lab, tmp_pat
 def test_one_process_without_readable_images_counts_nothing(name, strategy, family_dir, tmp_path):
     stage, options = SETTINGS[name]
     lab = Lab(tmp_path, write_ham10000(tmp_path / "photographs"), family_dir)
-    options = [*options, *SGD, "--trainer.max_steps=1", "--data.init_args.on_bad_image=skip"]
+    options = [*options, *SGD, "--trainer.max_steps=1", "--data.on_bad_image=skip"]
     data = lab.run("fit", stage, tmp_path / "whole", *options, *ONE).datamodule
     loader = data.train_dataloader()
     second = [loader.dataset.source[loader.dataset.indices[place]] for place in loader.sampler.order()[2:4].tolist()]

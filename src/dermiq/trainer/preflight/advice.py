@@ -11,7 +11,7 @@ from dermiq.datamodules import DermDataModule
 from dermiq.modules import GRPOModule, StageModule
 from dermiq.policy.rollout import Decoder
 
-_MODEL = "--model.init_args"
+_MODEL = "--model"
 _BACKBONE = f"{_MODEL}.backbone.init_args"
 
 
@@ -63,7 +63,7 @@ def _smaller_batches(trainer: Trainer, module: StageModule, data: DermDataModule
     option, result = "--trainer.accumulate_grad_batches", "same result"
     if isinstance(module, GRPOModule):  # the number of the batch is in the seed of its completions
         option, result = f"{_MODEL}.accumulate_batches", "other completions"
-    yield Advice(f"--data.init_args.batch_size={size} {option}={batches}", f"as many samples in each update; {result}")
+    yield Advice(f"--data.batch_size={size} {option}={batches}", f"as many samples in each update; {result}")
 
 
 def _smaller_groups(module: GRPOModule) -> Iterator[Advice]:
