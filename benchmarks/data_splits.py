@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 
 from dermiq.datamodules.base import FRACTIONS
 from dermiq.datamodules.loading import EpochSampler, equalising_weights
-from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.sources import HAM10000
-from dermiq.datamodules.splits import limit_by_group, split_outlines
+from dermiq.datamodules.splits import limit_by_group, split_table
 from dermiq.datamodules.splits.clusters import cluster_names, group_tie, union
 from dermiq.datamodules.splits.leaks import leaks_by_cause
 from dermiq.datamodules.splits.perceptual import close_pairs, likeness
@@ -49,7 +49,7 @@ def measured(rows: dict[str, dict[str, float]], name: str) -> Iterator[None]:
     }
 
 
-def large(length: int) -> Outlines:
+def large(length: int) -> SampleTable:
     """Three samples to a patient, an ISIC id each of which a tenth stands twice, 100 targets, seven skin types."""
     chance, index = np.random.default_rng(0), np.arange(length)
 
@@ -59,7 +59,7 @@ def large(length: int) -> Outlines:
     def named(numbers: np.ndarray, names: list[str]) -> pa.DictionaryArray:
         return pa.DictionaryArray.from_arrays(pa.array(numbers.astype(np.int32)), names)
 
-    return Outlines.from_columns(
+    return SampleTable.from_columns(
         id=numbered("row", index),
         group=numbered("patient", index // 3),
         target=named(chance.random(length) ** 3 * 100, [f"condition {i}" for i in range(100)]),
@@ -77,18 +77,18 @@ def large(length: int) -> Outlines:
 def scale(length: int) -> dict[str, dict[str, float]]:
     """What the data module does with many samples."""
     rows: dict[str, dict[str, float]] = {}
-    with measured(rows, "outlines from columns"):
-        outlines = large(length)
+    with measured(rows, "sample table from columns"):
+        table = large(length)
     with measured(rows, "split by groups and links"):
-        train = outlines.take(split_outlines(outlines, FRACTIONS, 0)["train"])
+        train = table.take(split_table(table, FRACTIONS, 0)["train"])
     with measured(rows, "limit to half"):
-        limit_by_group(cluster_names(train), train.texts("target"), length // 2, 0)
+        limit_by_group(cluster_names(train), train.strings("target"), length // 2, 0)
     with measured(rows, "balance weights"):
         weights = equalising_weights(train, ["target", "skin_type"])
     with measured(rows, "order of an epoch, balanced"):
         next(iter(EpochSampler(len(train), 8, weights=weights)))
     with measured(rows, "order of an epoch, similar lengths"):
-        next(iter(EpochSampler(len(train), 8, lengths=train.numbers("length"))))
+        next(iter(EpochSampler(len(train), 8, lengths=train.integers("length"))))
     return rows
 
 
@@ -96,12 +96,12 @@ def alike(photographs: str) -> dict[str, object]:
     """Photographs that look alike at several distances, against the lesions that the data set names."""
     source = HAM10000(photographs)
     source.load()
-    outlines = source.outline()
-    lesions = group_tie(outlines).keys
+    table = source.table()
+    lesions = group_tie(table).keys
     rows = []
     for distance in DISTANCES:
         start = time.perf_counter()
-        clusters = union(len(outlines), [likeness([source], distance).tie])
+        clusters = union(len(table), [likeness([source], distance).tie])
         seconds = time.perf_counter() - start
         pairs = {(lesions[i], lesions[j]) for i, j in _pairs(clusters)}
         rows.append(
@@ -113,8 +113,8 @@ def alike(photographs: str) -> dict[str, object]:
                 "pairs of lesions": len({pair for pair in pairs if pair[0] != pair[1]}),
             }
         )
-    leaks = leaks_by_cause(len(outlines), {"group": group_tie(outlines)}, {"train": 0.8, "test": 0.2})
-    return {"photographs": len(outlines), "distances": rows, "leak of a random 80/20 split": leaks["group"]._asdict()}
+    leaks = leaks_by_cause(len(table), {"group": group_tie(table)}, {"train": 0.8, "test": 0.2})
+    return {"photographs": len(table), "distances": rows, "leak of a random 80/20 split": leaks["group"]._asdict()}
 
 
 def _pairs(clusters: np.ndarray) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.sources import HAM10000
 from dermiq.datamodules.splits.clusters import Tie, union
 from dermiq.datamodules.splits.duplicates import listed_tie
@@ -53,11 +53,11 @@ def test_union_of_a_long_chain():
 
 
 @pytest.fixture
-def outlines() -> Outlines:
+def table() -> SampleTable:
     """Twenty samples, each with an id of the ISIC archive."""
     names = [str(i) for i in range(20)]
     links = [[f"isic:{name}"] for name in names]
-    return Outlines.from_columns(
+    return SampleTable.from_columns(
         id=names, group=names, target="nevus", question_length=0, images=1, length=0, dataset="one", links=links
     )
 
@@ -73,17 +73,17 @@ def outlines() -> Outlines:
         (("first", "second", "third"), [("isic:3", "5", ""), ("isic:7", "", "one:9")]),
     ],
 )
-def test_lists_of_duplicates(header, listed, tmp_path, outlines):
+def test_lists_of_duplicates(header, listed, tmp_path, table):
     path = str(write_csv(tmp_path / "list.csv", header, listed))
-    clusters = union(20, [listed_tie([path], outlines)])
+    clusters = union(20, [listed_tie([path], table)])
     assert clusters[5] == clusters[3] == 3 and clusters[9] == clusters[7] == 7
     assert len(set(clusters.tolist())) == 18
 
 
-def test_a_list_that_names_nothing_is_refused(tmp_path, outlines):
+def test_a_list_that_names_nothing_is_refused(tmp_path, table):
     path = str(write_csv(tmp_path / "list.csv", ("a", "b"), [("3", "x"), ("y", "z")]))
     with pytest.raises(DataError, match=r"list.csv: no row names two samples of these sources"):
-        listed_tie([path], outlines)
+        listed_tie([path], table)
 
 
 # Images that look alike

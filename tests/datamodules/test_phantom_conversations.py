@@ -116,7 +116,7 @@ def test_sources_together():
     assert len(both) == 5 and [sample.id for sample in both] == [
         s.id for part in (lesions, conversations) for s in part
     ]
-    assert list(both.outline()) == [*lesions.outline(), *conversations.outline()] and both.missing() == []
+    assert list(both.table()) == [*lesions.table(), *conversations.table()] and both.missing() == []
     assert both.image(both[4].images[0]) == conversations.image(conversations[1].images[0])
     with pytest.raises(DataError, match="phantom-9-0"):
         both.image("phantom-9-0.png")

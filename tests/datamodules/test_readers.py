@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from dermiq.datamodules import PromptDataModule
-from dermiq.datamodules.outline import outline_of
+from dermiq.datamodules.sample_table import sample_row
 from dermiq.datamodules.sources import HAM10000, Conversations, HubDataset, Preferences, Source, TabularSource
 from dermiq.datamodules.sources.base import open_image
 from dermiq.datamodules.sources.reading.csv_rows import read_table
@@ -38,7 +38,7 @@ def own_cache(monkeypatch, tmp_path):
 
 def loaded(source: Source) -> Source:
     source.load()
-    assert list(source.outline()) == [outline_of(sample) for sample in source]
+    assert list(source.table()) == [sample_row(sample) for sample in source]
     source.missing()
     return source
 
@@ -140,7 +140,7 @@ def test_conversations_with_a_column_of_every_type(kind, column, tmp_path):
     except DataError as error:
         assert str(error).startswith(str(tmp_path / "t.parquet"))
     else:
-        assert len(list(pairs)) == len(pairs.outline()) == 2
+        assert len(list(pairs)) == len(pairs.table()) == 2
 
 
 def test_a_split_file_of_other_types(tmp_path):
@@ -151,7 +151,7 @@ def test_a_split_file_of_other_types(tmp_path):
         for name in ("id", "split"):
             texts = {other: ["a", "b"] for other in ("dataset", "id", "group", "split")}
             pyarrow.parquet.write_table(pa.table(texts | {name: column}), path)
-            assert refusal(parts_of, path, source.outline()).startswith(str(path)), kind
+            assert refusal(parts_of, path, source.table()).startswith(str(path)), kind
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -404,11 +404,11 @@ def special(folder: Path) -> dict[str, Path]:
 
 def test_pipes_devices_and_folders_never_hang(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the name of a socket is short
-    outlines = HAM10000(str(write_ham10000(tmp_path / "ham", 1))).outline()
+    table = HAM10000(str(write_ham10000(tmp_path / "ham", 1))).table()
     for name, path in special(Path()).items():
         assert re.search("no file|missing|cannot be read", refusal(open_image, path)), name
         refusal(read_table, path, (), "Mend it.")
-        refusal(parts_of, path, outlines)
+        refusal(parts_of, path, table)
         source = TabularSource(str(write_csv(Path("t.csv"), ("image", "dx"), [(str(path), "nevus")])), "image", "dx")
         assert loaded(source).missing() == [0]
         for suffix in ("csv", "json", "jsonl", "parquet"):

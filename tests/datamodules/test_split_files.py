@@ -89,7 +89,7 @@ def test_one_split_file_for_data_module_and_parts(model_id, tmp_path):
     for name, ids in held.items():
         parts = ConcatSource([SplitSource(source, name, split_file=path) for source in both.sources])
         parts.load()
-        assert [sample.id for sample in parts] == ids and [entry.id for entry in parts.outline()] == ids
+        assert [sample.id for sample in parts] == ids and [entry.id for entry in parts.table()] == ids
         tied = {int(id.split("-")[1]) for id in ids if id.startswith("a")}
         assert tied == {i ^ 1 for i in tied}
     alone = PromptDataModule(model_id, {"all": Toned("a")}, split_file=path)

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermiq.datamodules import PromptDataModule
-from dermiq.datamodules.outline import Outlines
 from dermiq.datamodules.phantom import PhantomSource
+from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.sources import HAM10000, TabularSource
-from dermiq.datamodules.splits import cluster_names, limit_by_group, split_by_group, split_outlines
+from dermiq.datamodules.splits import cluster_names, limit_by_group, split_by_group, split_table
 from dermiq.datamodules.splits.__main__ import main
 from dermiq.schema import DataError
 from support.small_data import write_csv, write_jpeg
@@ -179,16 +179,16 @@ def test_a_limit_does_not_favour_answers_that_recur(size):
 # What was right stays
 
 
-def digest(outlines, chosen) -> str:
-    names = sorted(outlines.take(chosen).texts("id").to_pylist())
+def digest(samples, chosen) -> str:
+    names = sorted(samples.take(chosen).strings("id").to_pylist())
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
 @cache
-def published(data: str, root: str) -> Outlines:
+def published(data: str, root: str) -> SampleTable:
     source = PhantomSource(2000, 4) if data == "phantom" else HAM10000(root)
     source.load()
-    return source.outline()
+    return source.table()
 
 
 BEFORE = {  # of commit 6f0498e: fractions, seed -> the splits, and 700 samples of the largest
@@ -205,11 +205,11 @@ BEFORE = {  # of commit 6f0498e: fractions, seed -> the splits, and 700 samples 
 
 @pytest.mark.parametrize(("data", "fractions", "seed"), BEFORE)
 def test_splits_that_were_right_stay_as_they_were(data, fractions, seed, data_root):
-    outlines = published(data, str(data_root / "ham10000"))
-    splits = split_outlines(outlines, fractions := {"80": FRACTIONS, "study": STUDY}[fractions], seed)
-    part = outlines.take(splits[max(fractions, key=fractions.__getitem__)])
-    limited = limit_by_group(cluster_names(part), part.texts("target"), 700, seed)
-    found = [*(digest(outlines, chosen) for chosen in splits.values()), digest(part, limited)]
+    samples = published(data, str(data_root / "ham10000"))
+    splits = split_table(samples, fractions := {"80": FRACTIONS, "study": STUDY}[fractions], seed)
+    part = samples.take(splits[max(fractions, key=fractions.__getitem__)])
+    limited = limit_by_group(cluster_names(part), part.strings("target"), 700, seed)
+    found = [*(digest(samples, chosen) for chosen in splits.values()), digest(part, limited)]
     assert found == BEFORE[data, {3: "80", 4: "study"}[len(fractions)], seed].split()
 
 

@@ -239,28 +239,28 @@ def test_the_example_can_be_read():
 def test_samples_that_a_split_file_does_not_name_are_an_error(tmp_path):
     path = split_file(tmp_path / "split.parquet")
     with pytest.raises(DataError) as caught:
-        parts_of(path, Rows(rows(63, "one")).outline())
+        parts_of(path, Rows(rows(63, "one")).table())
     assert "does not name 3 of 63 samples: '60' of one, '61' of one, '62' of one." in str(caught.value)
     assert f"python -m dermiq.datamodules.splits --config splits.yaml --out {path}" in str(caught.value)
 
 
 def test_a_split_file_older_than_its_sources_is_an_error(tmp_path):
     make_split([Rows(rows(60, "one"))], tmp_path / "split.parquet")
-    tied = Rows(rows(60, "one", lambda i: (f"lesion:{i // 30}",))).outline()
+    tied = Rows(rows(60, "one", lambda i: (f"lesion:{i // 30}",))).table()
     with pytest.raises(DataError, match="puts samples of the link 'lesion:0' into both"):
         parts_of(tmp_path / "split.parquet", tied)
 
 
 def test_what_is_no_split_file_is_refused(tmp_path):
-    outlines = Rows(rows(3, "one")).outline()
+    table = Rows(rows(3, "one")).table()
     with pytest.raises(DataError, match=r"absent.parquet: the split file is missing. Make it: python -m"):
-        parts_of(tmp_path / "absent.parquet", outlines)
+        parts_of(tmp_path / "absent.parquet", table)
     (tmp_path / "text.parquet").write_text("train")
     with pytest.raises(DataError, match=r"text.parquet: the split file cannot be read"):
-        parts_of(tmp_path / "text.parquet", outlines)
-    pq.write_table(outlines.table, tmp_path / "other.parquet")
+        parts_of(tmp_path / "text.parquet", table)
+    pq.write_table(table.arrow, tmp_path / "other.parquet")
     with pytest.raises(DataError, match=r"other.parquet: no split file, it lacks the column\(s\) split"):
-        parts_of(tmp_path / "other.parquet", outlines)
+        parts_of(tmp_path / "other.parquet", table)
 
 
 def test_ids_that_stand_twice_are_refused(tmp_path):
@@ -282,8 +282,8 @@ def metadata(data_root, tmp_path) -> HAM10000:
 
 def test_a_random_split_of_the_real_metadata_leaks_as_published(metadata):
     metadata.load()
-    outlines = metadata.outline()
-    leaks = leaks_by_cause(len(outlines), {"group": group_tie(outlines)}, {"train": 0.8, "test": 0.2})
-    assert len(outlines) == 10_015
+    table = metadata.table()
+    leaks = leaks_by_cause(len(table), {"group": group_tie(table)}, {"train": 0.8, "test": 0.2})
+    assert len(table) == 10_015
     assert abs(leaks["group"].mean - 0.384) < 4 * 0.010 / 20**0.5  # the reference: 38.4 %, sd 1.0 of 20 seeds
     assert 0.005 < leaks["group"].sd < 0.02

@@ -12,8 +12,8 @@ import pytest
 
 from dermiq.datamodules import PromptDataModule
 from dermiq.datamodules.curriculum import Curriculum
-from dermiq.datamodules.outline import Outlines
 from dermiq.datamodules.phantom import PhantomSource
+from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.sources import ConcatSource, Conversations, Preferences, TabularSource
 from dermiq.schema import TrainingError
 
@@ -69,11 +69,11 @@ def tabular(folder, rows, suffix="csv", **options):
 @pytest.mark.parametrize("id_column", ["id", None])
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_every_change_of_a_table_is_seen_and_its_place_is_not(kind, id_column, tmp_path):
-    before = tabular(tmp_path / "a", ROWS, kind, id_column=id_column).outline().fingerprint()
+    before = tabular(tmp_path / "a", ROWS, kind, id_column=id_column).table().fingerprint()
     moved = tabular(tmp_path / "b", ROWS, kind, id_column=id_column, image_root=str(tmp_path / "elsewhere"))
-    assert moved.outline().fingerprint() == before
+    assert moved.table().fingerprint() == before
     for number, (name, rows) in enumerate(TABLES.items()):
-        other = tabular(tmp_path / f"c{number}", rows, kind, id_column=id_column).outline()
+        other = tabular(tmp_path / f"c{number}", rows, kind, id_column=id_column).table()
         assert (other.fingerprint() != before) == (id_column is not None or name not in NO_ID), name
 
 
@@ -85,7 +85,7 @@ def test_options_and_images_in_the_table_count(tmp_path):
     two = ["eczema", "vitiligo"]
     tables = [(two,), (["eczema", "lipomaaa"],), (two, b"2"), (two, b"1", "B")]
     sources = [choices(f"d{number}", *arguments) for number, arguments in enumerate(tables)]
-    assert len({source.outline().fingerprint() for source in sources}) == 4
+    assert len({source.table().fingerprint() for source in sources}) == 4
 
 
 def talk(folder, rows, kind=Conversations):
@@ -124,7 +124,7 @@ PAIRS = [
 )
 def test_every_change_of_conversations_and_pairs_is_seen(kind, rows, other, tmp_path):
     before, again, now = (
-        talk(tmp_path / name, each, kind).outline().fingerprint()
+        talk(tmp_path / name, each, kind).table().fingerprint()
         for name, each in (("a", rows), ("b", rows), ("c", other))
     )
     assert before == again != now
@@ -132,18 +132,18 @@ def test_every_change_of_conversations_and_pairs_is_seen(kind, rows, other, tmp_
 
 def test_two_sources_in_another_order_are_other_rows(tmp_path):
     first, second = talk(tmp_path / "a", TALK[:4]), talk(tmp_path / "b", TALK[4:])
-    one, other = ConcatSource([first, second]).outline(), ConcatSource([second, first]).outline()
+    one, other = ConcatSource([first, second]).table(), ConcatSource([second, first]).table()
     assert one.fingerprint() != other.fingerprint()
     assert other.take(np.array([4, 5, 6, 7, 0, 1, 2, 3])).fingerprint() == one.fingerprint()
 
 
 def test_a_million_rows_take_seconds():
     ids = np.arange(1_000_000).astype(str)
-    outlines = Outlines.from_columns(
+    table = SampleTable.from_columns(
         id=ids, group=ids, target="nevus", question_length=0, images=1, length=9, content=np.arange(1_000_000)
     )
-    fingerprint = outlines.fingerprint()
-    assert outlines.take(np.roll(np.arange(1_000_000), 1)).fingerprint() != fingerprint
+    fingerprint = table.fingerprint()
+    assert table.take(np.roll(np.arange(1_000_000), 1)).fingerprint() != fingerprint
 
 
 def module(family_dir, source, **options):

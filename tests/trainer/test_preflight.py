@@ -256,7 +256,7 @@ def test_the_longest_samples_are_found(data):
     tokens = [collate([dataset[row]])["conversation"]["input_ids"].numel() for row in range(60)]
     assert (longest.looked_at, longest.of) == (60, 60)
     assert [tokens[row] for row in longest.rows] == sorted(tokens, reverse=True)[:3]
-    characters = data.splits["train"].source.outline().take(dataset.indices).numbers("length")
+    characters = data.splits["train"].source.table().take(dataset.indices).integers("length")
     assert int(characters.argmax()) != longest.rows[0]  # so that encoding them was worth it
 
 

@@ -23,7 +23,7 @@ from dermiq.datamodules.loading import (
     ResumableDataLoader,
     equalising_weights,
 )
-from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.splits import (
     Numbers,
@@ -31,7 +31,7 @@ from dermiq.datamodules.splits import (
     limit_by_group,
     parts_of,
     shares_in_words,
-    split_outlines,
+    split_table,
     straddling,
 )
 from dermiq.ranges import COUNT, SEED, check_numbers, check_values
@@ -110,7 +110,7 @@ class DermDataModule(LightningDataModule, ABC):
         self.system_prompt = system_prompt
         self.splits: dict[str, SampleDataset] = {}
         self.left_out: list[str] = []
-        self._outlines: dict[str, Outlines] = {}
+        self._tables: dict[str, SampleTable] = {}
         check_numbers(
             self,
             **dict.fromkeys(("batch_size", "eval_batch_size"), COUNT),
@@ -153,14 +153,14 @@ class DermDataModule(LightningDataModule, ABC):
         """Training batches, in an order set by `seed` and the epoch; the position is saved and resumed."""
         dataset = self._dataset("train")
         balanced = [BALANCED[name] for name in self.balance]
-        weights = equalising_weights(self._outlines["train"], balanced) if balanced else None
+        weights = equalising_weights(self._tables["train"], balanced) if balanced else None
         arguments = (self.batch_size, self.seed, weights, *self._process(), self._lengths())
         if self.curriculum is None:
             sampler = EpochSampler(len(dataset), *arguments)
         else:
-            ids = self._outlines["train"].texts("id").to_pylist()
+            ids = self._tables["train"].strings("id").to_pylist()
             sampler = CurriculumSampler(self.curriculum, ids, *arguments)
-        sampler.rows = self._outlines["train"].fingerprint()
+        sampler.rows = self._tables["train"].fingerprint()
         return ResumableDataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -212,11 +212,11 @@ class DermDataModule(LightningDataModule, ABC):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _split(self) -> None:
-        whole: dict[str, Outlines] = {}
+        whole: dict[str, SampleTable] = {}
         parts: dict[str, tuple[str, Numbers]] = {}
         for name, source in self.sources.items():
             source.load()
-            whole[name] = source.outline()
+            whole[name] = source.table()
             kept = self._without_missing(name, source, len(whole[name]))
             if name == ALL:
                 shares = self._shares(whole[name].take(kept))
@@ -230,7 +230,7 @@ class DermDataModule(LightningDataModule, ABC):
                 why = f"{self.split_file} gives it no sample" if self.split_file else "its source has no samples"
                 raise DataError(f"the {split} split is empty: {why}.")
             chosen = self._limited(split, whole[name], indices)
-            self._outlines[split] = whole[name].take(chosen)
+            self._tables[split] = whole[name].take(chosen)
             # No list: the processes that load batches would copy its pages, as they count references to its numbers.
             self.splits[split] = SampleDataset(
                 self.sources[name], array("q", chosen.tobytes()), self.on_bad_image == "skip"
@@ -239,11 +239,11 @@ class DermDataModule(LightningDataModule, ABC):
         used = {split: len(dataset) for split, dataset in self.splits.items()}
         rank_zero_info(f"Split: {shares_in_words(counts, used)}.")
 
-    def _shares(self, outlines: Outlines) -> dict[str, Numbers]:
+    def _shares(self, table: SampleTable) -> dict[str, Numbers]:
         """What is in which split of the source `all`."""
         if self.split_file is None:
-            return split_outlines(outlines, self.fractions, self.split_seed)
-        shares = parts_of(self.split_file, outlines)
+            return split_table(table, self.fractions, self.split_seed)
+        shares = parts_of(self.split_file, table)
         _check_names(self.split_file, shares, SPLITS)
         return {split: shares[split] for split in SPLITS if split in shares}
 
@@ -270,11 +270,11 @@ class DermDataModule(LightningDataModule, ABC):
             self.left_out += [f"{source[i].id}: {_absent(source[i])}: the image is missing" for i in missing]
         return np.delete(np.arange(length), missing)
 
-    def _limited(self, split: str, whole: Outlines, indices: Numbers) -> Numbers:
+    def _limited(self, split: str, whole: SampleTable, indices: Numbers) -> Numbers:
         if split not in self.limit:
             return indices
         part = whole.take(indices)
-        return indices[limit_by_group(cluster_names(part), part.texts("target"), self.limit[split], self.split_seed)]
+        return indices[limit_by_group(cluster_names(part), part.strings("target"), self.limit[split], self.split_seed)]
 
     def _lengths(self) -> Numbers | None:
         """Lengths of the training samples, if batches shall be of similar ones; None leaves their order random."""
@@ -282,22 +282,22 @@ class DermDataModule(LightningDataModule, ABC):
 
     def _check_longest(self, split: str) -> None:
         """Encode the samples with the longest question, the most images and the longest conversation."""
-        outlines = self._outlines[split]
-        questions, images = outlines.numbers("question_length"), outlines.numbers("images")
+        table = self._tables[split]
+        questions, images = table.integers("question_length"), table.integers("images")
         collate = self.train_collate() if split == "train" else self.eval_collate()
-        longest = (questions, images * (questions.max() + 1) + questions, outlines.numbers("length"))
+        longest = (questions, images * (questions.max() + 1) + questions, table.integers("length"))
         for row in {int(numbers.argmax()) for numbers in longest}:
             item: Item = self.splits[split][row]
             if not item.problem:
                 collate([item])
 
 
-def _refuse_shared(outlines: Mapping[str, Outlines]) -> None:
+def _refuse_shared(tables: Mapping[str, SampleTable]) -> None:
     """Check that no group and no link stands in two sources."""
-    sides = np.repeat(np.arange(len(outlines)), [len(part) for part in outlines.values()])
-    if tied := straddling(Outlines.together(list(outlines.values())), sides):
+    sides = np.repeat(np.arange(len(tables)), [len(part) for part in tables.values()])
+    if tied := straddling(SampleTable.concat(list(tables.values())), sides):
         kind, text, *pair = tied
-        first, second = (list(outlines)[side] for side in pair)
+        first, second = (list(tables)[side] for side in pair)
         raise DataError(
             f"the {kind} {text!r} stands in the sources of {first} and {second}: what is trained on would be tested. "
             "Take it out of one, or give one source `all` to be split by group."

@@ -83,4 +83,4 @@ class ConversationDataModule(DermDataModule):
         return HeldOutCollate(self.model_id, self.system_prompt, self.max_new_tokens_reserve)
 
     def _lengths(self) -> Numbers | None:
-        return self._outlines["train"].numbers("length") if self.group_by_length else None
+        return self._tables["train"].integers("length") if self.group_by_length else None

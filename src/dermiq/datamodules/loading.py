@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate, get_worker_info
 
-from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.splits import encoded, joined
 from dermiq.policy.checkpoint_files import refuse_misfit
 from dermiq.programs.exits import leave_to_parent
@@ -34,14 +34,14 @@ def _seed(*parts: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def equalising_weights(outlines: Outlines, columns: Sequence[str]) -> NDArray[np.float64]:
+def equalising_weights(table: SampleTable, columns: Sequence[str]) -> NDArray[np.float64]:
     """Weights that make every combination of some columns' values that occurs equally frequent, [samples] float64.
 
     Args:
-        outlines: of the samples.
-        columns: names of columns of texts; see `dermiq.datamodules.outline.Outline`.
+        table: of the samples.
+        columns: names of columns of texts; see `dermiq.datamodules.sample_table.SampleRow`.
     """
-    kinds, names = encoded(joined(outlines, columns))
+    kinds, names = encoded(joined(table, columns))
     return (1 / np.bincount(kinds, minlength=len(names)))[kinds]
 
 

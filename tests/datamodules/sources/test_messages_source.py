@@ -13,7 +13,7 @@ import pytest
 
 from dermiq.datamodules import ConversationDataModule
 from dermiq.datamodules.sources import Conversations
-from dermiq.datamodules.sources.base import open_image, outline_of
+from dermiq.datamodules.sources.base import open_image, sample_row
 from dermiq.prompts import to_conversation
 from dermiq.schema import DataError, Message
 from support.small_data import write_jpeg
@@ -98,9 +98,9 @@ def test_several_turns_with_several_images(folder):
     assert [Path(name).name for name in sample.images] == ["a.jpg", "b.jpg", "a.jpg"]
     assert (sample.id, sample.group, sample.label, sample.target) == ("7", "p1", "Naevus", "melanocytic nevus")
     assert "mole" in " ".join(sample.synonyms)
-    assert list(source.outline()) == [outline_of(sample)]
+    assert list(source.table()) == [sample_row(sample)]
     said = sum(map(len, ("Be brief.", "<image>First.", "A mole.", "And this?<image><image>", "Warts.")))
-    assert source.outline()[0].length == said + 3000
+    assert source.table()[0].length == said + 3000
 
 
 def test_text_alone_and_an_empty_system_turn(folder):
@@ -125,7 +125,7 @@ def test_an_image_root_of_its_own(folder):
     path.write_text(json.dumps([{"messages": chat(USER, ASSISTANT), "images": ["c.jpg"]}] * 2))
     source = loaded(Conversations(str(path), image_root=str(folder / "pictures")))
     assert source.missing() == [] and [sample.id for sample in source] == ["t-1", "t-2"]
-    assert {entry.group for entry in source.outline()} == {"c.jpg"}
+    assert {entry.group for entry in source.table()} == {"c.jpg"}
 
 
 @pytest.mark.parametrize("parts", [False, True])
@@ -167,7 +167,7 @@ def test_lines_are_read_when_they_are_asked_for(folder):
     again = pickle.loads(pickle.dumps(source))
     assert [again[i].question for i in (99, 0, 57)] == [f"{USER} 99", f"{USER} 0", f"{USER} 57"]
     source.path.unlink()
-    assert len(source) == len(source.outline()) == 100
+    assert len(source) == len(source.table()) == 100
     with pytest.raises(FileNotFoundError):
         source[5]
 

@@ -144,9 +144,9 @@ def test_parquet_with_images_inside(tmp_path):
     assert source[0].group == source[1].group
 
 
-def test_the_outline_counts_the_longer_reply(tmp_path):
+def test_the_table_counts_the_longer_reply(tmp_path):
     source = loaded(tmp_path, ROW, ROW | {"rejected": "A wart." + "x" * 100})
-    first, second = source.outline()
+    first, second = source.table()
     assert second.length - first.length == len("A wart.") + 100 - len("A melanoma.")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dermiq.datamodules import sources
-from dermiq.datamodules.outline import outline_of
+from dermiq.datamodules.sample_table import sample_row
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.sources.reading.card import load_card, terminology
 from dermiq.datamodules.sources.reading.photographs import Photographs
@@ -87,7 +87,7 @@ def test_loading_opens_no_image_and_items_open_no_file(fresh, tmp_path):
     (tmp_path / "data").rename(tmp_path / "away")
     fresh.load()
     assert list(fresh) == expected
-    assert list(fresh.outline()) == [outline_of(sample) for sample in expected]
+    assert list(fresh.table()) == [sample_row(sample) for sample in expected]
 
 
 def test_two_loads_agree_and_ids_are_unique(fresh):

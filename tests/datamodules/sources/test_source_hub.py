@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from dermiq.datamodules.outline import outline_of
+from dermiq.datamodules.sample_table import sample_row
 from dermiq.datamodules.sources.general.hub import HubDataset
 from dermiq.datamodules.sources.general.tabular import TabularSource
 from dermiq.schema import DataError
@@ -68,7 +68,7 @@ def test_images_in_every_form(images, on_disk, tmp_path):
         write_jpeg(tmp_path / name, seed)
     pyarrow.parquet.write_table(pa.table({"image": images, "dx": ["melanoma", "nevus"]}), tmp_path / "t.parquet")
     source = loaded(TabularSource(str(tmp_path / "t.parquet"), "image", "dx"))
-    assert list(source.outline()) == [outline_of(sample) for sample in source]
+    assert list(source.table()) == [sample_row(sample) for sample in source]
     assert [source.image(reference).size for sample in source for reference in sample.images] == [(40, 30)] * (
         len(pa.compute.list_flatten(images)) if pa.types.is_list(images.type) else 2
     )

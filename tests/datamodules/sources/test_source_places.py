@@ -17,7 +17,7 @@ import pytest
 from dermiq.datamodules import PromptDataModule
 from dermiq.datamodules.sources import Conversations, HubDataset, Preferences, Source, TabularSource
 from dermiq.datamodules.sources.reading.references import file_of, name_of
-from dermiq.datamodules.splits import split_outlines
+from dermiq.datamodules.splits import split_table
 from support.layouts import LAYOUTS, write_layout
 from support.small_data import jpeg, refusal, write_csv, write_jpeg
 
@@ -34,9 +34,9 @@ def split(source: Source) -> dict[str, list[str]]:
     """The ids in each split."""
     source.load()
     assert not source.missing()
-    outlines = source.outline()
-    ids = outlines.texts("id").to_pylist()
-    return {name: [ids[i] for i in chosen] for name, chosen in split_outlines(outlines, FRACTIONS, 0).items()}
+    samples = source.table()
+    ids = samples.strings("id").to_pylist()
+    return {name: [ids[i] for i in chosen] for name, chosen in split_table(samples, FRACTIONS, 0).items()}
 
 
 def moved(source: Source, old: Path, new: Path) -> Source:
@@ -55,11 +55,11 @@ def test_every_layout_splits_alike_in_a_copy_and_by_a_relative_path(layout, tmp_
     shutil.copytree(tmp_path / "data", tmp_path / "elsewhere" / "b")
     monkeypatch.chdir(tmp_path / "elsewhere")
     sources = (fresh, moved(fresh, tmp_path / "data", Path("b")), moved(fresh, tmp_path / "data", Path("../data/.")))
-    outlines = []
+    rows = []
     for source in sources:
         source.load()
-        outlines.append([(entry.id, entry.group, entry.target) for entry in source.outline()])
-    assert outlines[0] == outlines[1] == outlines[2]
+        rows.append([(entry.id, entry.group, entry.target) for entry in source.table()])
+    assert rows[0] == rows[1] == rows[2]
 
 
 # Every source of one's own
@@ -191,11 +191,11 @@ def test_one_image_in_many_spellings_is_one_group(tmp_path):
     dump(root / "t.jsonl", [talk(i, name) for i, name in enumerate(names)])
     source = Conversations(str(root / "t.jsonl"))
     source.load()
-    assert {entry.group for entry in source.outline()} == {"img/1.jpg"}
+    assert {entry.group for entry in source.table()} == {"img/1.jpg"}
     csv = write_csv(root / "t.csv", ("image", "dx"), [(name, "nevus") for name in names])
     own = TabularSource(str(csv), "image", "dx")
     own.load()
-    assert {entry.group for entry in own.outline()} == {"img/1.jpg"} and own.missing() == []
+    assert {entry.group for entry in own.table()} == {"img/1.jpg"} and own.missing() == []
     assert {sample.group for sample in own} == {"img/1.jpg"}
 
 

@@ -1,4 +1,4 @@
-"""Tables of one's own: every kind of question, skin types, labels that lump, and outlines without samples."""
+"""Tables of one's own: every kind of question, skin types, labels that lump, and their rows without samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from jsonargparse import ArgumentParser
 
-from dermiq.datamodules.outline import outline_of
+from dermiq.datamodules.sample_table import sample_row
 from dermiq.datamodules.sources import Source
 from dermiq.datamodules.sources.general.tabular import TabularSource
 from dermiq.prompts import gold_completion, parse
@@ -28,9 +28,9 @@ def own_cache(monkeypatch, tmp_path):
 
 
 def loaded(source: TabularSource) -> TabularSource:
-    """Loaded, and its outline and its gold completions checked."""
+    """Loaded, and its table and its gold completions checked."""
     source.load()
-    assert list(source.outline()) == [outline_of(sample) for sample in source]
+    assert list(source.table()) == [sample_row(sample) for sample in source]
     for sample in source:
         scores = FULL([[parse(gold_completion(sample))]], [sample])
         assert scores.total.item() == FULL.full, sample
@@ -107,7 +107,7 @@ def test_skin_types_of_numbers_with_gaps(tmp_path):
     table = pa.table({"image": ["a.jpg", "b.jpg"], "dx": ["nevus"] * 2, "skin": [5.0, None]})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     source = loaded(TabularSource(str(tmp_path / "t.parquet"), "image", "dx", skin_type_column="skin"))
-    assert source.outline().table["skin_type"].to_pylist() == ["V", ""]
+    assert source.table().arrow["skin_type"].to_pylist() == ["V", ""]
 
 
 def test_answers_beyond_the_ontology(tmp_path):

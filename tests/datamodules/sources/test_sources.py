@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from dermiq.datamodules.sources import HAM10000, TabularSource
-from dermiq.datamodules.sources.base import Source, outline_of
+from dermiq.datamodules.sources.base import Source, sample_row
 from dermiq.datamodules.splits import split_by_group
 from dermiq.prompts import gold_completion, parse
 from support.small_data import write_csv, write_ham10000, write_jpeg
@@ -65,10 +65,10 @@ def test_what_every_source_promises(build, tmp_path):
     samples = list(source)
     assert len(samples) == len(source) > 1
     assert len({sample.id for sample in samples}) == len(samples)
-    for sample, outline in zip(samples, source.outline(), strict=True):
-        assert outline == outline_of(sample)
-        assert outline[:4] == (sample.group, sample.target, len(sample.question), len(sample.images))
-        assert outline.length == len(sample.question) + len(gold_completion(sample)) + 1000 * len(sample.images)
+    for sample, row in zip(samples, source.table(), strict=True):
+        assert row == sample_row(sample)
+        assert row[:4] == (sample.group, sample.target, len(sample.question), len(sample.images))
+        assert row.length == len(sample.question) + len(gold_completion(sample)) + 1000 * len(sample.images)
         assert sample.target == sample.target.lower() and sample.group and not sample.findings_drawn
         assert parse(gold_completion(sample)).diagnosis == sample.target
         assert {source.image(reference).mode for reference in sample.images} == {"RGB"}
@@ -108,16 +108,16 @@ def test_a_table_of_100000_rows_starts_in_seconds(tmp_path):
     source = TabularSource(str(path), "file", "dx", group_column="patient")
     start = time.perf_counter()
     source.load()
-    outline = source.outline()
-    assert source[99_999].group == outline[99_999].group == "p33333"
+    table = source.table()
+    assert source[99_999].group == table[99_999].group == "p33333"
     assert time.perf_counter() - start < 20  # about 3 s on an idle core
 
 
 def test_lesions_of_the_real_metadata_stay_on_one_side(data_root):
     source = HAM10000(str(data_root / "ham10000"))
     source.load()
-    outline = source.outline()
-    groups, targets = [entry.group for entry in outline], [entry.target for entry in outline]
+    table = source.table()
+    groups, targets = [entry.group for entry in table], [entry.target for entry in table]
     fractions = {"train": 0.8, "val": 0.1, "test": 0.1}
     splits = split_by_group(groups, targets, fractions, 0)
     lesions = [{groups[i] for i in chosen} for chosen in splits.values()]

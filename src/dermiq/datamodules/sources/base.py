@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dermiq.datamodules.file_faults import PASSING, passing_fault, refuse_special
-from dermiq.datamodules.outline import Outlines, outline_of
+from dermiq.datamodules.sample_table import SampleTable, sample_row
 from dermiq.schema import DataError, Sample
 
 MAX_PIXELS = 50_000_000
@@ -142,9 +142,9 @@ class Source(ABC):
         """All samples, in order."""
         return (self[index] for index in range(len(self)))
 
-    def outline(self) -> Outlines:
+    def table(self) -> SampleTable:
         """One entry per sample, in order; a large source answers from its columns, without building samples."""
-        return Outlines.of(map(outline_of, self))
+        return SampleTable.from_rows(map(sample_row, self))
 
     def missing(self) -> list[int]:
         """Indices of the samples whose images are known to be absent; empty where finding out means opening files."""

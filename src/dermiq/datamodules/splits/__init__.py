@@ -2,7 +2,7 @@
 
 from dermiq.datamodules.splits.clusters import Numbers, cluster_names, encoded, straddling
 from dermiq.datamodules.splits.file import parts_of
-from dermiq.datamodules.splits.sharing import joined, limit_by_group, shares_in_words, split_by_group, split_outlines
+from dermiq.datamodules.splits.sharing import joined, limit_by_group, shares_in_words, split_by_group, split_table
 from dermiq.datamodules.splits.source import SplitSource
 
 __all__ = [
@@ -15,6 +15,6 @@ __all__ = [
     "parts_of",
     "shares_in_words",
     "split_by_group",
-    "split_outlines",
+    "split_table",
     "straddling",
 ]

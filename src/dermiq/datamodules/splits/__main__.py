@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dermiq.datamodules.base import FRACTIONS
-from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.splits.clusters import Numbers, Tie, cluster_names, group_tie, link_tie, union
 from dermiq.datamodules.splits.duplicates import listed_tie
@@ -66,19 +66,19 @@ def make_split(
         raise DataError("a split needs at least one source in `sources`, and at least two shares in `fractions`.")
     for source in sources:
         source.load()
-    outlines = Outlines.together([source.outline() for source in sources])
-    causes = {"group": group_tie(outlines), "links": link_tie(outlines)}
+    samples = SampleTable.concat([source.table() for source in sources])
+    causes = {"group": group_tie(samples), "links": link_tie(samples)}
     if duplicates:
-        causes["duplicates"] = listed_tie(duplicates, outlines)
+        causes["duplicates"] = listed_tie(duplicates, samples)
     if perceptual_distance is not None:
         causes["perceptual hash"] = _likeness(sources, perceptual_distance, processes)
-    groups = cluster_names(outlines, union(len(outlines), causes.values()))
-    within = joined(outlines, ("skin_type", "dataset"))
-    splits = split_by_group(groups, outlines.texts("target"), fractions, seed, within)
-    leaks = leaks_by_cause(len(outlines), causes, fractions)
+    groups = cluster_names(samples, union(len(samples), causes.values()))
+    within = joined(samples, ("skin_type", "dataset"))
+    splits = split_by_group(groups, samples.strings("target"), fractions, seed, within)
+    leaks = leaks_by_cause(len(samples), causes, fractions)
     kept = {**(settings or {}), "leaks": {cause: leak._asdict() for cause, leak in leaks.items()}}
-    write_split(out, outlines, groups, splits, kept)
-    _report(outlines, len(pc.unique(groups)), splits, leaks)
+    write_split(out, samples, groups, splits, kept)
+    _report(samples, len(pc.unique(groups)), splits, leaks)
 
 
 def _likeness(sources: Sequence[Source], distance: int, processes: int | None) -> Tie:
@@ -91,18 +91,18 @@ def _likeness(sources: Sequence[Source], distance: int, processes: int | None) -
     return tie
 
 
-def _report(outlines: Outlines, clusters: int, splits: Mapping[str, Numbers], leaks: Mapping[str, Leak]) -> None:
+def _report(samples: SampleTable, clusters: int, splits: Mapping[str, Numbers], leaks: Mapping[str, Leak]) -> None:
     """Print what the splits hold, and what a random split would have leaked."""
     console = Console(highlight=False)
-    console.print(f"{len(outlines):,} samples in {clusters:,} clusters:")
+    console.print(f"{len(samples):,} samples in {clusters:,} clusters:")
     table = Table()
     for heading in ("split", "samples", "share", "targets", "skin types known"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for name, chosen in splits.items():
-        part = outlines.take(chosen)
-        known = pc.sum(pc.not_equal(part.texts("skin_type"), "")).as_py()
-        targets = len(pc.unique(part.texts("target")))
-        table.add_row(name, f"{len(part):,}", f"{len(part) / len(outlines):.1%}", f"{targets:,}", f"{known:,}")
+        part = samples.take(chosen)
+        known = pc.sum(pc.not_equal(part.strings("skin_type"), "")).as_py()
+        targets = len(pc.unique(part.strings("target")))
+        table.add_row(name, f"{len(part):,}", f"{len(part) / len(samples):.1%}", f"{targets:,}", f"{known:,}")
     console.print(table)
     console.print(f"Split: {shares_in_words({name: len(chosen) for name, chosen in splits.items()})}.", soft_wrap=True)
     learned, *_, tested = splits

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dermiq.datamodules.outline import IMAGE_LINK, Outlines
+from dermiq.datamodules.sample_table import IMAGE_LINK, SampleTable
 
 Numbers = NDArray[np.int64]
 
@@ -38,14 +38,14 @@ def encoded(texts: Any) -> tuple[Numbers, pa.Array]:
     return codes.indices.to_numpy().astype(np.int64), codes.dictionary
 
 
-def group_tie(outlines: Outlines) -> Tie:
+def group_tie(table: SampleTable) -> Tie:
     """What the groups of samples tie together."""
-    return Tie(np.arange(len(outlines)), encoded(outlines.texts("group"))[0])
+    return Tie(np.arange(len(table)), encoded(table.strings("group"))[0])
 
 
-def link_tie(outlines: Outlines) -> Tie:
+def link_tie(table: SampleTable) -> Tie:
     """What the links of samples tie together."""
-    samples, links = outlines.links()
+    samples, links = table.links()
     return Tie(samples, encoded(links)[0])
 
 
@@ -72,23 +72,23 @@ def union(length: int, ties: Iterable[Tie]) -> Numbers:
             parent = shorter
 
 
-def straddling(outlines: Outlines, sides: Numbers) -> tuple[str, str, int, int] | None:
+def straddling(table: SampleTable, sides: Numbers) -> tuple[str, str, int, int] | None:
     """Something that ties samples of two sides together.
 
     A group that is the name of an image below its data set's folder counts by the image's file alone, which is a link:
     in two folders one name may stand for two images.
 
     Args:
-        outlines: of the samples.
+        table: of the samples.
         sides: a number for each sample, [samples] int64.
 
     Returns:
         What it is (``group`` or ``link``), its text, and the two sides; None if no side is tied to another.
     """
-    samples, links = outlines.links()
+    samples, links = table.links()
     by_image = samples[pc.starts_with(links, IMAGE_LINK).to_numpy().astype(bool)]
-    grouped = np.setdiff1d(np.arange(len(outlines)), by_image)
-    groups = outlines.texts("group").take(pa.array(grouped))
+    grouped = np.setdiff1d(np.arange(len(table)), by_image)
+    groups = table.strings("group").take(pa.array(grouped))
     for kind, owners, texts in (("group", grouped, groups), ("link", samples, links)):
         keys, names = encoded(texts)
         lowest, highest = np.full(len(names), len(sides)), np.full(len(names), -1)
@@ -100,23 +100,23 @@ def straddling(outlines: Outlines, sides: Numbers) -> tuple[str, str, int, int] 
     return None
 
 
-def cluster_names(outlines: Outlines, clusters: Numbers | None = None) -> pa.ChunkedArray:
+def cluster_names(table: SampleTable, clusters: Numbers | None = None) -> pa.ChunkedArray:
     """The cluster of each sample by a name that does not depend on their order: its alphabetically first group.
 
     Args:
-        outlines: of the samples.
+        table: of the samples.
         clusters: any number for each cluster; None takes those that groups and links make.
     """
-    groups = outlines.texts("group")
+    groups = table.strings("group")
     if clusters is None:
-        link = link_tie(outlines)
+        link = link_tie(table)
         if not len(link.samples):
             return groups
-        clusters = union(len(outlines), [group_tie(outlines), link])
+        clusters = union(len(table), [group_tie(table), link])
     codes, names = encoded(groups)
     order = pc.sort_indices(names).to_numpy().astype(np.int64)
     rank = np.argsort(order)
-    least = np.full(len(outlines), len(names))
+    least = np.full(len(table), len(names))
     np.minimum.at(least, clusters, rank[codes])
     return pa.chunked_array([names.take(pa.array(order[least[clusters]]))])
 

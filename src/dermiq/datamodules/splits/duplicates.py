@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.sources.reading.csv_rows import read_table
 from dermiq.datamodules.sources.reading.photographs import SUFFIXES
 from dermiq.datamodules.splits.clusters import Numbers, Tie, encoded, union
@@ -38,7 +38,7 @@ class _Cell(NamedTuple):
     name: str
 
 
-def listed_tie(paths: Sequence[str], outlines: Outlines) -> Tie:
+def listed_tie(paths: Sequence[str], table: SampleTable) -> Tie:
     """What lists of known duplicates tie together.
 
     A list is a CSV file. The samples that a row names are duplicates; where there is a column `cluster`, those of all
@@ -49,7 +49,7 @@ def listed_tie(paths: Sequence[str], outlines: Outlines) -> Tie:
         DataError: if a file is missing or unreadable, or names no samples to tie together.
     """
     cells = [cell for path in paths for cell in _cells(path)]
-    samples, places = _named([cell.name for cell in cells], outlines)
+    samples, places = _named([cell.name for cell in cells], table)
     known = set(places.tolist())
     columns = {cell.column for place, cell in enumerate(cells) if place in known}
     kept = np.array([cell.column in columns for cell in cells], bool)
@@ -72,12 +72,12 @@ def _cells(path: str) -> Iterator[_Cell]:
                 )
 
 
-def _named(names: Sequence[str], outlines: Outlines) -> tuple[Numbers, Numbers]:
+def _named(names: Sequence[str], table: SampleTable) -> tuple[Numbers, Numbers]:
     """Indices of samples that are named, and the place among the names of the first that names each."""
     wanted = pa.array(names, pa.string())
-    ids, datasets = outlines.texts("id"), outlines.texts("dataset")
-    samples, links = outlines.links()
-    everyone = np.arange(len(outlines))
+    ids, datasets = table.strings("id"), table.strings("dataset")
+    samples, links = table.links()
+    everyone = np.arange(len(table))
     found = []
     for owners, texts in (
         (everyone, ids),

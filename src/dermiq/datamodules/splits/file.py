@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dermiq.datamodules.file_faults import is_file, reading, refuse_special
-from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.splits.clusters import Numbers, straddling
 from dermiq.datamodules.splits.sharing import joined
 from dermiq.files import replacing
@@ -26,13 +26,13 @@ _SHOWN = 5
 
 
 def write_split(
-    path: str | Path, outlines: Outlines, groups: pa.ChunkedArray, splits: Mapping[str, Numbers], settings: Any
+    path: str | Path, samples: SampleTable, groups: pa.ChunkedArray, splits: Mapping[str, Numbers], settings: Any
 ) -> None:
     """Write a split file, its rows sorted by data set and id; it replaces what was there as a whole.
 
     Args:
         path: of the Parquet file.
-        outlines: of all samples.
+        samples: of all samples.
         groups: the cluster of each.
         splits: split -> indices of its samples; each sample is in one of them.
         settings: what the split was made with, to stand in the file's metadata as JSON.
@@ -40,10 +40,10 @@ def write_split(
     Raises:
         DataError: if two samples of one data set have the same id, or the file cannot be written.
     """
-    names = np.empty(len(outlines), object)
+    names = np.empty(len(samples), object)
     for name, chosen in splits.items():
         names[chosen] = name
-    columns = [outlines.texts("dataset"), outlines.texts("id"), groups, pa.array(names, pa.string())]
+    columns = [samples.strings("dataset"), samples.strings("id"), groups, pa.array(names, pa.string())]
     table = pa.table(columns, names=COLUMNS).sort_by([(column, "ascending") for column in _KEY])
     _refuse_twins(table)
     table = table.replace_schema_metadata({SETTINGS: json.dumps(settings, sort_keys=True, default=str)})
@@ -77,7 +77,7 @@ def read_split(path: str | Path) -> pa.Table:
     return pa.table(columns, names=COLUMNS, metadata=table.schema.metadata)
 
 
-def parts_of(path: str | Path, outlines: Outlines) -> dict[str, Numbers]:
+def parts_of(path: str | Path, samples: SampleTable) -> dict[str, Numbers]:
     """The split that a file gives to each of some samples, looked up by data set and id.
 
     Returns:
@@ -89,12 +89,12 @@ def parts_of(path: str | Path, outlines: Outlines) -> dict[str, Numbers]:
     """
     table = read_split(path)
     keys = pc.binary_join_element_wise(*(table[column] for column in _KEY), "\x1f")
-    rows = pc.index_in(joined(outlines, _KEY), keys)
+    rows = pc.index_in(joined(samples, _KEY), keys)
     if rows.null_count:
-        absent = outlines.take(np.flatnonzero(pc.is_null(rows).to_numpy())[:_SHOWN])
+        absent = samples.take(np.flatnonzero(pc.is_null(rows).to_numpy())[:_SHOWN])
         names = (f"{entry.id!r}" + (f" of {entry.dataset}" if entry.dataset else "") for entry in absent)
         raise DataError(
-            f"{path} does not name {rows.null_count} of {len(outlines)} samples: {', '.join(names)}"
+            f"{path} does not name {rows.null_count} of {len(samples)} samples: {', '.join(names)}"
             f"{', ...' if rows.null_count > _SHOWN else ''}. Make it anew with their source among `sources`: "
             f"{_command(path)}"
         )
@@ -103,7 +103,7 @@ def parts_of(path: str | Path, outlines: Outlines) -> dict[str, Numbers]:
     splits = table["split"].combine_chunks().dictionary_encode()
     names = splits.dictionary.to_pylist()
     sides = splits.indices.take(rows.combine_chunks()).to_numpy().astype(np.int64)
-    if tied := straddling(outlines, sides):
+    if tied := straddling(samples, sides):
         kind, text, first, second = tied
         raise DataError(
             f"{path} puts samples of the {kind} {text!r} into both {names[first]} and {names[second]}: the sources "

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 
-from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.splits.clusters import Numbers, cluster_names, encoded
 from dermiq.datamodules.splits.dealing import FEW, POINT, deal, missed
 from dermiq.schema import DataError
@@ -40,20 +40,20 @@ class _Deck(NamedTuple):
     chance: NDArray[np.float64]
 
 
-def split_outlines(outlines: Outlines, fractions: Mapping[str, float], seed: int) -> dict[str, Numbers]:
+def split_table(table: SampleTable, fractions: Mapping[str, float], seed: int) -> dict[str, Numbers]:
     """Split samples by what groups and links tie together, stratified by target, skin type and data set.
 
     Raises:
         DataError: see `split_by_group`.
     """
     return split_by_group(
-        cluster_names(outlines), outlines.texts("target"), fractions, seed, joined(outlines, ("skin_type", "dataset"))
+        cluster_names(table), table.strings("target"), fractions, seed, joined(table, ("skin_type", "dataset"))
     )
 
 
-def joined(outlines: Outlines, columns: Sequence[str]) -> pa.ChunkedArray:
+def joined(table: SampleTable, columns: Sequence[str]) -> pa.ChunkedArray:
     """The texts of some columns as one, to be compared."""
-    return pc.binary_join_element_wise(*(outlines.texts(column) for column in columns), _SEPARATOR)
+    return pc.binary_join_element_wise(*(table.strings(column) for column in columns), _SEPARATOR)
 
 
 def split_by_group(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.splits.clusters import Numbers
 from dermiq.datamodules.splits.file import parts_of
-from dermiq.datamodules.splits.sharing import split_outlines
+from dermiq.datamodules.splits.sharing import split_table
 from dermiq.ranges import SEED, check_numbers
 from dermiq.schema import DataError, Sample
 
@@ -43,7 +43,7 @@ class SplitSource(Source):
         self.source, self.name, self.fractions, self.seed, self.split_file = source, name, fractions, seed, split_file
         check_numbers(self, seed=SEED)
         self._indices: Numbers | None = None
-        self._outlines = Outlines.of([])
+        self._table = SampleTable.from_rows([])
 
     def load(self) -> None:
         """Read the metadata of the source, and split it.
@@ -54,26 +54,26 @@ class SplitSource(Source):
         if self._indices is not None:
             return
         self.source.load()
-        whole = self.source.outline()
+        whole = self.source.table()
         if self.split_file is not None:
             parts = parts_of(self.split_file, whole)
             _refuse_unknown(self.name, list(parts), self.split_file)
         else:
             assert self.fractions is not None
-            parts = split_outlines(whole, self.fractions, self.seed)
-        self._indices, self._outlines = parts[self.name], whole.take(parts[self.name])
+            parts = split_table(whole, self.fractions, self.seed)
+        self._indices, self._table = parts[self.name], whole.take(parts[self.name])
 
     def __len__(self) -> int:
         """Number of samples."""
-        return len(self._outlines)
+        return len(self._table)
 
     def __getitem__(self, index: int) -> Sample:
         """One sample, 0 <= index < len."""
         return self.source[int(self._loaded()[index])]
 
-    def outline(self) -> Outlines:
-        """The source's outlines of these samples."""
-        return self._outlines
+    def table(self) -> SampleTable:
+        """The source's rows of these samples."""
+        return self._table
 
     def missing(self) -> list[int]:
         """Indices of the samples whose images are known to be absent."""

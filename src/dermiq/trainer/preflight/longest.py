@@ -45,8 +45,8 @@ def longest_samples(data: DermDataModule, candidates: int = CANDIDATES) -> Longe
 
 
 def _candidates(dataset: SampleDataset, count: int) -> list[int]:
-    outlines = dataset.source.outline().take(dataset.indices)
-    lengths, images = outlines.numbers("length"), outlines.numbers("images")
+    table = dataset.source.table().take(dataset.indices)
+    lengths, images = table.integers("length"), table.integers("images")
     longest = np.stack([np.argsort(-lengths, kind="stable"), np.lexsort((-lengths, -images))], axis=1).flatten()
     drawn = np.random.default_rng(_SEED).permutation(len(dataset))[:count]
     return list(dict.fromkeys([*longest[: count // 2].tolist(), *drawn.tolist()]))[:count]

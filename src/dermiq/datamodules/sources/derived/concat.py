@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from PIL import Image
 
-from dermiq.datamodules.outline import Outlines
+from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.sources.base import Source
 from dermiq.schema import DataError, Sample
 
@@ -39,9 +39,9 @@ class ConcatSource(Source):
         which = bisect_right(starts, index) - 1
         return self.sources[which][index - starts[which]]
 
-    def outline(self) -> Outlines:
-        """The outlines of every source."""
-        return Outlines.together([source.outline() for source in self.sources])
+    def table(self) -> SampleTable:
+        """The rows of every source."""
+        return SampleTable.concat([source.table() for source in self.sources])
 
     def missing(self) -> list[int]:
         """Indices of the samples whose images are known to be absent."""

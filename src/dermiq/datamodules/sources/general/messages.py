@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from dermiq.datamodules.file_faults import is_file, reading
-from dermiq.datamodules.outline import IMAGE_LINK, Outline, Outlines, outline_of
+from dermiq.datamodules.sample_table import IMAGE_LINK, SampleRow, SampleTable, sample_row
 from dermiq.datamodules.sources.base import MAX_PIXELS, Source, open_image
 from dermiq.datamodules.sources.reading.card import Meaning
 from dermiq.datamodules.sources.reading.jsonl_rows import Row, Rows, open_rows
@@ -52,7 +52,7 @@ class Conversations(Source):
         self.licence, self.attribution, self.max_pixels = licence, attribution, max_pixels
         check_numbers(self, max_pixels="[1, inf)")
         self._rows: Rows | None = None
-        self._outline = Outlines.of([])
+        self._table = SampleTable.from_rows([])
         self._missing: list[int] = []
 
     def load(self) -> None:
@@ -66,7 +66,7 @@ class Conversations(Source):
             return
         rows = open_rows(self.path)
         seen: dict[str, int] = {}
-        outline, missing, known = [], [], {}
+        entries, missing, known = [], [], {}
         for index, row in enumerate(rows):
             with reading(f"{rows.place(index)}: the row cannot be used", "Correct or remove it."):
                 sample = self._sample(rows, index, row)
@@ -76,26 +76,26 @@ class Conversations(Source):
                     f"{rows.place(index)}: the id {sample.id!r} stands already in {rows.unit} {first + 1}. Give every "
                     "row an id of its own, or none."
                 )
-            outline.append(self._outlined(sample))
+            entries.append(self._sample_row(sample))
             for reference in sample.images:
                 if reference not in known:
                     known[reference] = self._embedded(reference) is not None or is_file(reference)
             if not all(known[reference] for reference in sample.images):
                 missing.append(index)
-        self._rows, self._outline, self._missing = rows, Outlines.of(outline), missing
+        self._rows, self._table, self._missing = rows, SampleTable.from_rows(entries), missing
 
     def __len__(self) -> int:
         """Number of rows."""
-        return len(self._outline)
+        return len(self._table)
 
     def __getitem__(self, index: int) -> Sample:
         """The conversation of one row."""
         rows = self._loaded()
         return self._sample(rows, index, rows[index])
 
-    def outline(self) -> Outlines:
+    def table(self) -> SampleTable:
         """One entry per row, as `load` found them."""
-        return self._outline
+        return self._table
 
     def missing(self) -> list[int]:
         """Indices of the rows with an image whose file is absent."""
@@ -120,8 +120,8 @@ class Conversations(Source):
             raise RuntimeError("call load() first")
         return self._rows
 
-    def _outlined(self, sample: Sample) -> Outline:
-        return outline_of(sample)
+    def _sample_row(self, sample: Sample) -> SampleRow:
+        return sample_row(sample)
 
     def _turns(self, row: Row, place: str) -> Turns:
         """The conversation of a row, the reply to learn at its end."""

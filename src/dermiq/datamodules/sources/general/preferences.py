@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dermiq.datamodules.outline import Outline, outline_of
+from dermiq.datamodules.sample_table import SampleRow, sample_row
 from dermiq.datamodules.sources.general.messages import Conversations
 from dermiq.datamodules.sources.reading.jsonl_rows import Row, Rows
 from dermiq.datamodules.sources.reading.turns import Turns, read_turns, said
@@ -24,10 +24,10 @@ class Preferences(Conversations):
     `Conversations`.
     """
 
-    def _outlined(self, sample: Sample) -> Outline:
+    def _sample_row(self, sample: Sample) -> SampleRow:
         """Its length is that of the conversation with the longer reply."""
         assert isinstance(sample, PreferencePair)
-        return outline_of(replace(sample, reply=max(sample.chosen, sample.rejected, key=len)))
+        return sample_row(replace(sample, reply=max(sample.chosen, sample.rejected, key=len)))
 
     def _turns(self, row: Row, place: str) -> Turns:
         return _with_reply(row, "chosen", place)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermiq.datamodules.file_faults import is_file
-from dermiq.datamodules.outline import IMAGE_LENGTH, Outlines, checksum, file_name
+from dermiq.datamodules.sample_table import IMAGE_LENGTH, SampleTable, checksum, file_name
 from dermiq.datamodules.sources.base import MAX_PIXELS, Source, open_image
 from dermiq.datamodules.sources.reading import arrow_columns
 from dermiq.datamodules.sources.reading.answers import completion_length, in_words, meaning_of_choice, read_choice
@@ -174,7 +174,7 @@ class TabularSource(Source):
             links=arrow_columns.links(images, self._root()) if self.group_column is None else (),
         )
 
-    def outline(self) -> Outlines:
+    def table(self) -> SampleTable:
         """One entry per row, from the columns."""
         table = self._loaded()[:]
         answers, asked = self._answered(table)
@@ -186,7 +186,7 @@ class TabularSource(Source):
         tied = self.group_column is None and arrow_columns.any_link(images, root)
         types = self._texts(table, self.skin_type_column).dictionary_encode()
         known = [fitzpatrick(text, "") for text in types.dictionary.to_pylist()]
-        return Outlines.from_columns(
+        return SampleTable.from_columns(
             id=self._ids(table, 0),
             group=self._groups(table),
             target=pa.array([meaning.target for meaning in meanings]).take(answers.indices),

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dermiq.datamodules.outline import IMAGE_LINK
+from dermiq.datamodules.sample_table import IMAGE_LINK
 from dermiq.datamodules.sources.reading.references import file_of, name_of
 from dermiq.prompts import IMAGE
 

@@ -1,4 +1,4 @@
-"""What splitting, balancing and checking need to know of samples, column by column, before any is built."""
+"""The table of samples that splitting, balancing and checking work on: one row each, before any sample is built."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SCHEMA = pa.schema(
 _BLOCK = 1 << 16
 
 
-class Outline(NamedTuple):
+class SampleRow(NamedTuple):
     """What splitting, balancing and checking need to know of one sample.
 
     Attributes:
@@ -66,10 +66,10 @@ class Outline(NamedTuple):
     content: int = 0
 
 
-def outline_of(sample: Sample) -> Outline:
-    """What there is to know of a sample."""
+def sample_row(sample: Sample) -> SampleRow:
+    """The row of a sample."""
     said = sum(len(turn.text) for turn in sample.history) + len(sample.question) + len(gold_completion(sample))
-    return Outline(
+    return SampleRow(
         group=sample.group,
         target=sample.target,
         question_length=len(sample.question),
@@ -104,27 +104,27 @@ def file_name(reference: str) -> str:
     return "" if _IN_TABLE.search(name) else name
 
 
-class Outlines:
-    """The outlines of many samples, in order, as columns of one Arrow table.
+class SampleTable:
+    """The rows of many samples, in order, as columns of one Arrow table.
 
     A million of them take about 100 MB and no time to pass on; a million objects would take ten times as much. Read
-    entry by entry they are `Outline` records.
+    entry by entry they are `SampleRow` records.
 
     Args:
-        table: with the columns of `Outline`, as `of` and `from_columns` make it.
+        arrow: with the columns of `SampleRow`, as `from_rows` and `from_columns` make it.
     """
 
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
+    def __init__(self, arrow: pa.Table) -> None:
+        self.arrow = arrow
 
     @classmethod
-    def of(cls, entries: Iterable[Outline]) -> Outlines:
-        """The outlines of samples that were looked at one by one."""
+    def from_rows(cls, entries: Iterable[SampleRow]) -> SampleTable:
+        """The table of rows that were made one by one."""
         rows, blocks = iter(entries), []
         while block := list(islice(rows, _BLOCK)):
             columns = zip(_SCHEMA, zip(*block, strict=True), strict=True)
             blocks.append(cls(pa.table([pa.array(values, field.type) for field, values in columns], schema=_SCHEMA)))
-        return cls.together(blocks)
+        return cls.concat(blocks)
 
     @classmethod
     def from_columns(
@@ -140,8 +140,8 @@ class Outlines:
         links: Any = (),
         skin_type: Any = "",
         content: Any = 0,
-    ) -> Outlines:
-        """The outlines of a table, without a look at its rows.
+    ) -> SampleTable:
+        """The table of whole columns, without a look at their rows.
 
         Args:
             id: one text per sample, as whatever Arrow takes: an Arrow or NumPy array, a list.
@@ -163,30 +163,30 @@ class Outlines:
         for field, column in zip(_SCHEMA, columns, strict=True):
             if column.null_count:
                 raise ValueError(f"{column.null_count} samples have no {field.name}")
-        return cls.together([cls(pa.table(columns, schema=_SCHEMA))])
+        return cls.concat([cls(pa.table(columns, schema=_SCHEMA))])
 
     @classmethod
-    def together(cls, parts: Sequence[Outlines]) -> Outlines:
-        """The outlines of several sources, one after the other."""
-        whole = pa.concat_tables([part.table for part in parts]) if parts else _SCHEMA.empty_table()
+    def concat(cls, parts: Sequence[SampleTable]) -> SampleTable:
+        """The tables of several sources, one after the other."""
+        whole = pa.concat_tables([part.arrow for part in parts]) if parts else _SCHEMA.empty_table()
         return cls(whole.unify_dictionaries().combine_chunks())
 
-    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Outlines:
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> SampleTable:
         """Some of them, in the order of `indices`."""
-        return Outlines(self.table.take(pa.array(indices, pa.int64())))
+        return SampleTable(self.arrow.take(pa.array(indices, pa.int64())))
 
-    def texts(self, name: str) -> pa.ChunkedArray:
-        """A column of texts."""
-        return self.table[name].cast(pa.string())
+    def strings(self, name: str) -> pa.ChunkedArray:
+        """A column of strings."""
+        return self.arrow[name].cast(pa.string())
 
-    def numbers(self, name: str) -> NDArray[np.int64]:
-        """A column of numbers."""
-        column: NDArray[np.int64] = self.table[name].to_numpy().astype(np.int64)
+    def integers(self, name: str) -> NDArray[np.int64]:
+        """A column of integers."""
+        column: NDArray[np.int64] = self.arrow[name].to_numpy().astype(np.int64)
         return column
 
     def links(self) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
         """The index of a sample and one of its links, for every link of every sample."""
-        column = self.table["links"]
+        column = self.arrow["links"]
         counts = pc.list_value_length(column).to_numpy()
         return np.repeat(np.arange(len(self)), counts), pc.list_flatten(column)
 
@@ -199,26 +199,26 @@ class Outlines:
         kept = pc.invert(pc.starts_with(links, IMAGE_LINK))
         places, links = places[kept.to_numpy().astype(bool)], links.filter(kept)
         digest = hashlib.blake2b(digest_size=16)
-        for texts in (self.texts("id"), self.texts("target"), links):
-            digest.update(pc.binary_length(texts).to_numpy().astype(np.int64).tobytes())
-            digest.update("".join(texts.to_pylist()).encode(errors="surrogatepass"))
-        digest.update(self.numbers("content").tobytes() + places.tobytes())
+        for strings in (self.strings("id"), self.strings("target"), links):
+            digest.update(pc.binary_length(strings).to_numpy().astype(np.int64).tobytes())
+            digest.update("".join(strings.to_pylist()).encode(errors="surrogatepass"))
+        digest.update(self.integers("content").tobytes() + places.tobytes())
         return digest.hexdigest()
 
     def __len__(self) -> int:
         """Number of samples."""
-        return int(self.table.num_rows)
+        return int(self.arrow.num_rows)
 
-    def __getitem__(self, index: int) -> Outline:
+    def __getitem__(self, index: int) -> SampleRow:
         """One entry."""
-        (row,) = self.table.slice(range(len(self))[index], 1).to_pylist()
-        return Outline(**row | {"links": tuple(row["links"])})
+        (row,) = self.arrow.slice(range(len(self))[index], 1).to_pylist()
+        return SampleRow(**row | {"links": tuple(row["links"])})
 
-    def __iter__(self) -> Iterator[Outline]:
+    def __iter__(self) -> Iterator[SampleRow]:
         """All entries, in order."""
-        for batch in self.table.to_batches(_BLOCK):
+        for batch in self.arrow.to_batches(_BLOCK):
             for row in batch.to_pylist():
-                yield Outline(**row | {"links": tuple(row["links"])})
+                yield SampleRow(**row | {"links": tuple(row["links"])})
 
 
 def _column(values: Any, kind: pa.DataType, length: int) -> pa.ChunkedArray:
