@@ -105,8 +105,8 @@ class PhantomSource(Source):
     ) -> None:
         if not (1 <= count <= MOST_SAMPLES and 16 <= size <= LARGEST and 0 <= seed < 2**63):
             raise DataError(
-                f"the phantom cannot render count={count}, size={size}, seed={seed}: use a count of 1 to {MOST_SAMPLES}, "
-                f"a size from 16 to {LARGEST} pixels and a seed from 0 to 2^63 - 1."
+                f"the phantom cannot render count={count}, size={size}, seed={seed}: use a count of 1 to "
+                f"{MOST_SAMPLES}, a size from 16 to {LARGEST} pixels and a seed from 0 to 2^63 - 1."
             )
         self.count, self.seed, self.size = count, seed, size
         self.camera = PLAIN if camera is None else camera

@@ -77,10 +77,10 @@ def _typical(condition: str) -> str:
 class FormatOnly(Questions):
     """The structure of an answer and nothing else: findings and a diagnosis that have nothing to do with the image.
 
-    **The labels are wrong on purpose.** Each sample states findings sampled uniformly from the vocabulary and names a target
-    sampled uniformly from those of the source, independently of the image and of each other, so a model that learns them
-    answers in the right form and knows nothing, not even which condition is frequent. Accuracy measured on these
-    samples means nothing: use them only for a warm start. Findings and target are a function of seed, sample and
+    **The labels are wrong on purpose.** Each sample states findings sampled uniformly from the vocabulary and names a
+    target sampled uniformly from those of the source, independently of the image and of each other, so a model that
+    learns them answers in the right form and knows nothing, not even which condition is frequent. Accuracy measured on
+    these samples means nothing: use them only for a warm start. Findings and target are a function of seed, sample and
     the source's targets.
 
     Args:

@@ -56,8 +56,8 @@ class Accepted(Source):
             place, expected = places[name]
             if expected != target:
                 raise DataError(
-                    f"{where}: sample {name!r} was answered for the target {target!r}, and the source says {expected!r}. "
-                    "The data have changed since: sample again with `predict`."
+                    f"{where}: sample {name!r} was answered for the target {target!r}, and the source says "
+                    f"{expected!r}. The data have changed since: sample again with `predict`."
                 )
             self._kept += [(place, f"{name}/{turn}", _think(text, where)) for turn, text in enumerate(completions)]
         if not self._kept:
