@@ -10,7 +10,7 @@ from PIL import Image
 from dermiq.datamodules.phantom import CONDITIONS, PhantomSource
 from dermiq.datamodules.phantom.__main__ import main
 from dermiq.datamodules.phantom.canvas import SKIN_TONES
-from dermiq.datamodules.phantom.lesion import draw
+from dermiq.datamodules.phantom.lesion import render
 from dermiq.findings import ATTRIBUTES, VOCABULARY
 from dermiq.kg import load_graph
 from dermiq.kg.appearance import appearance
@@ -29,7 +29,7 @@ PAIR = ["psoriasis", "melanoma"]
 
 
 def picture(tone="III", seed=0, ruled=False, **findings):
-    return draw({**BASE, **findings}, tone, 96, np.random.default_rng(seed), ruled).astype(float)
+    return render({**BASE, **findings}, tone, 96, np.random.default_rng(seed), ruled).astype(float)
 
 
 def share(flags):
@@ -37,7 +37,7 @@ def share(flags):
     return sum(flags) / len(flags)
 
 
-def test_the_same_sample_is_drawn_twice_alike_and_independent_of_the_count():
+def test_the_same_sample_is_rendered_twice_alike_and_independent_of_the_count():
     first, second = PhantomSource(count=3, seed=7), PhantomSource(count=30, seed=7)
     for i in range(3):
         assert first[i] == second[i]
@@ -51,23 +51,23 @@ def test_another_seed_draws_other_lesions():
     assert first.image("phantom-0-0.png").tobytes() != second.image("phantom-1-0.png").tobytes()
 
 
-def test_samples_say_what_was_drawn():
+def test_samples_say_what_is_rendered():
     source, graph = PhantomSource(count=200, seed=3), load_graph()
     source.load()
     looks = {name: appearance(graph, name) for name in CONDITIONS}
     assert len(source) == 200
     for number, sample in enumerate(source[:200]):
-        drawn = source.drawn(number)
-        assert sample.target == sample.label == drawn.label == drawn.condition
+        lesion = source.lesion(number)
+        assert sample.target == sample.label == lesion.label == lesion.condition
         assert tuple(sample.findings) == ATTRIBUTES
         assert sample.findings_drawn
-        assert {attribute: values[0] for attribute, values in sample.findings.items()} == drawn.findings
+        assert {attribute: values[0] for attribute, values in sample.findings.items()} == lesion.findings
         assert all(value in looks[sample.target][a] for a, (value,) in sample.findings.items())
         assert sample.concepts == (graph.find(sample.target).id,)
         assert sample.synonyms == graph.find(sample.target).synonyms
         assert sample.skin_type is not None
-        assert (sample.skin_type.scale, sample.skin_type.value) == ("fitzpatrick", drawn.tone)
-        assert (sample.dataset, sample.site) == ("phantom", drawn.findings["site"])
+        assert (sample.skin_type.scale, sample.skin_type.value) == ("fitzpatrick", lesion.tone)
+        assert (sample.dataset, sample.site) == ("phantom", lesion.findings["site"])
         assert (sample.licence, sample.group) == ("CC0-1.0", sample.id)
 
 
@@ -133,11 +133,11 @@ def test_label_noise_changes_the_names_and_not_the_pictures():
     clean, noisy = PhantomSource(count=1000, seed=2), PhantomSource(count=1000, seed=2, label_noise=0.3)
     wrong = []
     for number, sample in enumerate(noisy):
-        drawn = noisy.drawn(number)
-        assert drawn.condition == clean[number].target
+        lesion = noisy.lesion(number)
+        assert lesion.condition == clean[number].target
         assert sample.findings == clean[number].findings
-        assert sample.target == sample.label == drawn.label
-        wrong.append(drawn.label != drawn.condition)
+        assert sample.target == sample.label == lesion.label
+        wrong.append(lesion.label != lesion.condition)
     assert abs(share(wrong) - 0.3) < 0.05
     sample = noisy[wrong.index(True)]
     assert sample.concepts == (load_graph().find(sample.target).id,)
@@ -157,9 +157,9 @@ def test_skin_tone_imbalance_with_and_without_the_diagnosis():
 
 def test_a_ruler_may_give_the_diagnosis_away():
     source = PhantomSource(count=1000, conditions=PAIR, ruler=0.2, ruler_given={"melanoma": 0.9})
-    drawn = [source.drawn(number) for number in range(1000)]
-    assert abs(share(one.ruler for one in drawn if one.condition == "melanoma") - 0.9) < 0.06
-    assert abs(share(one.ruler for one in drawn if one.condition == "psoriasis") - 0.2) < 0.06
+    lesions = [source.lesion(number) for number in range(1000)]
+    assert abs(share(one.ruler for one in lesions if one.condition == "melanoma") - 0.9) < 0.06
+    assert abs(share(one.ruler for one in lesions if one.condition == "psoriasis") - 0.2) < 0.06
 
 
 def with_findings(source, **tables):
@@ -214,14 +214,16 @@ def test_bayes_accuracy_is_that_of_the_bayes_rule():
     )
     right = []
     for number in range(len(source)):
-        drawn = source.drawn(number)
+        lesion = source.lesion(number)
 
-        def joint(name, drawn=drawn):
-            ruler = source.ruler[name] if drawn.ruler else 1 - source.ruler[name]
-            seen = prod(source.findings[name][attribute].get(value, 0.0) for attribute, value in drawn.findings.items())
-            return source.prior[name] * source.tones[name][drawn.tone] * ruler * seen
+        def joint(name, lesion=lesion):
+            ruler = source.ruler[name] if lesion.ruler else 1 - source.ruler[name]
+            seen = prod(
+                source.findings[name][attribute].get(value, 0.0) for attribute, value in lesion.findings.items()
+            )
+            return source.prior[name] * source.tones[name][lesion.tone] * ruler * seen
 
-        right.append(max(source.conditions, key=joint) == drawn.label)
+        right.append(max(source.conditions, key=joint) == lesion.label)
     expected = source.bayes_accuracy()
     assert abs(share(right) - expected) < 3 * sqrt(expected * (1 - expected) / len(right))
 
@@ -263,7 +265,7 @@ def test_bad_arguments_are_refused(arguments, message):
 
 def test_the_command_writes_a_sheet(tmp_path):
     out = tmp_path / "sheets" / "sheet.png"
-    main(["--preview", str(out), "--size", "32", "--draws", "1", "--conditions", "melanoma", "vitiligo"])
+    main(["--preview", str(out), "--size", "32", "--count", "1", "--conditions", "melanoma", "vitiligo"])
     with Image.open(out) as page:
         width, height = page.size
         colours = page.convert("RGB").getcolors(width * height)

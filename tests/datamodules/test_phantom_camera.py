@@ -9,7 +9,7 @@ from PIL import Image
 from dermiq.datamodules.phantom import Camera, PhantomSource
 from dermiq.datamodules.phantom.__main__ import main, sheet
 from dermiq.datamodules.phantom.canvas import PLAIN, photograph
-from dermiq.datamodules.phantom.lesion import draw
+from dermiq.datamodules.phantom.lesion import render
 from dermiq.findings import ATTRIBUTES, VOCABULARY
 from dermiq.schema import DataError
 
@@ -79,7 +79,7 @@ def test_findings_stay_visible(camera, attribute):
     findings = {name: values[0] for name, values in VOCABULARY.items()}
     quiet = replace(camera, noise=0.0)
     pictures = [
-        draw(findings | {attribute: value}, "III", 96, np.random.default_rng(0), camera=quiet).astype(float)
+        render(findings | {attribute: value}, "III", 96, np.random.default_rng(0), camera=quiet).astype(float)
         for value in VOCABULARY[attribute]
     ]
     for i, first in enumerate(pictures):
@@ -98,7 +98,7 @@ def test_cameras_that_make_no_sense_are_refused(knobs):
 
 def test_the_sheet_shows_a_camera(tmp_path):
     out = tmp_path / "sheet.png"
-    options = "--size 32 --draws 1 --conditions melanoma --cast 0.5 0.5 1 --contrast 0.8 --softness 0.02 --noise 0.1"
+    options = "--size 32 --count 1 --conditions melanoma --cast 0.5 0.5 1 --contrast 0.8 --softness 0.02 --noise 0.1"
     main(["--preview", str(out), *options.split()])
     with Image.open(out) as page:
         shown = page.convert("RGB").tobytes()

@@ -1,4 +1,4 @@
-"""Conversations about drawn lesions are true, varied and a function of their seed."""
+"""Conversations about synthetic lesions are true, varied and a function of their seed."""
 
 import re
 from collections import Counter
@@ -34,7 +34,7 @@ def test_every_answer_is_borne_out_by_the_graph(condition):
                 assert score.supported and not score.contradicted, text
 
 
-def test_what_was_drawn_is_what_is_told():
+def test_replies_state_the_findings():
     for lesion in PhantomSource(50, seed=4):
         told = read_findings(describe_findings(lesion.findings, Random(lesion.id)))
         assert told == dict(lesion.findings)

@@ -22,7 +22,7 @@ from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionTransfo
 
 from dermiq.datamodules.phantom import CONDITIONS
 from dermiq.datamodules.phantom.canvas import SKIN_TONES
-from dermiq.datamodules.phantom.lesion import draw
+from dermiq.datamodules.phantom.lesion import render
 from dermiq.datamodules.phantom.source import RULER
 from dermiq.findings import ATTRIBUTES, VOCABULARY
 from dermiq.prompts import describe
@@ -67,7 +67,7 @@ class Drawings(IterableDataset[Batch]):
 def _drawing(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
     findings = {attribute: VOCABULARY[attribute][i] for attribute, i in zip(ATTRIBUTES, labels, strict=True)}
     tone = list(SKIN_TONES)[int(rng.integers(len(SKIN_TONES)))]
-    return draw(findings, tone, IMAGE_SIZE, rng, ruled=rng.random() < RULER)
+    return render(findings, tone, IMAGE_SIZE, rng, ruled=rng.random() < RULER)
 
 
 def normalised(pixels: NDArray[np.uint8]) -> Tensor:

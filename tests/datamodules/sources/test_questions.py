@@ -113,7 +113,7 @@ def test_an_option_is_chosen_by_letter_or_name(way):
     assert chosen_option(answer, ("acne vulgaris", "psoriasis")) == 1
 
 
-def test_findings_are_asked_of_what_was_drawn():
+def test_findings_are_asked_about_rendered_lesions():
     lesions = PhantomSource(40, seed=5)
     questions = FindingQuestions(lesions)
     questions.load()
@@ -153,7 +153,7 @@ def test_a_choice_needs_two_options(ham10000):
 
 
 class ConditionsOf(PhantomSource):
-    """One sample of each of some conditions, drawn or not."""
+    """One sample of each of some conditions, rendered or not."""
 
     def __init__(self, names):
         super().__init__(len(names))

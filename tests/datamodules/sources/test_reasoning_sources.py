@@ -20,7 +20,7 @@ PHANTOM = PhantomSource(count=100, seed=5)
 
 
 class Changed(PhantomSource):
-    """Drawn lesions of whose samples some fields are others."""
+    """Synthetic lesions of whose samples some fields are others."""
 
     def __init__(self, count, **fields):
         super().__init__(count)
@@ -125,17 +125,17 @@ def test_format_only_knows_nothing():
     source = PhantomSource(count=500, seed=6, prior={"melanoma": 15.0})
     form = loaded(FormatOnly(source))
     pairs = list(zip(form, source, strict=True))
-    assert abs(sum(drawn.target == true.target for drawn, true in pairs) / 500 - 1 / 16) < 0.032
-    frequent = Counter(drawn.target for drawn, _ in pairs)
+    assert abs(sum(other.target == true.target for other, true in pairs) / 500 - 1 / 16) < 0.032
+    frequent = Counter(other.target for other, _ in pairs)
     assert all(abs(frequent[name] / 500 - 1 / 16) < 0.032 for name in CONDITIONS)
-    told = [read_findings(drawn.reasoning)["site"] == true.findings["site"] for drawn, true in pairs]
+    told = [read_findings(other.reasoning)["site"] == true.findings["site"] for other, true in pairs]
     assert abs(sum(told) / 500 - 1 / 5) < 0.054
     graph = load_graph()
-    for drawn, true in pairs[:100]:
-        concept = graph.find(drawn.target)
-        assert (drawn.label, drawn.synonyms, drawn.concepts) == (drawn.target, concept.synonyms, (concept.id,))
-        assert drawn.findings == {} and not drawn.findings_drawn
-        assert (drawn.images, drawn.group, drawn.skin_type) == (true.images, true.group, true.skin_type)
+    for other, true in pairs[:100]:
+        concept = graph.find(other.target)
+        assert (other.label, other.synonyms, other.concepts) == (other.target, concept.synonyms, (concept.id,))
+        assert other.findings == {} and not other.findings_drawn
+        assert (other.images, other.group, other.skin_type) == (true.images, true.group, true.skin_type)
 
 
 def test_the_seed_decides_what_is_told():

@@ -1,4 +1,4 @@
-"""What a drawn lesion lies on, and what the camera makes of it: skin, sites, hairs, a ruler, light, blur, noise."""
+"""The background of a synthetic lesion and the optics: skin, sites, hairs, a ruler, light, blur, noise."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ PLAIN = Camera()
 
 
 def between(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number drawn uniformly."""
+    """A number sampled uniformly from an interval."""
     return low + (high - low) * rng.random()
 
 
@@ -137,7 +137,7 @@ def _ruler(size: int) -> Plane:
 def photograph(picture: Picture, rng: np.random.Generator, camera: Camera = PLAIN) -> NDArray[np.uint8]:
     """The picture [3, size, size] as the camera saw it: light, vignette, blur, noise; [size, size, 3] uint8.
 
-    The camera draws nothing at random, so two cameras see one picture in the same light.
+    The camera consumes no random numbers, so two cameras see one image in the same light.
     """
     size = picture.shape[1]
     axis, corner = axis_of(size), _corners(size)

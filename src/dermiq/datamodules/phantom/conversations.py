@@ -1,4 +1,4 @@
-"""Conversations about drawn lesions, answered from what was drawn and from the knowledge graph."""
+"""Conversations about synthetic lesions, answered from their findings and from the knowledge graph."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from dermiq.schema import DataError, Message, Sample
 
 
 class PhantomConversations(Source):
-    """Questions about drawn lesions with true answers in varied wording; sample i is a function of (seed, i).
+    """Questions about synthetic lesions with true answers in varied wording; sample i is a function of (seed, i).
 
     Args:
         count: number of conversations, each about its own lesion.
         seed: of the whole set; the lesions are those of `PhantomSource` under the same seed.
         size: width and height of the images, in pixels.
-        conditions: names to draw from, of `CONDITIONS`; None means all.
+        conditions: names to sample from, of `CONDITIONS`; None means all.
         kinds: of questions; None means all that `dermiq.kg.instruction` knows.
         turns: the most questions of one conversation; each has from 1 to that many.
         grounded: share of the conversations whose last question comes with facts that answer it, in [0, 1].
@@ -74,9 +74,9 @@ class PhantomConversations(Source):
         history = [Message("system", CONVERSATION_PROMPT)]
         for kind in before:
             history += [Message("user", question(kind, rng)), Message("assistant", self._reply(lesion, kind, rng))]
-        asked = question(last, rng)
+        text = question(last, rng)
         grounded = last != FINDING and rng.random() < self.grounded
-        passages = self._retriever.retrieve(asked, [lesion.target]) if grounded else []
+        passages = self._retriever.retrieve(text, [lesion.target]) if grounded else []
         facts = [passage.fact for passage in passages]
         return Sample(
             id=f"{lesion.id}-{last}",
@@ -84,7 +84,7 @@ class PhantomConversations(Source):
             target=lesion.target,
             label=lesion.label,
             group=lesion.group,
-            question=grounded_question(asked, [passage.sentence for passage in passages]),
+            question=grounded_question(text, [passage.sentence for passage in passages]),
             history=tuple(history),
             reply=self._reply(lesion, last, rng, facts),
             synonyms=lesion.synonyms,
@@ -99,7 +99,7 @@ class PhantomConversations(Source):
         )
 
     def image(self, reference: str) -> Image.Image:
-        """Draw the image of one of this source's references, as RGB.
+        """The image of one of this source's references, rendered as RGB.
 
         Raises:
             DataError: if the reference is not one of this source.

@@ -1,4 +1,4 @@
-"""What is seen on and in a lesion: the structures of the dermatoscope, the surface, and its relief."""
+"""Dermoscopic structures, surface and relief of a lesion, rendered in place."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dermiq.datamodules.phantom.canvas import Picture, between, blend, rgb
 from dermiq.datamodules.phantom.shape import Shape
 from dermiq.datamodules.phantom.textures import Plane, clouds, smoothstep, texture
 
-DEPOSITS = ("scaly", "crusted")  # lie on top; the dermatoscope's fluid makes them transparent, so they are drawn first
+DEPOSITS = ("scaly", "crusted")  # on top; the dermatoscope's fluid makes them transparent, so they are rendered first
 Feature = Callable[[Picture, Shape, Plane, np.random.Generator], None]
 
 
 def add_structure(box: Picture, name: str, lesion: Shape, rng: np.random.Generator) -> None:
-    """Draw what the dermatoscope shows of a lesion, in place.
+    """Render a dermoscopic structure of a lesion, in place.
 
     Args:
         box: [3, H, W], the lesion's part of the picture.
@@ -29,7 +29,7 @@ def add_structure(box: Picture, name: str, lesion: Shape, rng: np.random.Generat
 
 
 def add_surface(box: Picture, name: str, lesion: Shape, height: Plane, rng: np.random.Generator) -> None:
-    """Draw the surface of a lesion, in place, and raise or lower its height map [H, W] accordingly."""
+    """Render the surface of a lesion, in place, and raise or lower its height map [H, W] accordingly."""
     if name in _SURFACES:
         _SURFACES[name](box, lesion, height, rng)
 

@@ -1,4 +1,4 @@
-"""Draws lesions so that each of their findings can be seen, whatever the other findings are."""
+"""Rendering of lesions: each finding can be seen, whatever the other findings are."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _gloss(box: Picture, lesion: Shape, light: float, reach: float, strength: fl
     blend(box, rgb(1.0, 1.0, 1.0), strength * smoothstep(spot, 0.46, 0.14))
 
 
-def draw(
+def render(
     findings: Mapping[str, str],
     tone: str,
     size: int,
@@ -129,7 +129,7 @@ def draw(
     ruled: bool = False,
     camera: Camera = PLAIN,
 ) -> NDArray[np.uint8]:
-    """A photograph of lesions with the given findings: [size, size, 3] uint8, RGB.
+    """An image of lesions with the given findings: [size, size, 3] uint8, RGB.
 
     Args:
         findings: one value of `dermiq.findings.VOCABULARY` per attribute.
@@ -137,7 +137,7 @@ def draw(
         size: width and height in pixels.
         rng: decides everything else: place, pose, light, hair, blur and noise.
         ruled: a ruler lies beside the lesion.
-        camera: takes the photograph.
+        camera: the optics.
     """
     picture = skin(rng, size, tone, findings["site"])
     lesion = shape(findings, size, rng)

@@ -1,4 +1,4 @@
-"""Where the lesions of a picture lie and how they are bounded: one map of depth for all of them."""
+"""Geometry of the lesions of an image: one depth map for all of them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _grouped(radius: float, rng: np.random.Generator) -> list[Circle]:
 
 
 def _scattered(radius: float, rng: np.random.Generator) -> list[Circle]:
-    """Lesions of unequal size all over the picture, well apart."""
+    """Lesions of unequal size all over the picture, at a distance from each other."""
     largest = 0.12 + 0.28 * radius
     places = [(x, y) for y in (-0.62, 0.0, 0.62) for x in (-0.62, 0.0, 0.62) if x == y == 0.0 or rng.random() > 0.35]
     return [

@@ -1,4 +1,4 @@
-"""The phantom: lesions drawn from the ontology's findings, so that what a model says it saw can be checked."""
+"""The phantom: synthetic lesions rendered from known findings, so that what a model says it sees can be checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermiq.datamodules.phantom.canvas import PLAIN, SKIN_TONES, Camera
-from dermiq.datamodules.phantom.lesion import draw
+from dermiq.datamodules.phantom.lesion import render
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.sources.reading.card import terminology
 from dermiq.findings import VOCABULARY
@@ -44,11 +44,11 @@ MOST_SAMPLES, LARGEST = 10_000_000, 4096  # beyond them a number is a slip of th
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What was drawn for one sample.
+class Lesion:
+    """The ground truth of one sample.
 
     Attributes:
-        condition: the condition that the picture shows.
+        condition: the condition that the image shows.
         label: the condition that the sample names; another one where the label is noise.
         findings: one value per attribute.
         tone: Fitzpatrick type.
@@ -63,27 +63,27 @@ class Drawn:
 
 
 class PhantomSource(Source):
-    """Drawn skin lesions with known findings; nothing is stored, sample i is a function of the arguments and i.
+    """Synthetic skin lesions with known findings; nothing is stored, sample i is a function of the arguments and i.
 
-    A condition is drawn, then its findings, independently of each other, the skin type and whether a ruler lies in
-    the picture. The knobs inject what real data suffer from; with none of them conditions and skin types are equally
-    likely, and skin type and ruler tell nothing.
+    A condition is sampled, then its findings, independently of each other, the skin type and whether a ruler lies in
+    the image. Options inject what real data suffer from: imbalance, confounding, label noise. Without them conditions
+    and skin types are equally likely, and skin type and ruler are no evidence for any condition.
 
     Under label noise a sample's target, label, synonyms and concepts are those of the wrong condition, as in a data
-    set whose annotator erred; its findings stay true of the picture. `drawn` tells both conditions.
+    set whose annotator erred; its findings stay true of the image. `lesion` gives both conditions.
 
     Args:
         count: number of samples.
         seed: of the whole set; two seeds share no sample.
         size: width and height of the images, in pixels.
-        conditions: names to draw from, of `CONDITIONS`; None means all.
-        prior: condition -> how often it is drawn beside the others, for which 1 stands; class imbalance.
-        label_noise: share of the samples that name another condition, drawn evenly from the others, in [0, 1].
-        tones: Fitzpatrick type -> how often it is drawn beside the others, for which 1 stands; skin-tone imbalance.
+        conditions: names to sample from, of `CONDITIONS`; None means all.
+        prior: condition -> its weight in sampling, 1 by default; class imbalance.
+        label_noise: share of the samples that name another condition, sampled uniformly from the others, in [0, 1].
+        tones: Fitzpatrick type -> its weight in sampling, 1 by default; skin-tone imbalance.
         tones_given: condition -> `tones` of its own; so skin type is confounded with the diagnosis.
-        ruler: probability of a ruler in the picture.
+        ruler: probability of a ruler in the image.
         ruler_given: condition -> that probability of its own; so a ruler gives the diagnosis away.
-        camera: another camera than the plain one, for a shift of domain; what it takes pictures of stays the same.
+        camera: another camera than the plain one, for a domain shift: the same lesions under other optics.
 
     Raises:
         DataError: if a number makes no sense, or a condition or a skin type is unknown.
@@ -105,8 +105,8 @@ class PhantomSource(Source):
     ) -> None:
         if not (1 <= count <= MOST_SAMPLES and 16 <= size <= LARGEST and 0 <= seed < 2**63):
             raise DataError(
-                f"the phantom cannot draw count={count}, size={size}, seed={seed}: use a count of 1 to {MOST_SAMPLES}, "
-                f"a size from 16 to {LARGEST} pixels and a seed from 0 to 2^63 - 1."
+                f"the phantom cannot render count={count}, size={size}, seed={seed}: use a count of 1 to "
+                f"{MOST_SAMPLES}, a size from 16 to {LARGEST} pixels and a seed from 0 to 2^63 - 1."
             )
         self.count, self.seed, self.size = count, seed, size
         self.camera = PLAIN if camera is None else camera
@@ -138,21 +138,21 @@ class PhantomSource(Source):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        """Draw the findings of one sample, or of a range."""
+        """One sample, or those of a range."""
         if isinstance(index, slice):
             return [self._sample(i) for i in range(*index.indices(self.count))]
         return self._sample(self._position(index))
 
-    def drawn(self, index: int) -> Drawn:
-        """What was drawn for a sample.
+    def lesion(self, index: int) -> Lesion:
+        """The ground truth of a sample.
 
         Raises:
             IndexError: if there is no such sample.
         """
-        return self._draw(self._position(index))[0]
+        return self._lesion(self._position(index))[0]
 
     def image(self, reference: str) -> Image.Image:
-        """Draw the image of one of this source's references, as RGB.
+        """The image of one of this source's references, rendered as RGB.
 
         Raises:
             DataError: if the reference is not one of this source.
@@ -160,8 +160,8 @@ class PhantomSource(Source):
         match = re.fullmatch(rf"phantom-{self.seed}-(\d+)\.png", reference)
         if match is None or int(match[1]) >= self.count:
             raise DataError(f"{reference}: no image of this phantom (seed {self.seed}, {self.count} samples).")
-        drawn, rng = self._draw(int(match[1]))
-        return Image.fromarray(draw(drawn.findings, drawn.tone, self.size, rng, drawn.ruler, self.camera))
+        lesion, rng = self._lesion(int(match[1]))
+        return Image.fromarray(render(lesion.findings, lesion.tone, self.size, rng, lesion.ruler, self.camera))
 
     def bayes_accuracy(self) -> float:
         """Accuracy of the best possible reader of the samples' labels, by enumeration.
@@ -206,8 +206,8 @@ class PhantomSource(Source):
             raise IndexError(index)
         return index % self.count
 
-    def _draw(self, index: int) -> tuple[Drawn, np.random.Generator]:
-        """What a sample shows, and the generator that goes on to draw its picture."""
+    def _lesion(self, index: int) -> tuple[Lesion, np.random.Generator]:
+        """The ground truth of a sample, and the generator that renders its image."""
         rng = np.random.default_rng((self.seed, index))
         condition = label = _pick(self.prior, rng)
         noise, other = rng.random(), rng.random()
@@ -216,12 +216,12 @@ class PhantomSource(Source):
             label = others[int(other * len(others))]
         findings = {attribute: _pick(of, rng) for attribute, of in self.findings[condition].items()}
         tone = _pick(self.tones[condition], rng)
-        return Drawn(condition, label, findings, tone, rng.random() < self.ruler[condition]), rng
+        return Lesion(condition, label, findings, tone, rng.random() < self.ruler[condition]), rng
 
     def _sample(self, index: int) -> Sample:
-        drawn, _ = self._draw(index)
+        lesion, _ = self._lesion(index)
         name = f"phantom-{self.seed}-{index}"
-        concept = self._concepts[drawn.label]
+        concept = self._concepts[lesion.label]
         return Sample(
             id=name,
             images=(f"{name}.png",),
@@ -230,10 +230,10 @@ class PhantomSource(Source):
             group=name,
             synonyms=concept.synonyms,
             concepts=(concept.id,),
-            findings={attribute: (value,) for attribute, value in drawn.findings.items()},
+            findings={attribute: (value,) for attribute, value in lesion.findings.items()},
             findings_drawn=True,
-            site=drawn.findings["site"],
-            skin_type=SkinType(scale="fitzpatrick", value=drawn.tone, how="drawn"),
+            site=lesion.findings["site"],
+            skin_type=SkinType(scale="fitzpatrick", value=lesion.tone, how="rendered"),
             dataset="phantom",
             licence="CC0-1.0",
             attribution="DermIQ phantom",
@@ -255,13 +255,13 @@ def _chosen(conditions: list[str] | None) -> tuple[str, ...]:
         return CONDITIONS
     _known("conditions", conditions, CONDITIONS)
     if not conditions or len(set(conditions)) < len(conditions):
-        raise DataError(f"the phantom draws each of its conditions once; got {', '.join(conditions) or 'none'}.")
+        raise DataError(f"the phantom takes each of its conditions once; got {', '.join(conditions) or 'none'}.")
     return tuple(conditions)
 
 
 def _known(what: str, names: Iterable[str], known: Sequence[str]) -> None:
     if unknown := [name for name in names if name not in known]:
-        raise DataError(f"the phantom cannot draw {what} {', '.join(unknown)}: use some of {', '.join(known)}.")
+        raise DataError(f"the phantom does not know the {what} {', '.join(unknown)}: use some of {', '.join(known)}.")
 
 
 def _share(name: str, value: float) -> float:

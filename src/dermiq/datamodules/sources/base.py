@@ -1,4 +1,4 @@
-"""What every source of samples offers, and the one way in which images are opened."""
+"""The interface of a source of samples, and how images are opened."""
 
 from __future__ import annotations
 

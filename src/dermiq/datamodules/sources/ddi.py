@@ -11,7 +11,7 @@ curated clinical image set", Science Advances 8, eabq6147 (2022). 656 photograph
 171 of them malignant; skin types I-II 208, III-IV 241, V-VI 207.
 
 Diagnoses are proven by biopsy and written with hyphens. The skin type is that of a visit and of photographs, two types
-at once (12, 34, 56). Patients are not told in the metadata, and there is no split: it is a test set. Copies may lack
+at once (12, 34, 56). The metadata name no patients, and there is no split: it is a test set. Copies may lack
 rows. The column `malignant`, in older copies `malignancy(malig=1)`, follows from the diagnosis and is not read.
 """
 

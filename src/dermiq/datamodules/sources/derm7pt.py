@@ -106,7 +106,7 @@ class Derm7pt(Photographs):
     def _findings(self, row: Row) -> Mapping[str, tuple[str, ...]]:
         """The structures of a melanocytic lesion, where the checklist says all of them in the words of the project.
 
-        Of other lesions it leaves out what marks them (cysts, lacunae). Dots are told from globules nowhere, and
+        Of other lesions it leaves out what marks them (cysts, lacunae). Dots and globules are not distinguished, and
         regression and pigmentation have no exact word, so that a case with one of these is not wholly known.
         """
         concepts = self.card.meaning(row["diagnosis"], row.where).concepts

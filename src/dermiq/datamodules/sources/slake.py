@@ -8,7 +8,7 @@ Source: www.med-vqa.com/slake. Licence: CC BY 4.0. Citation: B. Liu, L.-M. Zhan,
 arXiv:2102.09542. 14,028 questions about 642 images. There are no labels but the answers.
 
 Questions in both languages stand in the same files (`q_lang`); the other language's are left out. An image stands in
-one part of the official split only. An answer may name several organs or sides, in an order that is not told.
+one part of the official split only. An answer may name several organs or sides, in no particular order.
 """
 
 from __future__ import annotations

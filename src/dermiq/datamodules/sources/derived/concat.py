@@ -1,4 +1,4 @@
-"""Several sources as one."""
+"""Concatenation of several sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What most data sets have: labels, and nothing of how they are arrived at."""
+"""Diagnosis samples without reasoning, as most data sets have them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ class LabelsOnly(Questions):
         source: its samples ask for the diagnosis.
     """
 
-    def asked(self, sample: Sample, place: int) -> Sample:
+    def derive(self, sample: Sample, place: int) -> Sample:
         """The sample with an empty reasoning."""
         return replace(sample, findings={}, findings_drawn=False, reasoning="")

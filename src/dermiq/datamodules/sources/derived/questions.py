@@ -23,10 +23,10 @@ from dermiq.schema import DataError, Sample
 
 
 class Questions(Source):
-    """The samples of another source that ask for the diagnosis, asked something else.
+    """The diagnosis samples of another source with another question each.
 
-    What is asked is a function of the source's samples, and of a seed where something is drawn. Samples of which it
-    cannot be asked are left out. Groups and links stay, so that no question is split from the others about its image.
+    The question is a function of the sample, and of a seed where something is random. Samples to which it does not
+    apply are left out. Groups and links stay, so that all questions about an image fall into one split.
 
     Args:
         source: its samples ask for the diagnosis.
@@ -37,8 +37,8 @@ class Questions(Source):
         self._indices: list[int] = []
 
     @abstractmethod
-    def asked(self, sample: Sample, place: int) -> Sample | None:
-        """The question about a sample, or None if it cannot be asked.
+    def derive(self, sample: Sample, place: int) -> Sample | None:
+        """The sample with the new question, or None where it does not apply.
 
         Args:
             sample: of the source.
@@ -56,12 +56,12 @@ class Questions(Source):
         self.source.load()
         self.prepare()
         samples = enumerate(self.source)
-        self._indices = [i for i, sample in samples if sample.asks_diagnosis and self.asked(sample, i) is not None]
+        self._indices = [i for i, sample in samples if sample.asks_diagnosis and self.derive(sample, i) is not None]
         if not self._indices:
             raise DataError(f"{type(self).__name__}: the source has no sample that could be asked this.")
 
     def prepare(self) -> None:
-        """Take what the questions need from the loaded source as a whole."""
+        """Collect what the questions need of the whole source, once it is loaded."""
 
     def __len__(self) -> int:
         """Number of questions."""
@@ -70,7 +70,7 @@ class Questions(Source):
     def __getitem__(self, index: int) -> Sample:
         """One question, 0 <= index < len."""
         place = self._indices[index]
-        question = self.asked(self.source[place], place)
+        question = self.derive(self.source[place], place)
         assert question is not None
         return replace(question, id=f"{question.id}/{question.kind}")
 
@@ -91,7 +91,7 @@ class Questions(Source):
 class ChoiceQuestions(Questions):
     """The diagnosis by multiple choice among the targets of the source.
 
-    The wrong options are drawn anew for each sample, from targets that neither lie above or below the right one in the
+    The wrong options are sampled for each question, from targets that neither lie above or below the right one in the
     ontology nor share a condition with it. The right one stands equally often at each place, also within its target,
     unless `places` says otherwise.
 
@@ -136,7 +136,7 @@ class ChoiceQuestions(Questions):
         dealt = {target: iter(deal(target, count)) for target, count in Counter(targets).items()}
         self._places = [next(dealt[target]) for target in targets]
 
-    def asked(self, sample: Sample, place: int) -> Sample:
+    def derive(self, sample: Sample, place: int) -> Sample:
         """The sample's target among wrong options."""
         options = Random(f"{self.seed}/{sample.id}").sample(self._wrong[sample.target], self.options - 1)
         right = self._places[place]
@@ -169,7 +169,7 @@ class ChoiceQuestions(Questions):
 
 
 class FindingQuestions(Questions):
-    """What is seen: one attribute of each sample whose own findings are known (drawn or annotated).
+    """What is seen: one attribute of each sample whose own findings are known (rendered or annotated).
 
     Args:
         source: its samples ask for the diagnosis.
@@ -181,7 +181,7 @@ class FindingQuestions(Questions):
         self.seed = seed
         check_numbers(self, seed=SEED)
 
-    def asked(self, sample: Sample, place: int) -> Sample | None:
+    def derive(self, sample: Sample, place: int) -> Sample | None:
         """The question for an attribute with a single value."""
         sure = [attribute for attribute, values in sample.findings.items() if len(values) == 1]
         if not sample.findings_drawn or not sure:
@@ -199,7 +199,7 @@ class ManagementQuestions(Questions):
         source: its samples ask for the diagnosis.
     """
 
-    def asked(self, sample: Sample, place: int) -> Sample | None:
+    def derive(self, sample: Sample, place: int) -> Sample | None:
         """The question for the urgency."""
         graph = terminology().graph
         found = {fact.value for name in sample.concepts for fact in graph.about(name, "urgency") if fact.positive}

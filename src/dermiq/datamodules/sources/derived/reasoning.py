@@ -1,4 +1,4 @@
-"""Other reasoning to learn than a source's own: with mistakes, typical of the condition, or mere form."""
+"""Diagnosis samples with other reasoning: with mistakes, typical of the condition, or random."""
 
 from __future__ import annotations
 
@@ -39,31 +39,31 @@ class NoisyReasoning(Questions):
         self.share, self.seed = share, seed
         check_numbers(self, seed=SEED)
 
-    def asked(self, sample: Sample, place: int) -> Sample | None:
-        """The sample with its findings told wrongly here and there."""
+    def derive(self, sample: Sample, place: int) -> Sample | None:
+        """The sample with some of its findings replaced by wrong ones."""
         if not sample.findings:
             return None
         rng = Random(f"{self.seed}/{sample.id}")
-        told = {attribute: (self._told(attribute, true, rng),) for attribute, true in sample.findings.items()}
-        return replace(sample, reasoning=describe(told))
+        stated = {attribute: (self._stated(attribute, true, rng),) for attribute, true in sample.findings.items()}
+        return replace(sample, reasoning=describe(stated))
 
-    def _told(self, attribute: str, true: tuple[str, ...], rng: Random) -> str:
-        # Both are drawn in any case, so that a larger share adds mistakes and keeps those of a smaller one.
+    def _stated(self, attribute: str, true: tuple[str, ...], rng: Random) -> str:
+        # Both are sampled in any case, so that a larger share adds mistakes and keeps those of a smaller one.
         wrong, other = rng.random() < self.share, rng.choice([one for one in VOCABULARY[attribute] if one not in true])
         return other if wrong else true[0]
 
 
 class TypicalReasoning(Questions):
-    """The diagnoses of a source with reasoning that tells the findings most typical of the label, by the ontology.
+    """The diagnoses of a source with reasoning that states the findings most typical of the label, by the ontology.
 
-    It is what a knowledge graph can give to data with labels alone: true of the condition, not always of the image.
+    It is what a knowledge graph can give to data that have only labels: true of the condition, not always of the image.
     Samples whose label has no condition in the ontology are left out; the `findings` of the others stay as they are.
 
     Args:
         source: its samples ask for the diagnosis.
     """
 
-    def asked(self, sample: Sample, place: int) -> Sample | None:
+    def derive(self, sample: Sample, place: int) -> Sample | None:
         """The sample with the reasoning of its first concept."""
         return replace(sample, reasoning=_typical(sample.concepts[0])) if sample.concepts else None
 
@@ -77,15 +77,15 @@ def _typical(condition: str) -> str:
 class FormatOnly(Questions):
     """The structure of an answer and nothing else: findings and a diagnosis that have nothing to do with the image.
 
-    **The labels are wrong on purpose.** Each sample tells findings drawn evenly from the vocabulary and names a target
-    drawn evenly from those of the source, independently of the image and of each other, so a model that learns them
-    answers in the right form and knows nothing, not even which condition is frequent. Accuracy measured on these
-    samples means nothing: use them for a warm start alone. What is drawn is a function of seed, sample and the
-    source's targets.
+    **The labels are wrong on purpose.** Each sample states findings sampled uniformly from the vocabulary and names a
+    target sampled uniformly from those of the source, independently of the image and of each other, so a model that
+    learns them answers in the right form and knows nothing, not even which condition is frequent. Accuracy measured on
+    these samples means nothing: use them only for a warm start. Findings and target are a function of seed, sample and
+    the source's targets.
 
     Args:
         source: its samples ask for the diagnosis.
-        seed: of what is told.
+        seed: of findings and targets.
     """
 
     def __init__(self, source: Source, seed: int = 0) -> None:
@@ -99,11 +99,11 @@ class FormatOnly(Questions):
         named = {sample.target: sample for sample in self.source if sample.asks_diagnosis}
         self._named = [named[target] for target in sorted(named)]
 
-    def asked(self, sample: Sample, place: int) -> Sample:
-        """The sample's image beside a target and findings drawn at random; nothing true is left."""
+    def derive(self, sample: Sample, place: int) -> Sample:
+        """The sample's image with a random target and random findings; nothing true is left."""
         rng = Random(f"{self.seed}/{sample.id}")
         named = rng.choice(self._named)
-        told = {attribute: (rng.choice(values),) for attribute, values in VOCABULARY.items()}
+        stated = {attribute: (rng.choice(values),) for attribute, values in VOCABULARY.items()}
         return replace(
             sample,
             target=named.target,
@@ -113,5 +113,5 @@ class FormatOnly(Questions):
             differential={},
             findings={},
             findings_drawn=False,
-            reasoning=describe(told),
+            reasoning=describe(stated),
         )

@@ -1,4 +1,4 @@
-"""Right answers that a policy drew, to learn from: rejection-sampled fine-tuning."""
+"""Correct answers sampled from a policy, for rejection-sampling fine-tuning (RAFT)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dermiq.files import whole_lines
 from dermiq.prompts import parse
 from dermiq.schema import DataError, Sample
 
-_MEND = "Delete the line and draw again with `predict`, which fills in what is missing."
+_MEND = "Delete the line and sample again with `predict`, which fills in what is missing."
 
 
 class Accepted(Source):
@@ -53,15 +53,15 @@ class Accepted(Source):
                     f"{where}: the source has no sample {name!r}. Give `Accepted` the source that was answered, as "
                     "`predict` had it."
                 )
-            place, asked = places[name]
-            if asked != target:
+            place, expected = places[name]
+            if expected != target:
                 raise DataError(
-                    f"{where}: sample {name!r} was answered for the target {target!r}, and the source says {asked!r}. "
-                    "The data have changed since: draw again with `predict`."
+                    f"{where}: sample {name!r} was answered for the target {target!r}, and the source says "
+                    f"{expected!r}. The data have changed since: sample again with `predict`."
                 )
             self._kept += [(place, f"{name}/{turn}", _think(text, where)) for turn, text in enumerate(completions)]
         if not self._kept:
-            raise DataError(f"{self.path} holds no right answer. Draw more of them, or from a better policy.")
+            raise DataError(f"{self.path} holds no right answer. Sample more of them, or from a better policy.")
 
     def __len__(self) -> int:
         """Number of answers."""

@@ -67,7 +67,7 @@ class TabularSource(Source):
         attribution: of all images.
         licence_column: where an image's own licence stands, if it is another.
         attribution_column: where an image's own attribution stands, if it is another.
-        dataset: name of the data set, which tells its groups from those of others.
+        dataset: name of the data set, which keeps its groups distinct from those of others.
         max_pixels: the largest width * height of an image accepted, in pixels.
 
     Raises:
@@ -146,12 +146,12 @@ class TabularSource(Source):
     def __getitem__(self, index: int) -> Sample:
         """The sample of one row."""
         row = self._loaded()[index : index + 1]
-        label, asked = self._labels(row)[0].as_py(), self._text(row, self.question_column)
+        label, question = self._labels(row)[0].as_py(), self._text(row, self.question_column)
         images = arrow_columns.pictures(self._images(row)[0].as_py())
         options: tuple[str, ...] = ()
         if self.option_columns:
             options, place = read_choice([row[column][0].as_py() for column in self.option_columns], label)
-            meaning, asked = meaning_of_choice(options, place), choice_question(options, asked or QUESTION)
+            meaning, question = meaning_of_choice(options, place), choice_question(options, question or QUESTION)
         else:
             meaning = self._meaning(label)
         return Sample(
@@ -160,7 +160,7 @@ class TabularSource(Source):
             target=meaning.target,
             label=label,
             group=self._groups(row)[0].as_py(),
-            question=asked,
+            question=question,
             kind=self.kind,
             options=options,
             synonyms=meaning.synonyms,
@@ -177,8 +177,8 @@ class TabularSource(Source):
     def table(self) -> SampleTable:
         """One entry per row, from the columns."""
         table = self._loaded()[:]
-        answers, asked = self._answered(table)
-        questions = pc.utf8_length(asked).to_numpy().astype(np.int64)
+        answers, texts = self._answered(table)
+        questions = pc.utf8_length(texts).to_numpy().astype(np.int64)
         meanings = list(map(self._meaning, answers.dictionary.to_pylist()))
         codes = answers.indices.to_numpy()
         images, root = self._images(table), self._root()
@@ -200,7 +200,7 @@ class TabularSource(Source):
             skin_type=pa.array([skin_type.value if skin_type else "" for skin_type in known]).take(types.indices),
             content=[
                 checksum(question, list(map(file_name, paths)))
-                for question, paths in zip(asked.to_pylist(), arrow_columns.paths(images), strict=True)
+                for question, paths in zip(texts.to_pylist(), arrow_columns.paths(images), strict=True)
             ],
         )
 
@@ -254,8 +254,8 @@ class TabularSource(Source):
         check_images(self._images(table), self.image_column, self._place)
         if self.id_column is not None:
             check_ids(self._ids(table, 0), self.id_column, self._place)
-        asked = self._texts(table, self.question_column)
-        for row, marks, images in arrow_columns.marked_rows(asked, self._images(table)):
+        texts = self._texts(table, self.question_column)
+        for row, marks, images in arrow_columns.marked_rows(texts, self._images(table)):
             check_marks(marks, images, self._place(row))
         if self.option_columns:
             self._answered(table)
@@ -288,9 +288,9 @@ class TabularSource(Source):
 
     def _answered(self, table: pa.Table) -> tuple[pa.DictionaryArray, pa.Array]:
         """The label of each row, or the letter of its right option, and its question."""
-        labels, asked = self._labels(table), self._texts(table, self.question_column)
+        labels, texts = self._labels(table), self._texts(table, self.question_column)
         if not self.option_columns:
-            return labels.dictionary_encode(), asked
+            return labels.dictionary_encode(), texts
         letters, questions, index = [], [], 0
         for batch in table.select(self.option_columns).to_batches(_BLOCK):
             for given in zip(*(column.to_pylist() for column in batch.columns), strict=True):
@@ -299,7 +299,7 @@ class TabularSource(Source):
                 except ValueError as error:
                     raise DataError(f"{self._place(index)}: {error}. Correct or remove the row.") from None
                 letters.append(LETTERS[place])
-                questions.append(choice_question(options, asked[index].as_py() or QUESTION))
+                questions.append(choice_question(options, texts[index].as_py() or QUESTION))
                 index += 1
         return pa.array(letters, pa.string()).dictionary_encode(), pa.array(questions, pa.string())
 

@@ -1,4 +1,4 @@
-"""Answers that are no diagnoses: a few words, or one of several options."""
+"""Targets other than diagnoses: a short answer, or one of several options."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class VisualQuestions(Photographs):
     """
 
     def meaning(self, record: Record) -> Meaning:
-        """The answer to give; what counts as right is that alone.
+        """The answer to give; nothing else counts as right.
 
         Raises:
             DataError: if there is none.

@@ -1,4 +1,4 @@
-"""Columns of a table, however they are stored: texts, and images as paths or as content, one or several a row."""
+"""Columns of Arrow tables: texts, and images as paths or as content, one or several per row."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def marked_rows(asked: pa.Array, column: pa.ChunkedArray) -> list[tuple[int, int, int]]:
+def marked_rows(questions: pa.Array, column: pa.ChunkedArray) -> list[tuple[int, int, int]]:
     """Row, marks of images and images of each question that marks any."""
-    marks = pc.count_substring(asked, IMAGE).to_numpy()
+    marks = pc.count_substring(questions, IMAGE).to_numpy()
     rows = np.flatnonzero(marks)
     return list(zip(rows.tolist(), marks[rows].tolist(), image_counts(column)[rows].tolist(), strict=True))
 
@@ -123,7 +123,7 @@ def _is_content(kind: pa.DataType) -> bool:
 
 
 def are_paths(column: pa.ChunkedArray) -> bool:
-    """True if a column of images holds paths alone."""
+    """Whether a column of images holds nothing but paths."""
     return _is_path(column.type.value_type if is_list(column.type) else column.type)
 
 
@@ -239,17 +239,17 @@ def numbered(name: str, first: int, count: int) -> pa.Array:
 def rows_with(column: pa.ChunkedArray, wanted: Callable[[str], bool]) -> list[int]:
     """The rows with an image that the table names without holding its content, and whose path is `wanted`.
 
-    Every path is asked about once.
+    Every path is looked up once.
     """
     found, begin = [], 0
-    asked: dict[str, bool] = {}
+    known: dict[str, bool] = {}
     for chunk in column.chunks:
         names = _names(pc.list_flatten(chunk) if is_list(chunk.type) else chunk)
         if names is not None:
             codes = names.dictionary_encode()
             for name in codes.dictionary.to_pylist():
-                asked[name] = asked[name] if name in asked else bool(name) and wanted(name)
-            hit = np.array([asked[name] for name in codes.dictionary.to_pylist()], bool)
+                known[name] = known[name] if name in known else bool(name) and wanted(name)
+            hit = np.array([known[name] for name in codes.dictionary.to_pylist()], bool)
             found += np.unique(begin + _rows(chunk)[hit[codes.indices.to_numpy()]]).tolist()
         begin += len(chunk)
     return found

@@ -25,7 +25,7 @@ class Meaning:
 
     Attributes:
         target: what to answer, in lower case: the name of the first concept, or what `says` gives.
-        concepts: identifiers in the ontology; several where the label lumps conditions together.
+        concepts: identifiers in the ontology; several where the label lumps conditions.
         synonyms: the other names of these concepts.
         findings: those typical of the first concept, see `dermiq.kg.appearance`; empty where `says` gives the name.
         count: images with that label, as published or counted; None where nobody says.
@@ -124,7 +124,7 @@ def _meaning(where: str, entry: dict[str, Any]) -> Meaning:
 
 
 def meaning_of(concepts: tuple[str, ...]) -> Meaning:
-    """What one or more concepts, given by identifier, mean together: the first gives the answer and the findings."""
+    """The joint meaning of one or more concepts, given by identifier: the first gives the answer and the findings."""
     target, *synonyms = dict.fromkeys(name for concept in concepts for name in terminology().names(concept))
     return Meaning(target, concepts, tuple(synonyms), typical(terminology().graph, concepts[0]))
 

@@ -1,4 +1,4 @@
-"""CSV files as people really have them: with a byte order mark, semicolons, any line ends."""
+"""Rows of CSV files: with or without a byte order mark, commas or semicolons, any line ends."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Row(dict[str, str]):
 
 
 def read_table(path: Path, columns: Sequence[str], hint: str) -> list[Row]:
-    """Read a CSV file whole.
+    """All rows of a CSV file.
 
     The delimiter is whichever of comma, semicolon and tab the header has most of.
 

@@ -1,4 +1,4 @@
-"""What labels and skin types mean that people write into tables of their own."""
+"""Labels and skin types of users' own tables, mapped to the ontology."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def meaning_of_label(label: str, labels: Mapping[str, str | list[str]] | None = 
 
 @cache
 def _meaning_of(names: tuple[str, ...]) -> Meaning | None:
-    """What the names of conditions mean together; None if the ontology lacks one of them."""
+    """The joint meaning of several condition names; None if the ontology lacks one of them."""
     found = [terminology().concept(name) for name in names]
     concepts = tuple(concept for concept in found if concept is not None)
     if not concepts or len(concepts) < len(names):

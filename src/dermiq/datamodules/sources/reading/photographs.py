@@ -1,4 +1,4 @@
-"""What the sources of labelled photographs have in common: a data card, and one record per sample."""
+"""Base class of sources of labelled photographs: a data card, and one record per sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an image lies, and what it is called, from what a row says of it."""
+"""Paths and names of images, resolved from what a row gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Skin types as tables write them."""
+"""Skin types, parsed from the spellings of tables."""
 
 from __future__ import annotations
 

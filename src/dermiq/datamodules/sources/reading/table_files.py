@@ -1,4 +1,4 @@
-"""Files of tables: CSV, JSON and Parquet, opened whole or column by column."""
+"""Tables on disk (CSV, JSON, Parquet), read whole or column by column."""
 
 from __future__ import annotations
 

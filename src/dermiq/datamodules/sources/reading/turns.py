@@ -1,4 +1,4 @@
-"""From a row of a conversation data set to its turns and pictures, whichever of the common formats it has.
+"""Turns and images of a conversation, parsed from a row in any of the common formats.
 
 Roles and texts in `messages` (the OpenAI API, TRL, LLaMA-Factory), `prompt` and `completion` (TRL), or
 `conversations` (ShareGPT); pictures in the messages themselves, or beside them in `images` or `image`.
@@ -17,7 +17,7 @@ _SHOWN = 12
 
 
 class Turns(NamedTuple):
-    """A conversation as a row tells it.
+    """A conversation, parsed from a row.
 
     Attributes:
         messages: system (or none), then user and assistant in turn, the last the assistant's.
