@@ -13,7 +13,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from dermiq.datamodules.collate import Item, PromptCollate, SampleDataset
+from dermiq.datamodules.collate import Collate, Item, PromptCollate, SampleDataset
 from dermiq.datamodules.curriculum import Curriculum, CurriculumSampler, RecordOutcomes
 from dermiq.datamodules.file_faults import is_file
 from dermiq.datamodules.loading import (
@@ -34,6 +34,7 @@ from dermiq.datamodules.splits import (
     split_table,
     straddling,
 )
+from dermiq.policy.batches import Batch
 from dermiq.ranges import COUNT, SEED, check_numbers, check_values
 from dermiq.schema import DataError, Sample
 
@@ -127,7 +128,7 @@ class DermDataModule(LightningDataModule, ABC):
             raise DataError("`split_file` says how the source `all` is split: give it alone, without `fractions`.")
 
     @abstractmethod
-    def train_collate(self) -> PromptCollate:
+    def train_collate(self) -> Collate[Batch]:
         """What makes training batches."""
 
     def eval_collate(self) -> PromptCollate:

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from dermiq.datamodules.loading import EpochSampler
+from dermiq.objectives.scored import ScoredRollout
 from dermiq.schema import DataError, TrainingError
 
 
@@ -200,7 +201,8 @@ class RecordOutcomes(Callback):
                 "samples no answers. Leave data.init_args.curriculum out, or train with GRPOModule."
             )
         sampler: CurriculumSampler = trainer.train_dataloader.sampler  # type: ignore[union-attr]  # of our data module
-        ids = [sample.id for sample in outputs["rollout"].samples] if outputs else []
-        correct = outputs["scores"].correct.cpu() if outputs else torch.zeros(0, 0)
+        step: ScoredRollout | None = outputs
+        ids = [sample.id for sample in step["rollout"].samples] if step else []
+        correct = step["scores"].correct.cpu() if step else torch.zeros(0, 0)
         outcomes = sampler.outcomes(ids, correct).to(pl_module.device)
         sampler.record(trainer.strategy.reduce(outcomes, reduce_op="sum").cpu())

@@ -7,7 +7,7 @@ from dermiq.datamodules.collate import PromptCollate
 
 
 class PromptDataModule(DermDataModule):
-    """Serves prompt batches in every split (see `dermiq.datamodules.collate`)."""
+    """Serves prompt batches in every split (see `dermiq.policy.batches`)."""
 
     def train_collate(self) -> PromptCollate:
         """What makes training batches."""

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from torchmetrics.functional.text import bleu_score
 from torchmetrics.functional.text.rouge import rouge_score
 
+from dermiq.metrics.rows import Overlap
+
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -39,8 +41,8 @@ def said(text: str) -> str | None:
     return words.pop() if len(words) == 1 else None
 
 
-def overlap(answer: str, target: str) -> dict[str, float]:
-    """``token_precision``, ``token_recall``, ``token_f1`` and ``rouge_l`` (its F1) of an open answer, in [0, 1]."""
+def overlap(answer: str, target: str) -> Overlap:
+    """The overlap of an open answer with the target."""
     given, wanted = Counter(tokens(answer)), Counter(tokens(target))
     shared = (given & wanted).total()
     rouge = rouge_score(" ".join(tokens(answer)), " ".join(tokens(target)), rouge_keys="rougeL")

@@ -12,10 +12,10 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from dermiq.metrics import EvaluationMetrics, Judge, Terminology
+from dermiq.metrics import EvaluationMetrics, EvaluationOutput, Judge, PredictionRow, Terminology
 from dermiq.modules.accumulation import Window
-from dermiq.modules.evaluation import add_samples, judged_rows
 from dermiq.modules.limits import check_rates, check_trainer
+from dermiq.modules.predictions import add_facts, prediction_rows, with_samples
 from dermiq.modules.random_state import random_state, set_random_state
 from dermiq.modules.resuming import (
     advance,
@@ -28,6 +28,7 @@ from dermiq.modules.resuming import (
     way_out,
 )
 from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.batches import Batch, PromptBatch
 from dermiq.policy.checkpoint_files import refuse_misfit
 from dermiq.policy.grounding import FactRetriever, diagnose, ground
 from dermiq.policy.rollout import Sampling, sample_rollout
@@ -36,8 +37,6 @@ from dermiq.rewards import RewardMixture
 from dermiq.run_directory import hand_over
 from dermiq.schema import Sample, TrainingError
 
-Batch = dict[str, Any]
-Row = dict[str, Any]
 _LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
 
 
@@ -267,19 +266,19 @@ class StageModule(LightningModule):
             self._resumed_at = checkpoint["global_step"]
         self._resume = {name: record[name] for name in ("random", "gradients")} | {"window": record.get("window", {})}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
+    def validation_step(self, batch: PromptBatch, batch_idx: int) -> EvaluationOutput:
         """Judge a batch; see `evaluate`."""
         rows = self.evaluate(batch)
         self.val_metrics.update(rows)
         return {"rows": rows}
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
+    def test_step(self, batch: PromptBatch, batch_idx: int) -> EvaluationOutput:
         """Judge a batch, with facts in its prompts if there is a retriever; see `evaluate`."""
         rows = self._evaluate_grounded(batch)
         self.test_metrics.update(rows)
         return {"rows": rows}
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> EvaluationOutput:
         """Judge a batch, with facts in its prompts if there is a retriever; see `evaluate`."""
         return {"rows": self._evaluate_grounded(batch)}
 
@@ -291,48 +290,31 @@ class StageModule(LightningModule):
         """Log the metrics as ``test/…``, with intervals and slices."""
         self._log_metrics("test", self.test_metrics)
 
-    def evaluate(self, batch: Batch) -> list[Row]:
-        """Answer the batch's questions, and return one row per sample.
+    def evaluate(self, batch: PromptBatch) -> list[PredictionRow]:
+        """The rows of a batch: its questions answered and judged, see `dermiq.metrics.PredictionRow`.
 
-        The random numbers depend on the samples alone, so that evaluations are comparable sample by sample. A row has:
-
-        * of the sample ``id``, ``dataset``, ``group``, ``kind`` (``conversation`` where there is a reply), ``images``,
-          ``question``, ``options``, ``label``, ``target``, ``skin_type`` (None where unknown), ``site``;
-        * of the answer ``completion``, ``answer`` (what stands between its tags), ``reward``, ``scores`` (by term,
-          those that apply), ``completion_length`` in tokens, ``reasoning_length`` in words;
-        * judged (`dermiq.metrics.Judge`) ``named`` (the target if it is named, else the concept's name or the text,
-          empty if the structure is broken), ``correct`` (both None in conversation), ``concepts`` (identifiers that are
-          right to name), ``named_lineage`` (of the concept that is named, the most specific first);
-        * with a terminology and of diagnoses ``malignant``, ``named_malignant`` (None where unknown) and
-          ``hierarchical_f1``; of choices ``position`` and ``position_chosen`` (letters); of visual question answering
-          ``closed``, and where that is False ``token_precision``, ``token_recall``, ``token_f1`` and ``rouge_l``; where
-          the findings were drawn ``findings_true`` and ``findings_stated``, counts of attributes;
-        * where samples are drawn ``sampled`` (means over them, as of the answer, and ``accuracy``), and unless in
-          conversation ``majority`` with ``majority_lineage``, ``confidence`` (its share of votes), ``ranking`` with
-          ``votes``, and ``target_rank`` (None where the target got no vote).
+        The random numbers depend on the samples alone, so that evaluations are comparable sample by sample.
         """
         samples = batch["samples"]
         if not samples:
             return []
         rollout = sample_rollout(self.backbone, batch, self.eval_sampling, seed="eval")
-        rows = judged_rows(self.judge, rollout, self.rewards(rollout.answers, samples))
+        rows = prediction_rows(self.judge, rollout, self.rewards(rollout.answers, samples))
         if self.eval_samples:
             sampling = replace(self.eval_sampling, temperature=1.0)
             rollout = sample_rollout(self.backbone, batch, sampling, self.eval_samples, seed="eval")
-            add_samples(rows, self.judge, rollout, self.rewards(rollout.answers, samples))
+            rows = with_samples(rows, self.judge, rollout, self.rewards(rollout.answers, samples))
         return rows
 
-    def _evaluate_grounded(self, batch: Batch) -> list[Row]:
+    def _evaluate_grounded(self, batch: PromptBatch) -> list[PredictionRow]:
         """With a retriever, rows with the facts that stood in the prompt, and the condition that they are about."""
         if self.retriever is None or not batch["samples"]:
             return self.evaluate(batch)
         tokens = self.eval_sampling.max_new_tokens
         named = diagnose(self.backbone, batch, tokens)
         grounded = ground(self.backbone, batch, self.retriever, named, tokens)
-        rows = self.evaluate(batch | {"prompt": grounded.prompt})
-        for row, facts, condition in zip(rows, grounded.facts, grounded.conditions, strict=True):
-            row["facts"] = [{"sentence": fact.sentence, "citation": fact.citation} for fact in facts]
-            row["grounded_on"] = condition or None
+        rows = self.evaluate({**batch, "prompt": grounded.prompt})
+        add_facts(rows, grounded)
         return rows
 
     def _log_metrics(self, prefix: str, metrics: EvaluationMetrics) -> None:

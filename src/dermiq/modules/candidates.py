@@ -11,13 +11,25 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from dermiq.modules.base import Batch, Row, StageModule
+from dermiq.metrics import EvaluationOutput
+from dermiq.modules.base import StageModule
 from dermiq.policy.backbone import REFERENCE, VLMBackbone
+from dermiq.policy.batches import PromptBatch
 from dermiq.policy.grounding import Passage, ground
 from dermiq.policy.rollout import Decoder, Rollout, Sampling, sample_rollout
 from dermiq.prompts import question
 from dermiq.ranges import SEED, check_numbers
-from dermiq.schema import Sample, TrainingError
+from dermiq.schema import Candidate, CandidateRecord, TrainingError
+
+
+class CandidateOutput(EvaluationOutput):
+    """What `CandidateModule.predict_step` returns: no rows of an evaluation.
+
+    Attributes:
+        records: one per question; none where the whole batch is done.
+    """
+
+    records: list[CandidateRecord]
 
 
 class CandidateModule(StageModule):
@@ -99,31 +111,26 @@ class CandidateModule(StageModule):
             "retriever": retriever,
         }
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
-        """One record per question in `records`; none where the whole batch is done. `rows` of an evaluation: none."""
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> CandidateOutput:
+        """Sample the candidates of a batch."""
         samples = batch["samples"]
         if all(sample.id in self.done for sample in samples):
             return {"rows": [], "records": []}
         nothing: list[list[Passage]] = [[] for _ in samples]
         with_facts = 0 if self.retriever is None else self.candidates // 2
-        drawn = [self._draw(batch["prompt"], nothing, samples, self.candidates - with_facts, "plain")]
+        sampled = [self._sample(batch, nothing, self.candidates - with_facts, "plain")]
         if self.retriever is not None and with_facts:
             targets = [sample.target for sample in samples]
             grounded = ground(self.backbone, batch, self.retriever, targets, self.sampling.max_new_tokens)
-            drawn.append(self._draw(grounded.prompt, grounded.facts, samples, with_facts, "grounded"))
-        return {"rows": [], "records": [self._record(batch, i, drawn) for i in range(len(samples))]}
+            beside_facts: PromptBatch = {**batch, "prompt": grounded.prompt}
+            sampled.append(self._sample(beside_facts, grounded.facts, with_facts, "grounded"))
+        return {"rows": [], "records": [_record(batch, i, sampled) for i in range(len(samples))]}
 
-    def _draw(
-        self,
-        prompt: dict[str, Tensor],
-        facts: Sequence[Sequence[Passage]],
-        samples: Sequence[Sample],
-        count: int,
-        stream: str,
-    ) -> list[list[Row]]:
+    def _sample(
+        self, batch: PromptBatch, facts: Sequence[Sequence[Passage]], count: int, stream: str
+    ) -> list[list[Candidate]]:
         """`count` candidates of each sample from one kind of prompt."""
         seed = f"{self.seed}/{stream}"
-        batch = {"prompt": prompt, "samples": samples}
         rollout = sample_rollout(self.backbone, batch, self.sampling, count, seed, self.engine)
         finished = _finished(rollout, self.backbone.stop_ids, self.sampling.max_new_tokens)
         return [
@@ -141,18 +148,19 @@ class CandidateModule(StageModule):
             for i, group in enumerate(rollout.answers)
         ]
 
-    def _record(self, batch: Batch, i: int, drawn: Sequence[list[list[Row]]]) -> Row:
-        sample = batch["samples"][i]
-        return {
-            "id": sample.id,
-            "group": sample.group,
-            "target": sample.target,
-            "asks_diagnosis": sample.structured,
-            "question": question(sample),
-            "messages": batch["messages"][i],
-            "images": list(sample.images),
-            "candidates": [candidate for part in drawn for candidate in part[i]],
-        }
+
+def _record(batch: PromptBatch, i: int, sampled: Sequence[list[list[Candidate]]]) -> CandidateRecord:
+    sample = batch["samples"][i]
+    return {
+        "id": sample.id,
+        "group": sample.group,
+        "target": sample.target,
+        "asks_diagnosis": sample.structured,
+        "question": question(sample),
+        "messages": batch["messages"][i],
+        "images": list(sample.images),
+        "candidates": [candidate for part in sampled for candidate in part[i]],
+    }
 
 
 def _finished(rollout: Rollout, stops: Sequence[int], limit: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dermiq.files import append_lines, whole_lines
 from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.batches import PreferenceBatch, pairs_of
 from dermiq.schema import TrainingError
 
 _SAMPLED = 1024
@@ -72,10 +73,10 @@ class ReferenceCache:
         return torch.tensor([self._known[key] for key in keys], dtype=torch.float32).T
 
 
-def pair_keys(batch: dict[str, Any]) -> list[str]:
+def pair_keys(batch: PreferenceBatch) -> list[str]:
     """What identifies each pair of a preference batch: its messages, pixels and completions."""
     keys = []
-    for sample, messages, images in zip(batch["samples"], batch["messages"], batch["images"], strict=True):
+    for sample, messages, images in zip(pairs_of(batch), batch["messages"], batch["images"], strict=True):
         parts = [json.dumps([messages, sample.chosen, sample.rejected]).encode()]
         parts += [part for image in images for part in (repr((image.mode, image.size)).encode(), image.tobytes())]
         keys.append(_digest(parts))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from dermiq.metrics import PredictionRow
 from dermiq.metrics.measures import Measure, by_group, estimates, share
 from dermiq.metrics.summary import BINS
-from dermiq.report.reading import Row
 from dermiq.report.stages import Stage
 from dermiq.trainer.callbacks import confusion_table
 
@@ -137,11 +138,11 @@ def calibration(stage: Stage) -> list[Bin]:
     return [Bin(float(confidence[places == int(place)].mean()), each) for place, each in found.items()]
 
 
-def _by(rows: Sequence[Row], column: str) -> dict[str, Measure]:
-    return by_group([row["correct"] for row in rows], [row.get(column) for row in rows])
+def _by(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Measure]:
+    return by_group([bool(row["correct"]) for row in rows], [row.get(column) for row in rows])
 
 
-def _estimated(measures: dict[str, Measure], rows: Sequence[Row]) -> dict[str, Estimate]:
+def _estimated(measures: dict[str, Measure], rows: Sequence[PredictionRow]) -> dict[str, Estimate]:
     values = estimates(measures, [row["group"] for row in rows])
     found = {name: estimate(values, name) for name in measures}
     return {name: each for name, each in found.items() if each is not None}
