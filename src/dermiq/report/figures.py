@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from dermiq.metrics.summary import BINS
 from dermiq.report.stages import Stage
 from dermiq.trainer.callbacks import confusion_table
 
+Column = Literal["skin_type", "target"]  # that accuracy is split by
 HEADLINES = {
     "accuracy": "right diagnoses",
     "majority_accuracy": "right by majority vote",
@@ -120,7 +121,7 @@ def confusion(stage: Stage) -> Confusion:
     return Confusion(tuple(named), {target: tuple(map(int, counts)) for target, *counts in lines})
 
 
-def accuracies(stages: Sequence[Stage], column: str) -> dict[str, list[Estimate | None]]:
+def accuracies(stages: Sequence[Stage], column: Column) -> dict[str, list[Estimate | None]]:
     """Accuracy of each stage on the diagnoses of each value of a column of the predictions, those without left out."""
     by_stage = [_estimated(_by(stage.diagnoses, column), stage.diagnoses) for stage in stages]
     groups = sorted({group for found in by_stage for group in found})
@@ -138,7 +139,7 @@ def calibration(stage: Stage) -> list[Bin]:
     return [Bin(float(confidence[places == int(place)].mean()), each) for place, each in found.items()]
 
 
-def _by(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Measure]:
+def _by(rows: Sequence[PredictionRow], column: Column) -> dict[str, Measure]:
     return by_group([bool(row["correct"]) for row in rows], [row.get(column) for row in rows])
 
 
