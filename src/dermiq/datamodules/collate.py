@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from dermiq.datamodules.sources.base import Source
 from dermiq.policy.batches import Batch, PromptBatch, Samples
-from dermiq.policy.processing import ProcessorMixin, context_length, encode_prompts, load_processor
+from dermiq.policy.processing import ProcessorMixin, context_length, encode_prompts, load_config, load_processor
 from dermiq.prompts import IMAGE, check_marks, to_messages
 from dermiq.schema import DataError, DermIQError, Message, ModelError, Sample
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 # Once per process; workers that are forked inherit what setup has loaded.
 _processor = cache(load_processor)
-_context = cache(context_length)
+_config = cache(load_config)
 
 # What processors and tokenizers raise at what they cannot read; an error of this machine is none of the sample's.
 _UNREADABLE = (ModelError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError)
@@ -143,9 +143,9 @@ class Collate(ABC, Generic[AnyBatch]):
         Raises:
             DataError: naming the sample that does not.
         """
-        context = _context(self.model_id)
+        context = context_length(_config(self.model_id))
         for sample, length in zip(samples, lengths.tolist(), strict=True):
-            if context is not None and length + completion > context:
+            if length + completion > context:
                 raise DataError(
                     f"sample {sample.id!r}: its prompt of {length} tokens ({len(sample.images)} image(s)) and "
                     f"{completion} tokens of completion do not fit into the {context} tokens of context of "

@@ -27,6 +27,7 @@ from dermiq.modules.resuming import (
     settings_of,
     way_out,
 )
+from dermiq.policy.adapters import difference
 from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.batches import Batch, PromptBatch
 from dermiq.policy.checkpoint_files import refuse_misfit
@@ -245,15 +246,13 @@ class StageModule(LightningModule):
                 f"resumes the same stage. To go on from another stage: {hand_over(self.trainer.ckpt_path)}"
             )
         keys = self._adapter_keys()
-        expected = {name: parameter.shape for name, parameter in self.named_parameters() if name in keys}
-        found = {name: value.shape for name, value in checkpoint["state_dict"].items()}
-        if expected != found:
-            missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-            other = sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])
+        expected = {name: parameter for name, parameter in self.named_parameters() if name in keys}
+        missing, unknown, reshaped = difference(expected, checkpoint["state_dict"]).values()
+        if first := (missing + unknown + reshaped)[:1]:
             raise TrainingError(
                 f"The checkpoint's adapter does not fit this run: {len(missing)} weights missing, {len(unknown)} "
-                f"unknown, {len(other)} of another shape (first: {(missing + unknown + other)[0]}). Resume with the "
-                "model and the LoRA options the run began with (its config.yaml)."
+                f"unknown, {len(reshaped)} of another shape (first: {first[0]}). Resume with the model and the LoRA "
+                "options the run began with (its config.yaml)."
             )
         trains = self.trainer.state.fn == TrainerFn.FITTING
         refuse_other_policy(record.get("policy", {}), self._policy, trains)

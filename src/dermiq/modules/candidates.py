@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from dermiq.metrics import EvaluationOutput
 from dermiq.modules.base import StageModule
-from dermiq.policy.backbone import REFERENCE, VLMBackbone
 from dermiq.policy.batches import PromptBatch
+from dermiq.policy.digests import policy_digest
 from dermiq.policy.grounding import Passage, ground
 from dermiq.policy.rollout import Decoder, Rollout, Sampling, sample_rollout
 from dermiq.prompts import question
@@ -94,7 +93,7 @@ class CandidateModule(StageModule):
         return {
             "model_id": self.backbone.model_id,
             "adapter": self.backbone.adapter_path,
-            "weights": _fingerprint(self.backbone),
+            "weights": policy_digest(self.backbone),
         }
 
     @property
@@ -168,16 +167,6 @@ def _finished(rollout: Rollout, stops: Sequence[int], limit: int) -> Tensor:
     last = rollout.ids.gather(1, rollout.mask.sum(-1, keepdim=True) - 1)
     closed = torch.isin(last, torch.tensor(stops, device=last.device)).view(len(rollout.samples), -1)
     return closed | (rollout.lengths < limit)
-
-
-def _fingerprint(backbone: VLMBackbone) -> str:
-    """A hash of the policy's adapter weights; of nothing without an adapter."""
-    digest = hashlib.sha256()
-    keys = {key for key in backbone.adapter_keys() if f".{REFERENCE}." not in key}
-    for name, parameter in sorted(backbone.named_parameters()):
-        if name in keys:
-            digest.update(name.encode() + parameter.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def refuse_other(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from dermiq.modules.limits import check_rates, made
-from dermiq.modules.reference_cache import adapter_digest, base_digest
 from dermiq.policy.backbone import POLICY, VLMBackbone
 from dermiq.policy.checkpoint_files import refuse_misfit
+from dermiq.policy.digests import base_digest, reference_digest
 from dermiq.schema import TrainingError
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -43,9 +43,9 @@ def policy_of(backbone: VLMBackbone) -> dict[str, Any]:
         "config": dict(_flat(backbone.vlm.config.to_dict())),
         "dtype": str(backbone.vlm.dtype),
         "load_in_4bit": backbone.load_in_4bit,
-        "weights": base_digest(backbone),
+        "weights": base_digest(backbone, packed=False),
         "adapter": {name: _plain(getattr(adapter, name, None)) for name in _SCALE},
-        "began": None if backbone.adapter_path is None else adapter_digest(backbone),
+        "began": None if backbone.adapter_path is None else reference_digest(backbone),
     }
 
 

@@ -5,7 +5,6 @@ The truth has no part in it: what is retrieved are facts of the condition that t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.batches import PromptBatch
-from dermiq.policy.processing import encode_prompts
+from dermiq.policy.processing import context_length, encode_prompts
 from dermiq.policy.rollout import Sampling, sample_rollout
 from dermiq.prompts import normalise, question, to_messages, with_facts
 from dermiq.schema import KnowledgeError, ModelError, Sample
@@ -109,7 +108,7 @@ def ground(
         for sample, condition in zip(batch["samples"], conditions, strict=True)
     ]
     facts, known = [found for found, _ in retrieved], [condition for _, condition in retrieved]
-    context = _context(backbone)
+    context = context_length(backbone.vlm.config)
     while any(facts):
         sentences = [[fact.sentence for fact in row] for row in facts]
         messages = [with_facts(row, told) for row, told in zip(batch["messages"], sentences, strict=True)]
@@ -137,11 +136,6 @@ def _retrieve(retriever: FactRetriever, asked: str, condition: str) -> tuple[lis
     return list(retriever.retrieve(asked, [])), ""
 
 
-def _context(backbone: VLMBackbone) -> float:
-    """Positions that the language model was made for, in tokens; infinite where its config does not say."""
-    return getattr(backbone.vlm.config.get_text_config(), "max_position_embeddings", None) or math.inf
-
-
 def _encode(
     backbone: VLMBackbone, messages: Sequence[list[dict[str, Any]]], images: Sequence[list[Any]], batch: PromptBatch
 ) -> dict[str, Tensor]:
@@ -152,7 +146,7 @@ def _encode(
 def _refuse_overlong(
     backbone: VLMBackbone, prompt: Mapping[str, Tensor], samples: Sequence[Sample], max_new_tokens: int
 ) -> None:
-    context = _context(backbone)
+    context = context_length(backbone.vlm.config)
     for sample, length in zip(samples, prompt["attention_mask"].sum(dim=1).tolist(), strict=True):
         if length + max_new_tokens > context:
             raise ModelError(
