@@ -1,4 +1,4 @@
-"""From sources of samples to the batches of every split."""
+"""The base of the data modules: it splits, checks and serves the samples of sources."""
 
 from __future__ import annotations
 
@@ -16,14 +16,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from dermiq.datamodules.collate import Collate, Item, PromptCollate, SampleDataset
 from dermiq.datamodules.curriculum import Curriculum, CurriculumSampler, RecordOutcomes
 from dermiq.datamodules.file_faults import is_file
-from dermiq.datamodules.loading import (
-    EpochEndResume,
-    EpochSampler,
-    IsolatedDataLoader,
-    ResumableDataLoader,
-    equalising_weights,
-)
+from dermiq.datamodules.loading import EpochEndResume, IsolatedDataLoader, ResumableDataLoader
 from dermiq.datamodules.sample_table import SampleTable
+from dermiq.datamodules.sampler import EpochSampler, equalising_weights
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.splits import (
     Numbers,
@@ -55,6 +50,9 @@ class DermDataModule(LightningDataModule, ABC):
     samples out among processes themselves. Evaluation serves each sample exactly once, so that the last
     processes may have one sample less than the first.
 
+    `setup` puts callbacks of its own before those of the trainer: `EpochEndResume`, and with a curriculum
+    `RecordOutcomes`.
+
     Args:
         model_id: id or directory of the model whose processor encodes the prompts.
         sources: either ``all``, a source to be split, or a source for each of ``train``, ``val``, ``test``.
@@ -66,7 +64,7 @@ class DermDataModule(LightningDataModule, ABC):
         eval_batch_size: samples per evaluation batch of one process.
         num_workers: processes that load batches ahead; 0 loads in the main process.
         seed: of the order of the training samples.
-        balance: draw training samples, with replacement, so that every combination that occurs of these is
+        balance: sample training rows with replacement, so that every combination that occurs of these is
             equally frequent: some of ``label`` (the target), ``skin_type``, ``dataset``; true stands for ``[label]``.
         curriculum: serve training prompts that are answered rightly about half of the time more often than others;
             its weights multiply those of `balance`. For stages that sample answers; see `Curriculum`.

@@ -114,7 +114,7 @@ class Collate(ABC, Generic[AnyBatch]):
         return batch
 
     def _named(self, items: Sequence[Item], error: Exception) -> DermIQError:
-        """What a processor or a template said of a batch, as an error that names the samples it is about."""
+        """The error of a processor or a template about a batch, with the names of the samples concerned."""
         for item in items if len(items) > 1 else ():
             try:
                 self.encode([item.sample], [item.images])

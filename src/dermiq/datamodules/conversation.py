@@ -1,4 +1,4 @@
-"""Whole conversations to learn from, for supervised fine-tuning, and to compare with in evaluation."""
+"""Whole conversations, for supervised fine-tuning and for the held-out loss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ConversationCollate(Collate[ConversationBatch]):
 
         Raises:
             DataError: if one does not fit into the model's context.
-            ModelError: if the assistant's tokens of one cannot be told from the rest.
+            ModelError: if the assistant's tokens of one cannot be found in the text.
         """
         messages = [to_messages(sample, self.system_prompt) for sample in samples]
         conversation, mask = _whole(self, samples, images)
@@ -46,7 +46,7 @@ class HeldOutCollate(PromptCollate):
 
         Raises:
             DataError: if one does not fit into the model's context.
-            ModelError: if the assistant's tokens of one cannot be told from the rest.
+            ModelError: if the assistant's tokens of one cannot be found in the text.
         """
         batch = super().encode(samples, images)
         replies = [(sample, shown) for sample, shown in zip(samples, images, strict=True) if sample.reply is not None]
@@ -60,7 +60,7 @@ class ConversationDataModule(DermDataModule):
 
     Args:
         group_by_length: make training batches of samples of similar length, so that short ones do not pay for the
-            padding of long ones where the stage does not pack them; see `dermiq.datamodules.loading.EpochSampler`.
+            padding of long ones where the stage does not pack them; see `dermiq.datamodules.sampler.EpochSampler`.
     """
 
     def __init__(self, *args: Any, group_by_length: bool = False, **kwargs: Any) -> None:

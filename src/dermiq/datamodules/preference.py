@@ -1,4 +1,4 @@
-"""Prompts with a better and a worse reply each, for preference optimisation."""
+"""Preference pairs: prompts with a better and a worse reply each."""
 
 from __future__ import annotations
 

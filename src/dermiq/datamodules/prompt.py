@@ -1,4 +1,4 @@
-"""Prompts for stages whose policy writes the completions itself, and for every evaluation."""
+"""Prompts for stages whose policy samples the completions, and for every evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every stage is judged by, in validation and test alike."""
+"""Metrics: the judge of answers, the rows of predictions, and what they are summarised to."""
 
 from dermiq.metrics.evaluation import EvaluationMetrics
 from dermiq.metrics.judging import CONVERSATION, NO_ANSWER, Judge, Name

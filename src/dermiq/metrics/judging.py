@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dermiq.findings import stated_truly
 from dermiq.metrics.rows import Verdict, Vote
 from dermiq.metrics.terminology import Terminology
-from dermiq.metrics.text import is_closed, overlap, said, tokens
+from dermiq.metrics.text import is_closed, overlap, tokens, yes_or_no
 from dermiq.prompts import LETTERS, accepted_names, chosen_option, normalise
 from dermiq.schema import Answer, Sample
 
@@ -18,7 +18,7 @@ CONVERSATION = "conversation"
 
 @dataclass(frozen=True)
 class Name:
-    """What an answer names, whatever the truth is.
+    """What an answer names, right or wrong.
 
     Attributes:
         text: the answer, normalised; the letter of the option that it chooses; empty if the structure is broken.
@@ -57,7 +57,7 @@ class Judge:
             place = chosen_option(answer, sample.options)
             return Name(normalise(answer.diagnosis) if place is None else LETTERS[place])
         if sample.kind == "vqa" and is_closed(sample.target):
-            return Name(said(answer.diagnosis) or normalise(answer.diagnosis))
+            return Name(yes_or_no(answer.diagnosis) or normalise(answer.diagnosis))
         text = normalise(answer.diagnosis)
         return Name(text, self.terminology.concept(text) if self.terminology and sample.asks_diagnosis else None)
 
@@ -156,7 +156,10 @@ class Judge:
         above = [known.lineage(concept) for concept in concepts]
         if not concepts and sample.concepts:
             above = [frozenset([sample.target]).union(*map(known.lineage, sample.concepts))]
-        f1 = max((2 * len(truth.intersection(lineage)) / (len(truth) + len(lineage)) for truth in above), default=None)
+        f1 = max(
+            (2 * len(each.intersection(lineage)) / (len(each) + len(lineage)) for each in above),
+            default=None,
+        )
         row |= {
             "concepts": list(concepts),
             "named_lineage": lineage,

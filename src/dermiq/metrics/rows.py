@@ -1,4 +1,4 @@
-"""The columns of an evaluation: one row per question, with what was asked, what was answered, and how it was judged."""
+"""Rows of predictions: the columns of a question, of the answer to it, and of how that was judged."""
 
 from __future__ import annotations
 

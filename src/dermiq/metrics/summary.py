@@ -113,17 +113,17 @@ def _malignancy(rows: Iterable[PredictionRow]) -> dict[str, Measure]:
     """
     calls = [(row.get("malignant"), row.get("named_malignant")) for row in rows]
     return {
-        "sensitivity": mean([float(called is True) if truth is True else None for truth, called in calls]),
-        "specificity": mean([float(called is False) if truth is False else None for truth, called in calls]),
+        "sensitivity": mean([float(called is True) if malignant is True else None for malignant, called in calls]),
+        "specificity": mean([float(called is False) if malignant is False else None for malignant, called in calls]),
     }
 
 
 def _faithfulness(rows: Iterable[PredictionRow]) -> dict[str, Measure]:
-    """Share of the findings stated that are true of the drawn image, and how many are stated per answer."""
-    drawn = [(row.get("findings_true"), row.get("findings_stated")) for row in rows]
+    """Share of the findings stated that are true of the image (a phantom), and how many are stated per answer."""
+    counts = [(row.get("findings_true"), row.get("findings_stated")) for row in rows]
     return {
-        "faithfulness": share([true or 0 for true, _ in drawn], [stated or 0 for _, stated in drawn]),
-        "findings_stated": mean([stated for _, stated in drawn]),
+        "faithfulness": share([true or 0 for true, _ in counts], [stated or 0 for _, stated in counts]),
+        "findings_stated": mean([stated for _, stated in counts]),
     }
 
 

@@ -1,4 +1,4 @@
-"""What all stages share: the backbone's life, the optimiser, checkpoints, and one evaluation."""
+"""The base of all stages: loading the policy, optimiser, checkpoints, and one evaluation."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ def adamw(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
 
 
 class StageModule(LightningModule):
-    """A stage of the pipeline: a policy, how it is judged, and how it is saved.
+    """A stage of the pipeline: it trains, evaluates and saves a policy.
 
-    Checkpoints hold the adapter (all of it, and nothing else of the model), optimiser, loop, gradients and counts of an
-    open accumulation and random states, so that a resumed run equals an uninterrupted one. They
-    record their stage, and another stage refuses them.
+    A checkpoint holds the adapter (of the model nothing else), the optimiser, the loop, gradients and counts of an open
+    accumulation, and the random states, so that a resumed run equals an uninterrupted one. It records its stage, and
+    another stage refuses it.
 
     Args:
         backbone: the policy.
         rewards: terms that score answers, in training (GRPO++) and in every evaluation.
         optimizer: makes an optimiser of the adapter's parameters.
         scheduler: makes a schedule of the optimiser, advanced once per optimiser step; None keeps the rate.
-        max_grad_norm: clip the gradient to this norm; None leaves it.
-        eval_sampling: how the one judged answer of validation, test and predict is drawn.
+        max_grad_norm: clip the gradient to this norm; None clips nothing.
+        eval_sampling: how the one judged answer of validation, test and predict is sampled.
         eval_samples: further answers per sample at temperature 1, for sampled accuracy, majority vote and top-k.
-        retriever: grounds the answers of test and predict in facts of the condition that the policy itself names
-            for the images, see `dermiq.policy.grounding`; validation is always of the policy alone.
+        retriever: puts facts of the condition that the policy itself names for the images into the prompts of test
+            and predict, see `dermiq.policy.grounding`; validation is always of the policy alone.
         terminology: what the names of conditions mean, such as `dermiq.kg.Terminology`; without it names count as they
             stand, and the evaluation has neither hierarchy nor malignancy.
     """
@@ -123,7 +123,7 @@ class StageModule(LightningModule):
         """The optimiser of the adapter's parameters alone, with its schedule per step."""
         parameters = self.backbone.trainable_parameters()
         if not parameters:
-            raise TrainingError("Nothing to train: the backbone has no adapter. Set backbone.init_args.lora.")
+            raise TrainingError("Nothing to train: the backbone has no adapter. Set --model.backbone.lora.")
         optimizer, scheduler = prepare(self.make_optimizer, self.make_scheduler, parameters)
         self._settings = settings_of(optimizer, scheduler, self.accumulated_batches)
         if scheduler is None:
@@ -131,11 +131,11 @@ class StageModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Hugging Face loads models in evaluation mode and Lightning leaves it so."""
+        """Put the backbone into training mode, as Hugging Face loads it in evaluation mode and Lightning keeps that."""
         self.backbone.train()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Open an accumulation; after a resume, take up random states and an open one as they were left."""
+        """Begin an accumulation where one is due; after a resume, restore random states and an open accumulation."""
         if batch_idx % self.accumulated_batches == 0:
             self.window = Window()
         elif self._resume is not None:
@@ -148,7 +148,7 @@ class StageModule(LightningModule):
             self._resume = None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make one mean of what the batches added up, and clip it; its scale is true by now under every precision.
+        """Divide the accumulated gradient by the count of all its batches, and clip it; it is unscaled by now.
 
         Raises:
             RangeError: if the schedule has made the rate negative, or no number.
@@ -207,10 +207,10 @@ class StageModule(LightningModule):
         return nothing * torch.stack([weight.sum() for weight in self.backbone.trainable_parameters()]).sum()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapter alone of the model, and add what Lightning leaves out.
+        """Reduce the model to its adapter, and add what Lightning leaves out.
 
         Raises:
-            TrainingError: if the adapter's weights are not finite: they would take the place of the last good ones.
+            TrainingError: if the adapter's weights are not finite: they would replace the last good ones.
         """
         keys = self._adapter_keys()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keys}
@@ -234,7 +234,7 @@ class StageModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another stage, adapter or base model, and put the settings of this run in force.
+        """Refuse a checkpoint of another stage, adapter or base model, and apply the settings of this run to it.
 
         Raises:
             TrainingError: saying which, and what to do instead.

@@ -1,4 +1,4 @@
-"""Candidates for preference pairs: what the policy answers by itself, and what it answers beside the facts."""
+"""Candidates for preference pairs: answers of the policy to the plain prompt, and to the prompt with facts."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class CandidateOutput(EvaluationOutput):
 class CandidateModule(StageModule):
     """Samples several answers to each question of ``predict``, of which `dermiq.trainer.preferences` forms pairs.
 
-    With a `retriever` half of the answers (rounded down) are drawn from the prompt with facts about the sample's own
-    target, which is known of training data; where nothing is known of it, all prompts are the same.
+    With a `retriever` half of the answers (rounded down) are sampled from the prompt with facts about the sample's own
+    target, which is known of training data; a target without facts leaves the prompt as it is.
 
     Args:
         candidates: answers to each question.
-        sampling: how they are drawn; keep the temperature above 0.
-        engine: draws them; its `rows_per_pass` bounds memory.
+        sampling: how they are sampled; keep the temperature above 0.
+        engine: samples them; its `rows_per_pass` bounds memory.
         seed: of the sampling.
         stage: arguments of `StageModule`.
 
     Attributes:
-        done: ids of the samples that need no candidates any more; whoever keeps them says so.
+        done: ids of the samples whose candidates are on file; set by the callback that writes them.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class CandidateModule(StageModule):
             self.training_step()
 
     def training_step(self, *_: Any) -> NoReturn:
-        """There is nothing to learn here.
+        """Refuse to train.
 
         Raises:
             TrainingError: always.
@@ -89,7 +89,7 @@ class CandidateModule(StageModule):
 
     @property
     def policy(self) -> dict[str, Any]:
-        """Which policy answers: model, adapter directory, and a hash of the adapter's weights as they are."""
+        """The policy that answers: model, adapter directory, and a hash of the adapter's present weights."""
         return {
             "model_id": self.backbone.model_id,
             "adapter": self.backbone.adapter_path,
@@ -98,7 +98,7 @@ class CandidateModule(StageModule):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything beside the policy that decides what is drawn for a sample, ready for JSON."""
+        """Everything beside the policy that decides which answers are sampled, ready for JSON."""
         retriever = None
         if self.retriever is not None:
             kind, state = type(self.retriever), self.retriever.__getstate__()
@@ -128,7 +128,7 @@ class CandidateModule(StageModule):
     def _sample(
         self, batch: PromptBatch, facts: Sequence[Sequence[Passage]], count: int, stream: str
     ) -> list[list[Candidate]]:
-        """`count` candidates of each sample from one kind of prompt."""
+        """[B][count] candidates from one kind of prompt."""
         seed = f"{self.seed}/{stream}"
         rollout = sample_rollout(self.backbone, batch, self.sampling, count, seed, self.engine)
         finished = _finished(rollout, self.backbone.stop_ids, self.sampling.max_new_tokens)
@@ -163,22 +163,22 @@ def _record(batch: PromptBatch, i: int, sampled: Sequence[list[list[Candidate]]]
 
 
 def _finished(rollout: Rollout, stops: Sequence[int], limit: int) -> Tensor:
-    """[B, G] bool, completions that ended by themselves."""
+    """[B, G] bool, completions that end with a stop token or below the length limit."""
     last = rollout.ids.gather(1, rollout.mask.sum(-1, keepdim=True) - 1)
     closed = torch.isin(last, torch.tensor(stops, device=last.device)).view(len(rollout.samples), -1)
     return closed | (rollout.lengths < limit)
 
 
 def refuse_other(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Make sure that a file of answers goes on with the policy and the settings that it began with.
+    """Refuse to extend a file of answers by those of another policy or other settings.
 
     Raises:
         TrainingError: naming what differs.
     """
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if names:
-        told = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)
+        changes = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)
         raise TrainingError(
-            f"{path} was written by another policy or with other settings: {told}. Go back to those, or use a new "
+            f"{path} was written by another policy or with other settings: {changes}. Go back to those, or use a new "
             "--trainer.default_root_dir."
         )

@@ -1,4 +1,4 @@
-"""Direct preference optimisation: the better of two replies becomes more likely, measured against a reference."""
+"""Direct preference optimisation (DPO): the better of two replies becomes more likely, relative to a reference."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class DPOModule(StageModule):
     Args:
         loss: (log-probs [2, B], those of the reference [2, B], weights [B], beta, label_smoothing) -> (scalar,
             statistics): `dermiq.objectives.losses.dpo_sigmoid`, `dpo_robust` or `dpo_ipo`.
-        beta: how strongly the policy is held to the reference.
+        beta: strength of the KL penalty to the reference.
         label_smoothing: the probability that a pair is the wrong way round, in [0, 0.5).
         length_normalised: divide the log-probs of a completion by its number of tokens, as TRL's `ipo` and
             `sigmoid_norm` do; beta then counts per token, so take a larger one.
         full_margin: a pair weighs min(1, its margin / full_margin); None lets all pairs weigh 1.
         sft_coef: weight of the negative log-likelihood per token of the chosen reply (Pang et al. 2024,
-            arXiv:2404.19733, eq. 1), which holds its probability up.
+            arXiv:2404.19733, eq. 1), which keeps its probability from falling.
         reference_cache: a JSONL file that keeps the reference's log-probs, so that later epochs and runs do not
-            compute them; it fills up as pairs come by.
+            compute them; it grows as pairs are met.
         stage: arguments of `StageModule`.
 
     Raises:
@@ -94,7 +94,7 @@ class DPOModule(StageModule):
     def _loss(self, batch: PreferenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, its statistics, and the mean log-probs per token.
 
-        A chosen log-prob that falls together with the rejected one is the well-known way in which DPO fails.
+        A chosen log-prob that falls with the rejected one is the well-known failure of DPO.
         """
         ref_logprobs = self._reference_logprobs(batch)
         logprobs = self._logprobs(batch)
@@ -144,7 +144,7 @@ class DPOModule(StageModule):
                 if pair.margin is None:
                     raise TrainingError(
                         f"Pair {pair.id!r} has no margin, which full_margin asks for. Add a `margin` to every row of "
-                        "the preference file, or set model.init_args.full_margin=null."
+                        "the preference file, or set --model.full_margin=null."
                     )
                 weights[i] = min(1.0, pair.margin / self.full_margin)
         return torch.tensor(weights, device=self.device, dtype=torch.float32) / len(samples)

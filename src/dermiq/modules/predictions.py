@@ -1,4 +1,4 @@
-"""Rows of predictions: one per question, with what was asked, what was answered, and how it was judged."""
+"""Makes the rows of predictions of sampled and scored answers; `dermiq.metrics.rows` describes their columns."""
 
 from __future__ import annotations
 
