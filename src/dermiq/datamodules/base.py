@@ -239,7 +239,7 @@ class DermDataModule(LightningDataModule, ABC):
         rank_zero_info(f"Split: {shares_in_words(counts, used)}.")
 
     def _shares(self, table: SampleTable) -> dict[str, Numbers]:
-        """What is in which split of the source `all`."""
+        """Indices of the samples in each split of the source `all`."""
         if self.split_file is None:
             return split_table(table, self.fractions, self.split_seed)
         shares = parts_of(self.split_file, table)
@@ -309,7 +309,7 @@ def _absent(sample: Sample) -> str:
 
 
 def _nearest(path: str) -> str:
-    """A sentence on what lies where an image is missing: no folder, a file of nearly its name, or nothing to say."""
+    """A sentence about a missing image: that its folder is missing too, or a file of a similar name; else empty."""
     folder, name = os.path.split(path)
     if not os.path.isdir(folder):
         return f" There is no folder {folder}."
