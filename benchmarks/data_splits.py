@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dermiq.datamodules.base import FRACTIONS
-from dermiq.datamodules.loading import EpochSampler, equalising_weights
 from dermiq.datamodules.sample_table import SampleTable
+from dermiq.datamodules.sampler import EpochSampler, equalising_weights
 from dermiq.datamodules.sources import HAM10000
 from dermiq.datamodules.splits import limit_by_group, split_table
 from dermiq.datamodules.splits.clusters import cluster_names, group_tie, union

@@ -24,9 +24,9 @@ from torch.nn.functional import pad
 from trl import DPOConfig, DPOTrainer
 from turns import MAX_NORM, adamw, take_turns
 
-from dermiq.datamodules.collate import Samples
 from dermiq.modules import DPOModule
 from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.batches import Samples
 from dermiq.schema import PreferencePair
 from support.trl import trl_trainer
 

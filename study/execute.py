@@ -7,14 +7,14 @@ import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import torch
 
 from dermiq.cli import run as command_line
 from dermiq.files import write_atomically
-from dermiq.metrics import named_classes
+from dermiq.metrics import PredictionRow, named_classes
 from dermiq.run_directory import LAST
 from dermiq.trainer.callbacks import PREDICTIONS
 from study.plan import Run, Study
@@ -125,7 +125,7 @@ def _domains(path: Path, ground: Mapping[str, Any]) -> dict[str, Outcomes]:
     return {name: _outcomes(part) for name, part in parts.items() if part}
 
 
-def _outcomes(rows: Sequence[dict[str, Any]]) -> Outcomes:
+def _outcomes(rows: Sequence[PredictionRow]) -> Outcomes:
     classes = tuple(sorted({row["target"] for row in rows}))
     places = {name: place for place, name in enumerate(classes)}
     majority = named_classes(rows, "majority") if "majority_lineage" in rows[0] else [row["majority"] for row in rows]
@@ -133,19 +133,19 @@ def _outcomes(rows: Sequence[dict[str, Any]]) -> Outcomes:
     return Outcomes(
         target=tuple(places[row["target"]] for row in rows),
         classes=classes,
-        greedy=tuple(int(row["correct"]) for row in rows),
+        greedy=tuple(int(bool(row["correct"])) for row in rows),
         majority=tuple(int(row["target_rank"] == 1) for row in rows),
         named=tuple(places.get(name, -1) for name in majority),
         sampled=_column(rows, "sampled_accuracy"),
         truthful=_column(rows, "sampled_reward/truthfulness"),
         recalled=_column(rows, "sampled_reward/findings"),
         group=tuple(groups[row["group"]] for row in rows) if len(groups) < len(rows) else (),
-        skin_type=tuple(row["skin_type"] for row in rows) if rows[0].get("skin_type") else (),
+        skin_type=tuple(cast(str, row["skin_type"]) for row in rows) if rows[0].get("skin_type") else (),
         position=tuple(row["position"] for row in rows) if rows[0].get("position") else (),
         chosen=tuple(row["position_chosen"] or "" for row in rows) if rows[0].get("position") else (),
     )
 
 
-def _column(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, ...]:
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, ...]:
     """Values of every row; what does not apply, such as findings of an answer without structure, counts as 0."""
     return tuple(round(row.get(name) or 0.0, DIGITS) for row in rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 Kind = Literal["diagnosis", "choice", "finding", "management", "vqa"]
 
@@ -161,3 +161,69 @@ class Answer:
     def well_formed(self) -> bool:
         """True if the completion has the structure asked for."""
         return self.diagnosis is not None
+
+
+class Candidate(TypedDict):
+    """A sampled answer that a preference pair may be formed of.
+
+    Attributes:
+        completion: its text.
+        grounded: True if it was sampled beside facts.
+        facts: their sentences.
+        length: in tokens.
+        finished: False where the length limit cut it off.
+        confidence: the policy's length-normalised probability, in (0, 1].
+    """
+
+    completion: str
+    grounded: bool
+    facts: list[str]
+    length: int
+    finished: NotRequired[bool]
+    confidence: NotRequired[float]
+
+
+class CandidateRecord(TypedDict):
+    """A question with its candidates; a line of ``candidates.jsonl``.
+
+    Attributes:
+        id: of the sample, like `group` and `target`.
+        group: see `Sample`.
+        target: see `Sample`.
+        asks_diagnosis: True if the answer has the structure of `dermiq.prompts`.
+        question: as it was asked.
+        messages: the conversation up to the reply.
+        images: paths, relative to the file once written.
+        candidates: in the order in which they were sampled.
+        policy: of the file's header, once read from it: which policy answered.
+        sampling: likewise: how.
+    """
+
+    id: str
+    group: str
+    target: str
+    asks_diagnosis: bool
+    question: str
+    messages: list[dict[str, Any]]
+    images: list[str]
+    candidates: list[Candidate]
+    policy: NotRequired[dict[str, Any]]
+    sampling: NotRequired[dict[str, Any]]
+
+
+class AcceptedAnswers(TypedDict):
+    """The right answers that were sampled to a question; a line of ``accepted.jsonl``.
+
+    Attributes:
+        id: of the sample.
+        target: of the sample.
+        drawn: number of answers sampled.
+        right: number of right ones.
+        accepted: completions kept, each with a reasoning of its own.
+    """
+
+    id: str
+    target: str
+    drawn: int
+    right: int
+    accepted: list[str]

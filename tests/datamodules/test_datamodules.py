@@ -16,9 +16,10 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from dermiq.datamodules import ConversationDataModule, DermDataModule, PromptDataModule
-from dermiq.datamodules.collate import Item, PromptCollate, Samples
+from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.datamodules.phantom import PhantomSource
 from dermiq.datamodules.sources import HAM10000, Source, TabularSource
+from dermiq.policy.batches import Samples
 from dermiq.policy.processing import load_processor
 from dermiq.prompts import gold_completion, to_messages
 from dermiq.schema import DataError, Sample

@@ -10,7 +10,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
-from dermiq.datamodules.loading import EpochEndResume, EpochSampler, IsolatedDataLoader, ResumableDataLoader
+from dermiq.datamodules.loading import EpochEndResume, IsolatedDataLoader, ResumableDataLoader
+from dermiq.datamodules.sampler import EpochSampler
 from dermiq.schema import DataError, TrainingError
 from support.runs import adapter, different, logged
 

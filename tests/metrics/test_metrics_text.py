@@ -5,7 +5,7 @@ import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from dermiq.metrics.text import bleu, is_closed, overlap, said, tokens
+from dermiq.metrics.text import bleu, is_closed, overlap, tokens, yes_or_no
 
 ANSWERS = [
     "The right side of the lower lobe of lung.",
@@ -69,7 +69,7 @@ def test_without_repeated_words_it_is_the_count_of_llava_med():
     [("Yes, it is.", "yes"), ("No.", "no"), ("a nodule", None), ("yes and no", None), ("none", None), ("", None)],
 )
 def test_what_is_said(text, word):
-    assert said(text) == word
+    assert yes_or_no(text) == word
 
 
 def test_closed_questions_have_yes_or_no_as_their_answer():

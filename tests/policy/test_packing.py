@@ -10,10 +10,10 @@ from torch import Tensor
 
 import dermiq.policy.packing
 from datamodules.test_conversations import LONGER, SINGLE, TEXT, TEXTS, TURNS, encoded, loaded
-from dermiq.datamodules.collate import Samples
 from dermiq.modules import SFTModule
 from dermiq.objectives.losses import sft_loss
 from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.batches import Samples
 from dermiq.policy.packing import can_pack, check_packing, packed_logprobs
 from dermiq.policy.prefix import sequence_logprobs
 from dermiq.schema import ModelError

@@ -21,7 +21,7 @@ from dermiq.trainer.thumbnails import THUMBNAILS
 
 
 def row(name, target, named, group=None, **more):
-    """A row of `StageModule.evaluate`, as far as a comparison reads it."""
+    """A `PredictionRow`, as far as a comparison reads it."""
     return {
         "id": name, "dataset": "clinic", "group": group or name, "kind": "diagnosis", "question": "What is it?",
         "target": target, "named": named, "correct": named == target, "named_lineage": [], "concepts": [],

@@ -213,7 +213,7 @@ def test_a_file_of_other_settings_is_refused(options, message, backbone, whole):
 def test_a_file_of_other_weights_is_refused_and_that_of_a_moved_adapter_is_not(backbone, whole, monkeypatch):
     monkeypatch.setattr(backbone, "adapter_path", "elsewhere/adapter")
     Run(backbone)(whole, stop=0)
-    monkeypatch.setattr("dermiq.modules.candidates._fingerprint", lambda backbone: "other")
+    monkeypatch.setattr("dermiq.modules.candidates.policy_digest", lambda backbone: "other")
     with pytest.raises(TrainingError, match=r"another policy.*policy\.weights was \w+, is other"):
         Run(backbone)(whole)
 

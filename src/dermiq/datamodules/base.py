@@ -1,4 +1,4 @@
-"""From sources of samples to the batches of every split."""
+"""The base of the data modules: it splits, checks and serves the samples of sources."""
 
 from __future__ import annotations
 
@@ -13,17 +13,12 @@ import numpy as np
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from dermiq.datamodules.collate import Item, PromptCollate, SampleDataset
+from dermiq.datamodules.collate import Collate, Item, PromptCollate, SampleDataset
 from dermiq.datamodules.curriculum import Curriculum, CurriculumSampler, RecordOutcomes
 from dermiq.datamodules.file_faults import is_file
-from dermiq.datamodules.loading import (
-    EpochEndResume,
-    EpochSampler,
-    IsolatedDataLoader,
-    ResumableDataLoader,
-    equalising_weights,
-)
+from dermiq.datamodules.loading import EpochEndResume, IsolatedDataLoader, ResumableDataLoader
 from dermiq.datamodules.sample_table import SampleTable
+from dermiq.datamodules.sampler import EpochSampler, equalising_weights
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.splits import (
     Numbers,
@@ -34,6 +29,7 @@ from dermiq.datamodules.splits import (
     split_table,
     straddling,
 )
+from dermiq.policy.batches import Batch
 from dermiq.ranges import COUNT, SEED, check_numbers, check_values
 from dermiq.schema import DataError, Sample
 
@@ -54,6 +50,9 @@ class DermDataModule(LightningDataModule, ABC):
     samples out among processes themselves. Evaluation serves each sample exactly once, so that the last
     processes may have one sample less than the first.
 
+    `setup` puts callbacks of its own before those of the trainer: `EpochEndResume`, and with a curriculum
+    `RecordOutcomes`.
+
     Args:
         model_id: id or directory of the model whose processor encodes the prompts.
         sources: either ``all``, a source to be split, or a source for each of ``train``, ``val``, ``test``.
@@ -65,7 +64,7 @@ class DermDataModule(LightningDataModule, ABC):
         eval_batch_size: samples per evaluation batch of one process.
         num_workers: processes that load batches ahead; 0 loads in the main process.
         seed: of the order of the training samples.
-        balance: draw training samples, with replacement, so that every combination that occurs of these is
+        balance: sample training rows with replacement, so that every combination that occurs of these is
             equally frequent: some of ``label`` (the target), ``skin_type``, ``dataset``; true stands for ``[label]``.
         curriculum: serve training prompts that are answered rightly about half of the time more often than others;
             its weights multiply those of `balance`. For stages that sample answers; see `Curriculum`.
@@ -127,7 +126,7 @@ class DermDataModule(LightningDataModule, ABC):
             raise DataError("`split_file` says how the source `all` is split: give it alone, without `fractions`.")
 
     @abstractmethod
-    def train_collate(self) -> PromptCollate:
+    def train_collate(self) -> Collate[Batch]:
         """What makes training batches."""
 
     def eval_collate(self) -> PromptCollate:
@@ -240,7 +239,7 @@ class DermDataModule(LightningDataModule, ABC):
         rank_zero_info(f"Split: {shares_in_words(counts, used)}.")
 
     def _shares(self, table: SampleTable) -> dict[str, Numbers]:
-        """What is in which split of the source `all`."""
+        """Indices of the samples in each split of the source `all`."""
         if self.split_file is None:
             return split_table(table, self.fractions, self.split_seed)
         shares = parts_of(self.split_file, table)
@@ -310,7 +309,7 @@ def _absent(sample: Sample) -> str:
 
 
 def _nearest(path: str) -> str:
-    """A sentence on what lies where an image is missing: no folder, a file of nearly its name, or nothing to say."""
+    """A sentence about a missing image: that its folder is missing too, or a file of a similar name; else empty."""
     folder, name = os.path.split(path)
     if not os.path.isdir(folder):
         return f" There is no folder {folder}."

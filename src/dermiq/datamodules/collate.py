@@ -1,36 +1,20 @@
-"""Samples -> batches: the contract between the data and the stages.
-
-Every batch is a dict, and every stage may rely on these entries:
-
-    prompt    dict[str, Tensor]: `input_ids` and `attention_mask`, [B, P] int64, padded on the left, and
-              whatever else the model takes of the images, opaque to everyone but the backbone
-    samples   Samples: the B samples, in the order of the rows
-    messages  list of the B conversations as chat messages, up to the reply (see `dermiq.prompts`)
-    images    list of B lists of opened images, for whoever encodes another prompt about them
-    skipped   tuple[str, ...]: ``id: reason`` of each sample that was left out because an image of it
-              cannot be read (only where the data module says ``on_bad_image: skip``), so that B may be
-              smaller than the batch size
-
-What training batches hold besides, or in place of `prompt`, stands in `dermiq.datamodules.conversation` and
-`dermiq.datamodules.preference`.
-
-A batch without a single readable sample has an empty `prompt` and no samples. Nothing is ever truncated:
-what does not fit into the model's context is an error that names the sample.
-"""
+"""Samples -> batches: datasets that open images, and the collate functions of `dermiq.policy.batches`."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar, cast
 
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from dermiq.datamodules.sources.base import Source
-from dermiq.policy.processing import ProcessorMixin, context_length, encode_prompts, load_processor
+from dermiq.policy.batches import Batch, PromptBatch, Samples
+from dermiq.policy.processing import ProcessorMixin, context_length, encode_prompts, load_config, load_processor
 from dermiq.prompts import IMAGE, check_marks, to_messages
 from dermiq.schema import DataError, DermIQError, Message, ModelError, Sample
 
@@ -39,35 +23,13 @@ log = logging.getLogger(__name__)
 
 # Once per process; workers that are forked inherit what setup has loaded.
 _processor = cache(load_processor)
-_context = cache(context_length)
+_config = cache(load_config)
 
 # What processors and tokenizers raise at what they cannot read; an error of this machine is none of the sample's.
 _UNREADABLE = (ModelError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError)
 _SHOWN = 300  # characters of what a processor says
 
-
-class Samples:
-    """The samples of a batch, to be read like a tuple.
-
-    Lightning walks into tuples to move and cast tensors and fails at frozen records; it leaves this alone.
-    """
-
-    __slots__ = ("_samples",)
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = tuple(samples)
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The sample of one row."""
-        return self._samples[index]
-
-    def __iter__(self) -> Iterator[Sample]:
-        """The samples, row by row."""
-        return iter(self._samples)
+AnyBatch = TypeVar("AnyBatch", bound=Batch, covariant=True)
 
 
 class Item(NamedTuple):
@@ -109,8 +71,8 @@ class SampleDataset(Dataset[Item]):
             return Item(sample, [], str(error))
 
 
-class PromptCollate:
-    """Items -> a prompt batch.
+class Collate(ABC, Generic[AnyBatch]):
+    """A collate function: items -> a batch of some kind.
 
     Args:
         model_id: whose processor encodes the prompts.
@@ -127,7 +89,7 @@ class PromptCollate:
         """The model's processor, loaded once per process."""
         return _processor(self.model_id)
 
-    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
+    def __call__(self, items: Sequence[Item]) -> AnyBatch:
         """Encode the items whose images could be opened.
 
         Raises:
@@ -136,23 +98,26 @@ class PromptCollate:
         """
         skipped = tuple(f"{item.sample.id}: {item.problem}" for item in items if item.problem)
         good = [item for item in items if not item.problem]
-        samples = Samples([item.sample for item in good])
+        samples = cast(Sequence[Sample], Samples([item.sample for item in good]))
         for sample in samples:
             said = (turn.text for turn in (*sample.history, Message("user", sample.question)) if turn.role == "user")
             check_marks(sum(text.count(IMAGE) for text in said), len(sample.images), f"sample {sample.id!r}")
         if not good:
             log.warning("a whole batch is left out, no image of it can be read: %s", "; ".join(skipped))
-            return {"prompt": {}, "messages": [], "images": [], "samples": samples, "skipped": skipped}
+            nothing = {"samples": samples, "prompt": {}, "messages": [], "images": [], "skipped": skipped}
+            return cast(AnyBatch, nothing)
         try:
-            return {"samples": samples, "skipped": skipped} | self.encode(samples, [item.images for item in good])
+            batch = self.encode(samples, [item.images for item in good])
         except _UNREADABLE as error:
             raise self._named(good, error) from None
+        batch["skipped"] = skipped
+        return batch
 
     def _named(self, items: Sequence[Item], error: Exception) -> DermIQError:
-        """What a processor or a template said of a batch, as an error that names the samples it is about."""
+        """The error of a processor or a template about a batch, with the names of the samples concerned."""
         for item in items if len(items) > 1 else ():
             try:
-                self.encode(Samples([item.sample]), [item.images])
+                self.encode([item.sample], [item.images])
             except _UNREADABLE as own:
                 return self._named([item], own)
         names = f"samples {', '.join(item.sample.id for item in items)}"
@@ -164,8 +129,36 @@ class PromptCollate:
             f"{said}). Look at the texts and images of the row, correct it or leave it out."
         )
 
-    def encode(self, samples: Samples, images: list[list[Image.Image]]) -> dict[str, Any]:
-        """The entries of the batch beside `samples` and `skipped`.
+    @abstractmethod
+    def encode(self, samples: Sequence[Sample], images: list[list[Image.Image]]) -> AnyBatch:
+        """The batch of some samples, without `skipped`.
+
+        Raises:
+            DataError: if a sample does not fit into the model's context.
+        """
+
+    def refuse_overlong(self, samples: Sequence[Sample], lengths: Tensor, completion: int) -> None:
+        """Check that prompts of `lengths` [B] tokens and `completion` tokens more fit into the model's context.
+
+        Raises:
+            DataError: naming the sample that does not.
+        """
+        context = context_length(_config(self.model_id))
+        for sample, length in zip(samples, lengths.tolist(), strict=True):
+            if length + completion > context:
+                raise DataError(
+                    f"sample {sample.id!r}: its prompt of {length} tokens ({len(sample.images)} image(s)) and "
+                    f"{completion} tokens of completion do not fit into the {context} tokens of context of "
+                    f"{self.model_id}. Use smaller or fewer images, shorten the question, or lower max_new_tokens of "
+                    "model.sampling and model.eval_sampling. Nothing is truncated."
+                )
+
+
+class PromptCollate(Collate[PromptBatch]):
+    """Items -> a prompt batch."""
+
+    def encode(self, samples: Sequence[Sample], images: list[list[Image.Image]]) -> PromptBatch:
+        """Prompts.
 
         Raises:
             DataError: if a prompt and its completion do not fit into the model's context.
@@ -173,20 +166,4 @@ class PromptCollate:
         messages = [to_messages(sample, self.system_prompt) for sample in samples]
         prompt = encode_prompts(self.processor, messages, images)
         self.refuse_overlong(samples, prompt["attention_mask"].sum(dim=1), self.max_new_tokens_reserve)
-        return {"prompt": prompt, "messages": messages, "images": images}
-
-    def refuse_overlong(self, samples: Samples, lengths: Tensor, completion: int) -> None:
-        """Check that prompts of `lengths` [B] tokens and `completion` tokens more fit into the model's context.
-
-        Raises:
-            DataError: naming the sample that does not.
-        """
-        context = _context(self.model_id)
-        for sample, length in zip(samples, lengths.tolist(), strict=True):
-            if context is not None and length + completion > context:
-                raise DataError(
-                    f"sample {sample.id!r}: its prompt of {length} tokens ({len(sample.images)} image(s)) and "
-                    f"{completion} tokens of completion do not fit into the {context} tokens of context of "
-                    f"{self.model_id}. Use smaller or fewer images, shorten the question, or lower max_new_tokens of "
-                    "model.sampling and model.eval_sampling. Nothing is truncated."
-                )
+        return {"samples": samples, "prompt": prompt, "messages": messages, "images": images}

@@ -1,4 +1,4 @@
-"""A curriculum: prompts that the policy now answers rightly about half of the time are served most often."""
+"""A curriculum: prompts that the policy answers rightly about half of the time are sampled most often."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from dermiq.datamodules.loading import EpochSampler
+from dermiq.datamodules.sampler import EpochSampler
+from dermiq.objectives.scored import ScoredRollout
 from dermiq.schema import DataError, TrainingError
 
 
@@ -43,7 +44,7 @@ class Curriculum:
         if not (0 < self.floor <= 1 and 0 < self.prior < math.inf and 0 <= self.discount <= 1):
             raise DataError(
                 f"a curriculum needs 0 < floor <= 1, prior > 0 and 0 <= discount <= 1, not {self}. "
-                "Correct data.init_args.curriculum."
+                "Correct --data.curriculum."
             )
 
     def weights(self, correct: Tensor, tried: Tensor) -> Tensor:
@@ -116,12 +117,12 @@ class CurriculumSampler(EpochSampler):
         return torch.zeros(2, self.length, dtype=torch.int64).index_add(1, places, counts)
 
     def record(self, outcomes: Tensor) -> None:
-        """Count what `outcomes` of all processes add up to; it tells on the weights from the next epoch on."""
+        """Count what `outcomes` of all processes add up to; it changes the weights from the next epoch on."""
         self.correct += outcomes[0]
         self.tried += outcomes[1]
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next iteration; another epoch than before has the weights of what is known by now."""
+        """Choose the order of the next iteration; a new epoch takes its weights from all outcomes so far."""
         if epoch != self.epoch:
             self.weights = self._balance * self.curriculum.weights(self.correct, self.tried)
             self.correct *= self.curriculum.discount
@@ -143,7 +144,7 @@ class CurriculumSampler(EpochSampler):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the counts and the weights of `state`; that of a run without a curriculum has none.
+        """Restore counts and weights; the state of a run without a curriculum has none.
 
         Raises:
             TrainingError: if they are of other samples.
@@ -159,19 +160,20 @@ class CurriculumSampler(EpochSampler):
         self.correct, self.tried = state["correct"].clone(), state["tried"].clone()
         self.weights = state["weights"].clone()
 
-    def _drawn(self, generator: torch.Generator) -> Tensor:
+    def _sampled(self, generator: torch.Generator) -> Tensor:
         shuffled = torch.randperm(self.length, generator=generator)
         ends = self.weights[shuffled].cumsum(0)
         start = torch.rand((), dtype=torch.float64, generator=generator)
         points = (torch.arange(self.length) + start) * (ends[-1] / self.length)
-        drawn = shuffled[torch.searchsorted(ends, points, right=True).clamp(max=self.length - 1)]
-        return drawn[torch.randperm(self.length, generator=generator)]
+        indices = shuffled[torch.searchsorted(ends, points, right=True).clamp(max=self.length - 1)]
+        return indices[torch.randperm(self.length, generator=generator)]
 
 
 class RecordOutcomes(Callback):
-    """Tells a `CurriculumSampler` which answers of a training step were right; the data module adds it by itself.
+    """Records in a `CurriculumSampler` which answers of a training step were right.
 
-    It comes before whatever takes checkpoints, so that they hold the outcomes of the step they are taken at.
+    The data module adds it to the trainer, before whatever takes checkpoints, so that they hold the outcomes of the
+    step they are taken at.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -197,10 +199,11 @@ class RecordOutcomes(Callback):
         if outputs and "rollout" not in outputs:
             raise DataError(
                 f"a curriculum needs to know how often each prompt is answered rightly, and {type(pl_module).__name__} "
-                "samples no answers. Leave data.init_args.curriculum out, or train with GRPOModule."
+                "samples no answers. Leave --data.curriculum out, or train with GRPOModule."
             )
         sampler: CurriculumSampler = trainer.train_dataloader.sampler  # type: ignore[union-attr]  # of our data module
-        ids = [sample.id for sample in outputs["rollout"].samples] if outputs else []
-        correct = outputs["scores"].correct.cpu() if outputs else torch.zeros(0, 0)
+        step: ScoredRollout | None = outputs
+        ids = [sample.id for sample in step["rollout"].samples] if step else []
+        correct = step["scores"].correct.cpu() if step else torch.zeros(0, 0)
         outcomes = sampler.outcomes(ids, correct).to(pl_module.device)
         sampler.record(trainer.strategy.reduce(outcomes, reduce_op="sum").cpu())

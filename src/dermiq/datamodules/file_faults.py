@@ -1,4 +1,4 @@
-"""Files as they lie on disks: what is no regular file is refused; a fault of the machine is no fault of the file."""
+"""Faults of reading a file: those of the machine are no `DataError` about the file, and special files are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dermiq.schema import DataError, DermIQError
 
-# Faults of the disk, the network or the machine, and of rights: they tell nothing of what the file holds.
+# Faults of the disk, the network or the machine, and of rights: the file itself may be sound.
 PASSING = frozenset(
     {
         errno.EIO,
@@ -50,7 +50,7 @@ def is_file(path: str | Path) -> bool:
     """True for a regular file, False where there is none.
 
     Raises:
-        DermIQError: if the machine cannot tell.
+        DermIQError: if the machine cannot read it now.
     """
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
@@ -67,7 +67,7 @@ def refuse_special(path: str | Path) -> None:
 
     Raises:
         DataError: naming what it is.
-        DermIQError: if the machine cannot tell.
+        DermIQError: if the machine cannot read it now.
     """
     if is_file(path):
         return
@@ -80,7 +80,7 @@ def refuse_special(path: str | Path) -> None:
 
 
 def passing_fault(path: str | Path, error: BaseException) -> DermIQError:
-    """What to say of a fault that is the machine's; no `DataError`, which would have the sample left out."""
+    """The error for a fault of the machine; no `DataError`, which would leave the sample out."""
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
         return DermIQError(f"{path}: the file may not be read ({error.strerror}). Give this user the right to read it.")
     said = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
@@ -92,7 +92,7 @@ def passing_fault(path: str | Path, error: BaseException) -> DermIQError:
 
 @contextmanager
 def reading(place: str | Path, remedy: str) -> Iterator[None]:
-    """Whatever a library's reader raises within, in one sentence.
+    """A context that turns whatever a library's reader raises into one sentence.
 
     Args:
         place: the file, with row and column where they are known.
@@ -113,7 +113,7 @@ def reading(place: str | Path, remedy: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """The words of what was wrong first, in one line that is not too long."""
+    """The message of an error's first cause, in one line of at most 300 characters."""
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -1,162 +1,26 @@
-"""In which order samples are served, and loaders that can stop and go on within an epoch."""
+"""Data loaders that can stop within an epoch and resume there."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, default_collate, get_worker_info
 
-from dermiq.datamodules.sample_table import SampleTable
-from dermiq.datamodules.splits import encoded, joined
+from dermiq.datamodules.sampler import EpochSampler, mixed_seed
 from dermiq.policy.checkpoint_files import refuse_misfit
 from dermiq.programs.exits import leave_to_parent
-from dermiq.schema import DataError, DermIQError, TrainingError
+from dermiq.schema import DermIQError, TrainingError
 
-_STRETCH = 50
 _ROWS = "the rows are others, in another order, or have other questions or answers"
 _ORDER = {"samples": int, "batch_size": int, "world_size": int}
 _POSITION = {"epoch": int, "served": int, "order": _ORDER}
-
-
-def _seed(*parts: int) -> int:
-    """One 63-bit seed out of several numbers."""
-    digest = hashlib.blake2b(":".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def equalising_weights(table: SampleTable, columns: Sequence[str]) -> NDArray[np.float64]:
-    """Weights that make every combination of some columns' values that occurs equally frequent, [samples] float64.
-
-    Args:
-        table: of the samples.
-        columns: names of columns of texts; see `dermiq.datamodules.sample_table.SampleRow`.
-    """
-    kinds, names = encoded(joined(table, columns))
-    return (1 / np.bincount(kinds, minlength=len(names)))[kinds]
-
-
-def _grouped(drawn: Tensor, lengths: Tensor, block: int) -> Tensor:
-    """The indices `drawn` with neighbours of similar length, a stretch with the longest of all at the beginning."""
-    batches = len(drawn) // block
-    size = block * max(1, min(batches // 4, _STRETCH))
-    stretches = [part[lengths[part].argsort(descending=True, stable=True)] for part in drawn.split(size)]
-    longest = max(range(len(stretches)), key=lambda i: int(lengths[stretches[i][0]]))
-    stretches[0], stretches[longest] = stretches[longest], stretches[0]
-    return torch.cat(stretches)
-
-
-def _digest(weights: Tensor) -> str:
-    return hashlib.blake2b(weights.numpy().tobytes(), digest_size=8).hexdigest()
-
-
-class EpochSampler(Sampler[int]):
-    """Training order that depends on nothing but the seed and the epoch.
-
-    An epoch is cut into global batches of ``world_size * batch_size`` samples, and process `rank` takes
-    its contiguous share of each, so that two processes with batches of B see in every step what one
-    process with batches of 2B sees. The samples left over at the end of an epoch's order are not served
-    in that epoch.
-
-    With `lengths`, the samples of a batch are of similar length, as Hugging Face's ``group_by_length`` makes them: the
-    random order is cut into stretches of 50 global batches (of a quarter of the epoch, if that is less), each sorted
-    with the longest samples first. The stretch with the longest of all comes first, where a lack of memory shows.
-
-    Attributes:
-        epoch: which order to serve; Lightning sets it through `set_epoch`.
-        start: how many of this process's batches the next iteration leaves out.
-        rows: a fingerprint of the samples in their order; empty where nobody gave one.
-
-    Args:
-        length: number of samples.
-        batch_size: samples per batch of one process.
-        seed: decides the order together with the epoch.
-        weights: one positive number per sample; draws in proportion to them, with replacement.
-            None serves every sample at most once per epoch.
-        rank: of this process.
-        world_size: number of processes.
-        lengths: one number per sample, in any unit; None leaves the order random.
-
-    Raises:
-        DataError: if the samples do not fill one global batch.
-    """
-
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        seed: int = 0,
-        weights: Sequence[float] | NDArray[np.float64] | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        lengths: Sequence[int] | NDArray[np.int64] | None = None,
-    ) -> None:
-        if length < batch_size * world_size:
-            raise DataError(
-                f"the training split has {length} samples, too few for one batch of {batch_size} x {world_size} "
-                "process(es). Lower batch_size, or add samples."
-            )
-        self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.rank, self.world_size = rank, world_size
-        self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
-        self.lengths = None if lengths is None else torch.tensor(lengths)
-        self.epoch = 0
-        self.start = 0
-        self.rows = ""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next iteration."""
-        self.epoch = epoch
-
-    def identity(self) -> dict[str, int | bool | str]:
-        """What must be equal for a position within an epoch to mean the same samples."""
-        return {
-            "samples": self.length,
-            "batch_size": self.batch_size,
-            "world_size": self.world_size,
-            "seed": self.seed,
-            "balance": self.weights is not None and _digest(self.weights),
-            "group_by_length": self.lengths is not None,
-            "rows": self.rows,
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the order depends on beside the arguments and the epoch: here nothing."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
-
-    def order(self) -> Tensor:
-        """Indices that all processes serve in this epoch, [batches * world_size * batch_size] int64."""
-        drawn = self._drawn(torch.Generator().manual_seed(_seed(self.seed, self.epoch)))
-        block = self.batch_size * self.world_size
-        drawn = drawn[: self.length // block * block]
-        return drawn if self.lengths is None else _grouped(drawn, self.lengths, block)
-
-    def __iter__(self) -> Iterator[int]:
-        """Serve this process's indices, batch after batch, from batch `start` on."""
-        shares = self.order().view(-1, self.world_size, self.batch_size)
-        yield from shares[self.start :, self.rank].flatten().tolist()
-
-    def __len__(self) -> int:
-        """Indices of this process in a whole epoch, whatever `start` is."""
-        return self.length // (self.batch_size * self.world_size) * self.batch_size
-
-    def _drawn(self, generator: torch.Generator) -> Tensor:
-        """Indices [samples] int64 of an epoch, of which whole batches are served."""
-        if self.weights is None:
-            return torch.randperm(self.length, generator=generator)
-        return torch.multinomial(self.weights, self.length, replacement=True, generator=generator)
 
 
 class _Pickler(pickle.Pickler):
@@ -168,14 +32,14 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-class _Piece(NamedTuple):
+class _PickledBatch(NamedTuple):
     """A pickled batch, [bytes] uint8."""
 
     content: Tensor
 
 
-class _InOnePiece:
-    """Lets a worker hand a batch over in one piece of shared memory, and leaves it as it is in the main process.
+class _PicklingCollate:
+    """A collate function that pickles the batch in a worker, so that it is sent as a single tensor.
 
     Torch sends each tensor by a file descriptor through a connection of its own, which costs the receiver 2 ms: a
     twentieth of a small model's step in all. Torch's other way, by the names of shared memory, breaks off a run on a
@@ -189,27 +53,27 @@ class _InOnePiece:
         batch = self.collate(items)
         if get_worker_info() is None:
             return batch
-        piece = io.BytesIO()
-        _Pickler(piece, pickle.HIGHEST_PROTOCOL).dump(batch)
-        return _Piece(torch.frombuffer(piece.getbuffer(), dtype=torch.uint8))
+        content = io.BytesIO()
+        _Pickler(content, pickle.HIGHEST_PROTOCOL).dump(batch)
+        return _PickledBatch(torch.frombuffer(content.getbuffer(), dtype=torch.uint8))
 
 
 class IsolatedDataLoader(DataLoader[Any]):
     """A loader that leaves the global random state alone, gets batches quickly and words its workers' errors plainly.
 
-    Torch draws a seed for the workers from the global generator at every start of an iteration, which
+    Torch samples a seed for the workers from the global generator at every start of an iteration, which
     would make a policy's samples depend on how often it was validated. And it puts a worker's traceback
     into the message of the error that it raises again. The arguments are those of torch's loader.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["collate_fn"] = _InOnePiece(kwargs.get("collate_fn") or default_collate)
+        kwargs["collate_fn"] = _PicklingCollate(kwargs.get("collate_fn") or default_collate)
         kwargs["generator"] = torch.Generator()
         kwargs.setdefault("worker_init_fn", leave_to_parent)
         super().__init__(*args, **kwargs)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # an iterator is all that callers use
-        """Serve the batches; nothing is fetched before the first one is asked for.
+        """Serve the batches; nothing is fetched before the first `next`.
 
         Lightning asks for the iterator before it sets the epoch, and workers would already fetch.
         """
@@ -217,7 +81,7 @@ class IsolatedDataLoader(DataLoader[Any]):
         batches: Iterator[Any] = super().__iter__()
         try:
             for batch in batches:
-                yield pickle.loads(batch.content.numpy().data) if isinstance(batch, _Piece) else batch
+                yield pickle.loads(batch.content.numpy().data) if isinstance(batch, _PickledBatch) else batch
         except DermIQError as error:
             name = type(error).__name__
             raise type(error)(str(error).rsplit(f"{name}: ", 1)[-1].strip()) from None
@@ -255,7 +119,7 @@ class ResumableDataLoader(IsolatedDataLoader):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batches that `state` says were served.
+        """Resume after the batches that `state` counts as served.
 
         Raises:
             TrainingError: if the run stopped within an epoch and now has another order of samples.
@@ -266,11 +130,11 @@ class ResumableDataLoader(IsolatedDataLoader):
         before = {"rows": now["rows"]} | state["order"]  # earlier versions did not record the rows
         changes = [key for key in before | now if before.get(key) != now.get(key)]
         if changes and 0 < state["served"] < before["samples"] // (before["batch_size"] * before["world_size"]):
-            told = (_ROWS if key == "rows" else f"{key} {before.get(key)} -> {now.get(key)}" for key in changes)
+            changed = (_ROWS if key == "rows" else f"{key} {before.get(key)} -> {now.get(key)}" for key in changes)
             raise TrainingError(
                 f"the checkpoint was written after {state['served']} batches of epoch {state['epoch']}, and the data "
-                f"have changed since ({', '.join(told)}), so that it cannot be continued there. Resume with the data "
-                "settings of the saved config.yaml, or start a new run from the saved adapter."
+                f"have changed since ({', '.join(changed)}), so that it cannot be continued there. Resume with the "
+                "data settings of the saved config.yaml, or start a new run from the saved adapter."
             )
         sampler.load_state_dict(state.get("sampler", {}))
         self._epoch, self._served, self._resumed = state["epoch"], state["served"], True
@@ -288,7 +152,7 @@ class ResumableDataLoader(IsolatedDataLoader):
 
     def _iteration_seed(self) -> int:
         sampler = self._epoch_sampler()
-        return _seed(sampler.seed, sampler.epoch, sampler.rank)
+        return mixed_seed(sampler.seed, sampler.epoch, sampler.rank)
 
     def _epoch_sampler(self) -> EpochSampler:
         if not isinstance(self.sampler, EpochSampler):
@@ -300,13 +164,13 @@ class ResumableDataLoader(IsolatedDataLoader):
 
 
 class EpochEndResume(Callback):
-    """Lets a run go on from a checkpoint of an epoch's end with the next epoch, not the one after it.
+    """Resumes a checkpoint of an epoch's end with the next epoch, not the one after it.
 
     With `max_steps`, Lightning 2.6 takes such a checkpoint for one from within the epoch: it finishes the
     epoch a second time, counts it twice, and so leaves out the order of the next one. From a checkpoint of
     the last batch, written before the end hooks, it counts the next epoch as the same one, which a second
     resume trips over. Marking the epoch as done in the loaded state is all it takes. The data module adds
-    this callback by itself.
+    this callback to the trainer (`DermDataModule.setup`).
     """
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -1,31 +1,24 @@
-"""Prompts with a better and a worse reply each, for preference optimisation."""
+"""Preference pairs: prompts with a better and a worse reply each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
 
 from PIL import Image
 
 from dermiq.datamodules.base import DermDataModule
-from dermiq.datamodules.collate import PromptCollate, Samples
+from dermiq.datamodules.collate import PromptCollate
+from dermiq.policy.batches import PreferenceBatch
 from dermiq.policy.chat_template import special_ids
 from dermiq.policy.processing import encode_completions
-from dermiq.schema import DataError, PreferencePair
+from dermiq.schema import DataError, PreferencePair, Sample
 
 
 class PreferenceCollate(PromptCollate):
-    """Items of preference pairs -> a batch of prompts with both completions of each.
+    """Items of preference pairs -> a batch of prompts with both completions of each."""
 
-    Beside the entries of `dermiq.datamodules.collate` the batch holds
-
-        completion_ids   [2B, T] int64, padded on the right, each row closed by the end-of-turn token: the chosen
-                         completions of all B prompts, then the rejected ones
-        completion_mask  [2B, T] bool, True = counts
-    """
-
-    def encode(self, samples: Samples, images: list[list[Image.Image]]) -> dict[str, Any]:
+    def encode(self, samples: Sequence[Sample], images: list[list[Image.Image]]) -> PreferenceBatch:
         """Prompts and completions.
 
         Raises:
@@ -40,7 +33,7 @@ class PreferenceCollate(PromptCollate):
         )
         longer = mask.sum(dim=1).view(2, -1).amax(dim=0)
         self.refuse_overlong(samples, batch["prompt"]["attention_mask"].sum(dim=1) + longer, 0)
-        return batch | {"completion_ids": ids, "completion_mask": mask}
+        return {**batch, "completion_ids": ids, "completion_mask": mask}
 
     def _refuse_unwritable(self, pairs: Sequence[PreferencePair]) -> None:
         """Check that no reply holds a special token of the tokenizer, or what it does not know."""

@@ -1,4 +1,4 @@
-"""Prompts for stages whose policy writes the completions itself, and for every evaluation."""
+"""Prompts for stages whose policy samples the completions, and for every evaluation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dermiq.datamodules.collate import PromptCollate
 
 
 class PromptDataModule(DermDataModule):
-    """Serves prompt batches in every split (see `dermiq.datamodules.collate`)."""
+    """Serves prompt batches in every split (see `dermiq.policy.batches`)."""
 
     def train_collate(self) -> PromptCollate:
         """What makes training batches."""

@@ -39,7 +39,7 @@ _BLOCK = 1 << 16
 
 
 class SampleRow(NamedTuple):
-    """What splitting, balancing and checking need to know of one sample.
+    """One sample as a row of the table.
 
     Attributes:
         group: what must not be split.
@@ -51,7 +51,7 @@ class SampleRow(NamedTuple):
         dataset: likewise.
         links: what else must not be split, likewise.
         skin_type: its value; empty where unknown.
-        content: a checksum of what is asked and of what is learned beside the target, see `content_of`.
+        content: a checksum of the conversation and of what is learned beside the target, see `content_of`.
     """
 
     group: str
@@ -68,13 +68,13 @@ class SampleRow(NamedTuple):
 
 def sample_row(sample: Sample) -> SampleRow:
     """The row of a sample."""
-    said = sum(len(turn.text) for turn in sample.history) + len(sample.question) + len(gold_completion(sample))
+    characters = sum(len(turn.text) for turn in sample.history) + len(sample.question) + len(gold_completion(sample))
     return SampleRow(
         group=sample.group,
         target=sample.target,
         question_length=len(sample.question),
         images=len(sample.images),
-        length=said + IMAGE_LENGTH * len(sample.images),
+        length=characters + IMAGE_LENGTH * len(sample.images),
         id=sample.id,
         dataset=sample.dataset,
         links=sample.links,
@@ -85,21 +85,21 @@ def sample_row(sample: Sample) -> SampleRow:
 
 def content_of(sample: Sample) -> int:
     """A checksum of a sample's conversation, replies, reference reasoning and names of image files, not of folders."""
-    said = [f"{turn.role}: {turn.text}" for turn in sample.history]
+    turns = [f"{turn.role}: {turn.text}" for turn in sample.history]
     learned = [sample.reply, sample.reasoning]
     if isinstance(sample, PreferencePair):
         learned += [sample.chosen, sample.rejected, repr(sample.margin)]
-    texts = ["" if text is None else text for text in (*said, *learned)]
+    texts = ["" if text is None else text for text in (*turns, *learned)]
     return checksum(sample.question, list(map(file_name, sample.images)), texts if any(texts) else [])
 
 
 def checksum(question: str, images: Sequence[str], texts: Sequence[str] = ()) -> int:
-    """The checksum of a question, the names of its image files, and whatever else there is to read."""
+    """The checksum of a question, the names of its image files, and further texts."""
     return crc32("\0".join((question, *images, *texts)).encode(errors="surrogatepass"))
 
 
 def file_name(reference: str) -> str:
-    """The name of an image's file, wherever it lies; empty for an image within a table (``table.parquet#3.0``)."""
+    """The name of an image's file, without its folder; empty for an image within a table (``table.parquet#3.0``)."""
     name = reference.rpartition("/")[2]
     return "" if _IN_TABLE.search(name) else name
 
@@ -107,8 +107,8 @@ def file_name(reference: str) -> str:
 class SampleTable:
     """The rows of many samples, in order, as columns of one Arrow table.
 
-    A million of them take about 100 MB and no time to pass on; a million objects would take ten times as much. Read
-    entry by entry they are `SampleRow` records.
+    A million of them take about 100 MB, a tenth of what as many objects would take. Indexed or iterated over, the table
+    gives `SampleRow` records.
 
     Args:
         arrow: with the columns of `SampleRow`, as `from_rows` and `from_columns` make it.
@@ -119,7 +119,7 @@ class SampleTable:
 
     @classmethod
     def from_rows(cls, entries: Iterable[SampleRow]) -> SampleTable:
-        """The table of rows that were made one by one."""
+        """The table of some rows."""
         rows, blocks = iter(entries), []
         while block := list(islice(rows, _BLOCK)):
             columns = zip(_SCHEMA, zip(*block, strict=True), strict=True)
@@ -141,7 +141,7 @@ class SampleTable:
         skin_type: Any = "",
         content: Any = 0,
     ) -> SampleTable:
-        """The table of whole columns, without a look at their rows.
+        """The table of some columns, as a source that has columns makes it.
 
         Args:
             id: one text per sample, as whatever Arrow takes: an Arrow or NumPy array, a list.
@@ -167,12 +167,12 @@ class SampleTable:
 
     @classmethod
     def concat(cls, parts: Sequence[SampleTable]) -> SampleTable:
-        """The tables of several sources, one after the other."""
+        """The rows of several tables, one table after the other."""
         whole = pa.concat_tables([part.arrow for part in parts]) if parts else _SCHEMA.empty_table()
         return cls(whole.unify_dictionaries().combine_chunks())
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> SampleTable:
-        """Some of them, in the order of `indices`."""
+        """The rows at `indices`, in that order."""
         return SampleTable(self.arrow.take(pa.array(indices, pa.int64())))
 
     def strings(self, name: str) -> pa.ChunkedArray:
@@ -185,15 +185,15 @@ class SampleTable:
         return column
 
     def links(self) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
-        """The index of a sample and one of its links, for every link of every sample."""
+        """For every link of every sample: the index of the sample [links], and the link."""
         column = self.arrow["links"]
         counts = pc.list_value_length(column).to_numpy()
         return np.repeat(np.arange(len(self)), counts), pc.list_flatten(column)
 
     def fingerprint(self) -> str:
-        """What is the same for the same samples in the same order: their ids, targets, contents and links count.
+        """A hash of the samples in their order: of ids, targets, contents and links.
 
-        Where an image file lies does not: data may move between two runs.
+        The folders of image files do not count: data may move between two runs.
         """
         places, links = self.links()
         kept = pc.invert(pc.starts_with(links, IMAGE_LINK))

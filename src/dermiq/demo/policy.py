@@ -14,6 +14,7 @@ from PIL import Image
 
 from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.batches import PromptBatch
 from dermiq.policy.decoding import Completions, Decoder
 from dermiq.policy.prefix import Prefix, prefill
 from dermiq.policy.rollout import Sampling, sample_rollout
@@ -28,11 +29,11 @@ class Asked(NamedTuple):
     """A question that the policy has read, together with its photograph.
 
     Attributes:
-        batch: see `dermiq.datamodules.collate`; of one sample.
+        batch: of one sample.
         prefix: question and photograph as keys and values, from which every answer goes on.
     """
 
-    batch: dict[str, Any]
+    batch: PromptBatch
     prefix: Prefix
 
 

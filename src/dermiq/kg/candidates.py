@@ -10,7 +10,7 @@ from typing import Any
 
 from dermiq.files import whole_lines, write_atomically
 from dermiq.kg.pairs import PairMaker, Pairs
-from dermiq.schema import KnowledgeError
+from dermiq.schema import CandidateRecord, KnowledgeError
 
 Record = dict[str, Any]
 _MEND = "Delete the line; `predict` fills in what is missing."
@@ -22,14 +22,12 @@ _CANDIDATE_FIELDS: Mapping[str, type] = {"completion": str, "grounded": bool, "f
 _HEADER = ("policy", "sampling")
 
 
-def read_candidates(path: Path) -> tuple[Record, list[Record]]:
+def read_candidates(path: Path) -> tuple[Record, list[CandidateRecord]]:
     """The candidates that `dermiq.trainer.preferences` wrote.
 
     Args:
         path: JSONL, a torn last line left out. The first line is the header with `policy` and `sampling`; each other
-            one a question with `id`, `group`, `target`, `asks_diagnosis`, `question`, `messages`, `images` (paths
-            relative to the file) and `candidates` with `completion`, `grounded`, `facts`, `length`, and optionally
-            `finished` (False where the length limit cut it off) and `confidence` (the policy's, in (0, 1]).
+            one a `dermiq.schema.CandidateRecord`.
 
     Returns:
         The header, and the questions with the header's `policy` and `sampling`.
@@ -44,14 +42,14 @@ def read_candidates(path: Path) -> tuple[Record, list[Record]]:
     except (OSError, UnicodeDecodeError) as error:
         raise KnowledgeError(f"{path} cannot be read: {error}.") from error
     header: Record = {}
-    records = []
+    records: list[CandidateRecord] = []
     for number, line in enumerate(lines, start=1):
         where = f"{path}, line {number}"
         row = _object(line, where)
         if number == 1:
             header = _header(row, where)
         else:
-            records.append(_question(row, where) | {key: header[key] for key in _HEADER})
+            records.append({**_question(row, where), "policy": header["policy"], "sampling": header["sampling"]})
     return header, records
 
 
@@ -91,7 +89,7 @@ def _header(row: Record, where: str) -> Record:
     return row
 
 
-def _question(row: Record, where: str) -> Record:
+def _question(row: Any, where: str) -> CandidateRecord:
     problems = list(_problems(row, _FIELDS))
     if not problems:
         for place, candidate in enumerate(row["candidates"], start=1):
@@ -99,7 +97,8 @@ def _question(row: Record, where: str) -> Record:
             problems += [f"candidate {place}: {problem}" for problem in fields]
     if problems:
         raise KnowledgeError(f"{where}: {problems[0]}. {_MEND}")
-    return row
+    question: CandidateRecord = row
+    return question
 
 
 def _problems(row: Mapping[str, Any], fields: Mapping[str, type]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from dermiq.kg.records import as_record
 from dermiq.kg.scorer import JudgedClaim, KGScore, KGScorer, spoken
 from dermiq.prompts import QUESTION, parse
 from dermiq.ranges import check_numbers
-from dermiq.schema import Answer, KnowledgeError, Sample
+from dermiq.schema import Answer, Candidate, CandidateRecord, KnowledgeError, Sample
 
 Record = dict[str, Any]
 
@@ -52,7 +52,7 @@ _REASONS = ("", NONE_FIT, BELOW_MARGIN, OTHER_LENGTH, NO_MISTAKE, TRIVIAL, NOT_N
 class _Judged:
     """A candidate with its score."""
 
-    candidate: Mapping[str, Any]
+    candidate: Candidate
     answer: Answer
     score: KGScore
     words: tuple[str, ...]
@@ -143,7 +143,7 @@ class PairMaker:
         self.omissions = omissions
         check_numbers(self, margin="(0, 1]", max_length_ratio="[1, inf)", pairs_per_question="[1, inf)")
 
-    def __call__(self, records: Sequence[Mapping[str, Any]]) -> Pairs:
+    def __call__(self, records: Sequence[CandidateRecord]) -> Pairs:
         """Form the pairs of all questions; see `dermiq.kg.candidates` for what a record holds.
 
         Raises:
@@ -164,7 +164,7 @@ class PairMaker:
             raise KnowledgeError(self._nothing(pairs_of_all))
         return pairs_of_all
 
-    def _judge(self, record: Mapping[str, Any], left_out: Counter[str]) -> list[_Judged]:
+    def _judge(self, record: CandidateRecord, left_out: Counter[str]) -> list[_Judged]:
         """The candidates that can be compared, with their scores."""
         candidates = record["candidates"]
         if not record["target"]:
@@ -228,7 +228,7 @@ class PairMaker:
             return TRIVIAL
         return NOT_NEEDED
 
-    def _row(self, record: Mapping[str, Any], chosen: _Judged, rejected: _Judged, number: int) -> Record:
+    def _row(self, record: CandidateRecord, chosen: _Judged, rejected: _Judged, number: int) -> Record:
         contradicted, supported = _deciding(chosen, rejected)
         scores = round(chosen.score.score, 4), round(rejected.score.score, 4)
         return {
@@ -284,7 +284,7 @@ class PairMaker:
         )
 
 
-def _sample(record: Mapping[str, Any]) -> Sample:
+def _sample(record: CandidateRecord) -> Sample:
     """What the scorer needs to know, as it knows it in every evaluation."""
     default = record["asks_diagnosis"] and record["question"] == QUESTION
     asked = "" if default else record["question"]

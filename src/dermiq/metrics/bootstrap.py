@@ -1,6 +1,6 @@
 """Percentile intervals by resampling whole clusters (patients, lesions), all statistics on the same resamples.
 
-What is resampled are clusters and not samples: images of one lesion are no independent witnesses. A statistic of sums
+What is resampled are clusters and not samples: images of one lesion are not independent. A statistic of sums
 over samples (a mean, a recall, F1) is computed of all resamples at once. For a paired comparison pass the differences
 of two systems on the same samples, or subtract two columns of the resamples.
 
@@ -17,17 +17,17 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 RESAMPLES = 1000
-_DRAWS_AT_ONCE = 1_000_000
+_CHOSEN_AT_ONCE = 1_000_000
 
 
 def resampled_sums(values: ArrayLike, clusters: Sequence[Hashable], resamples: int = RESAMPLES, seed: int = 0) -> Array:
-    """Column sums of samples whose clusters were drawn with replacement, as many as there are.
+    """Column sums of samples whose clusters are sampled with replacement, as many as there are.
 
     Args:
         values: [n, m], finite.
         clusters: [n], what each sample belongs to.
         resamples: how many times, R.
-        seed: of the draws; with equal clusters, equal seeds draw the same.
+        seed: of the resamples; with equal clusters, equal seeds give the same ones.
 
     Returns:
         [R, m] float64.
@@ -39,12 +39,12 @@ def resampled_sums(values: ArrayLike, clusters: Sequence[Hashable], resamples: i
     sums = np.zeros((size, columns.shape[1]))
     np.add.at(sums, index, columns)
     rng = np.random.default_rng(seed)
-    block = max(1, _DRAWS_AT_ONCE // size)
+    block = max(1, _CHOSEN_AT_ONCE // size)
     found = []
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        drawn = rng.integers(0, size, (rows, size)) + np.arange(rows)[:, None] * size
-        found.append(np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size) @ sums)
+        chosen = rng.integers(0, size, (rows, size)) + np.arange(rows)[:, None] * size
+        found.append(np.bincount(chosen.ravel(), minlength=rows * size).reshape(rows, size) @ sums)
     return np.concatenate(found)
 
 
@@ -57,7 +57,7 @@ def resampled_means(
         values: [n, m]; NaN where a value does not apply to its sample.
         clusters: [n].
         resamples: R.
-        seed: of the draws.
+        seed: of the resamples.
 
     Returns:
         [R, m] float64; NaN where a resample holds no value.
@@ -76,9 +76,9 @@ def ratio(numerator: Array, denominator: Array) -> Array:
     return quotient
 
 
-def interval(draws: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval of the resamples [R] of a statistic, NaN left out; two NaN if nothing is left."""
-    known = np.asarray(draws, dtype=np.float64)
+    known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
     if not len(known):
         return np.nan, np.nan
@@ -86,13 +86,13 @@ def interval(draws: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def p_value(draws: ArrayLike) -> float:
+def p_value(values: ArrayLike) -> float:
     """Two-sided p of the hypothesis that a difference is 0, from its resamples [R]; NaN left out.
 
     Twice the share of resamples on the far side of 0, each side counting one more than it has, so that p is never 0
     (Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 4.2).
     """
-    known = np.asarray(draws, dtype=np.float64)
+    known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
     beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
     return min(1.0, 2 * (beyond + 1) / (len(known) + 1))

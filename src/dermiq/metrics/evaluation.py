@@ -1,4 +1,4 @@
-"""The metric of an evaluation: the rows of all processes, summarised."""
+"""The metric of an evaluation: it collects the rows of all processes and summarises them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from dermiq.metrics.judging import Row
+from dermiq.metrics.rows import PredictionRow
 from dermiq.metrics.summary import summarise
 
-_NOT_READ = ("id", "images", "question", "completion", "options", "ranking", "votes", "facts")
+NOT_READ = ("id", "images", "question", "completion", "options", "ranking", "votes", "facts")
 
 
 class EvaluationMetrics(Metric):
@@ -36,12 +36,12 @@ class EvaluationMetrics(Metric):
         self.detailed = detailed
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
-    def update(self, rows: Sequence[Row]) -> None:
-        """Add rows as `dermiq.modules.base.StageModule.evaluate` makes them.
+    def update(self, rows: Sequence[PredictionRow]) -> None:
+        """Add rows.
 
         A process that has none adds none (`update([])`) before it computes, so that the others need not wait for it.
         """
-        kept = ({name: value for name, value in row.items() if name not in _NOT_READ} for row in rows)
+        kept = ({name: value for name, value in row.items() if name not in NOT_READ} for row in rows)
         lines = "".join(json.dumps(row) + "\n" for row in kept).encode()
         self.rows.append(torch.from_numpy(np.frombuffer(lines, dtype=np.uint8).copy()).to(self.device))
 

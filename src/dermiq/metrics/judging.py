@@ -1,25 +1,24 @@
-"""What an answer names, and whether that is right: the columns of a row that every metric reads."""
+"""The judge of answers: what an answer names, whether that is right, and what several answers agree on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dermiq.findings import stated_truly
+from dermiq.metrics.rows import Verdict, Vote
 from dermiq.metrics.terminology import Terminology
-from dermiq.metrics.text import is_closed, overlap, said, tokens
+from dermiq.metrics.text import is_closed, overlap, tokens, yes_or_no
 from dermiq.prompts import LETTERS, accepted_names, chosen_option, normalise
 from dermiq.schema import Answer, Sample
 
-Row = dict[str, Any]
 NO_ANSWER = ""
 CONVERSATION = "conversation"
 
 
 @dataclass(frozen=True)
 class Name:
-    """What an answer names, whatever the truth is.
+    """What an answer names, right or wrong.
 
     Attributes:
         text: the answer, normalised; the letter of the option that it chooses; empty if the structure is broken.
@@ -58,7 +57,7 @@ class Judge:
             place = chosen_option(answer, sample.options)
             return Name(normalise(answer.diagnosis) if place is None else LETTERS[place])
         if sample.kind == "vqa" and is_closed(sample.target):
-            return Name(said(answer.diagnosis) or normalise(answer.diagnosis))
+            return Name(yes_or_no(answer.diagnosis) or normalise(answer.diagnosis))
         text = normalise(answer.diagnosis)
         return Name(text, self.terminology.concept(text) if self.terminology and sample.asks_diagnosis else None)
 
@@ -89,32 +88,33 @@ class Judge:
         above = {concept: len(self.terminology.lineage(concept)) for concept in self.terminology.lineage(name.concept)}
         return sorted(above, key=lambda concept: (-above[concept], concept))
 
-    def judge(self, answer: Answer, sample: Sample) -> Row:
-        """The judged columns of a row; see `dermiq.modules.base.StageModule.evaluate`."""
-        row: Row = {"named": None, "named_lineage": [], "concepts": [], "correct": None}
+    def judge(self, answer: Answer, sample: Sample) -> Verdict:
+        """The verdict on one answer: columns of its row."""
+        row: Verdict = {"named": None, "named_lineage": [], "concepts": [], "correct": None}
         if sample.structured:
             name = self.name(answer, sample)
             right = self.accepts(name, sample)
             row |= {"named": self._class(name, sample), "correct": right}
             if sample.asks_diagnosis:
-                row |= self._meaning(name, right, sample)
+                self._add_meaning(row, name, right, sample)
             if sample.kind == "choice":
                 place = chosen_option(answer, sample.options)
                 chosen = None if place is None else LETTERS[place]
                 row |= {"position": _right_letter(sample), "position_chosen": chosen}
             if sample.kind == "vqa":
-                closed = is_closed(sample.target)
-                row |= {"closed": closed} | ({} if closed else overlap(answer.diagnosis or "", sample.target))
+                row["closed"] = is_closed(sample.target)
+                if not row["closed"]:
+                    row = {**row, **overlap(answer.diagnosis or "", sample.target)}
         if sample.findings_drawn:
             true, stated = stated_truly(answer.think if sample.structured else answer.text, sample.findings)
             row |= {"findings_true": true, "findings_stated": stated}
         return row
 
-    def vote(self, answers: Sequence[Answer], sample: Sample) -> Row:
-        """The columns of several answers to one question: concepts ranked by votes, ties by the first named.
+    def vote(self, answers: Sequence[Answer], sample: Sample) -> Vote:
+        """The vote of several answers to one question: concepts ranked by votes, ties by the first named.
 
-        Malformed answers do not vote, but count in the share that the first has of all. Who is ranked where does not
-        depend on the truth.
+        Malformed answers do not vote, but count in the share that the first has of all. The ranking never looks at the
+        label.
         """
         names: dict[str, Name] = {}
         votes: dict[str, int] = {}
@@ -141,23 +141,26 @@ class Judge:
             return sample.target
         return normalise(self.terminology.names(name.concept)[0]) if self.terminology and name.concept else name.text
 
-    def _meaning(self, name: Name, right: bool, sample: Sample) -> Row:
-        """Concepts and malignancy of what is and of what is named, and how much of the truth's lineage the answer has.
+    def _add_meaning(self, row: Verdict, name: Name, right: bool, sample: Sample) -> None:
+        """Add concepts and malignancy of label and answer, and how much of the label's lineage the answer has.
 
         The hierarchical F1 is that of the two sets of ancestors, the concepts themselves included (Kiritchenko,
         Matwin and Famili, "Functional annotation of genes using hierarchical text categorization", 2005), here of each
         sample; of several concepts that are right, of the nearest.
         """
         if self.terminology is None:
-            return {}
+            return
         known, concepts, lineage = self.terminology, self.concepts(sample), self.lineage(name)
         truths = {known.malignant(concept) for concept in concepts or sample.concepts}
         malignant = truths.pop() if len(truths) == 1 else None
         above = [known.lineage(concept) for concept in concepts]
         if not concepts and sample.concepts:
             above = [frozenset([sample.target]).union(*map(known.lineage, sample.concepts))]
-        f1 = max((2 * len(truth.intersection(lineage)) / (len(truth) + len(lineage)) for truth in above), default=None)
-        return {
+        f1 = max(
+            (2 * len(each.intersection(lineage)) / (len(each) + len(lineage)) for each in above),
+            default=None,
+        )
+        row |= {
             "concepts": list(concepts),
             "named_lineage": lineage,
             "malignant": malignant,

@@ -20,7 +20,7 @@ class Measure:
 
     Attributes:
         counts: [n, m] float64, what each sample adds to the sums.
-        statistic: sums [..., m] -> [...], NaN where they say nothing.
+        statistic: sums [..., m] -> [...], NaN where it is undefined.
         n: of how many cases it is a share; None for what is no share.
     """
 
@@ -120,11 +120,11 @@ def estimates(measures: Mapping[str, Measure], clusters: Sequence[Hashable], see
         return found
     counts = [measure.counts for measure in measures.values()]
     sums = resampled_sums(np.hstack(counts), clusters, seed=seed)
-    draws = np.split(sums, np.cumsum([each.shape[1] for each in counts])[:-1], axis=1)
-    for (name, measure), drawn in zip(measures.items(), draws, strict=True):
+    resamples = np.split(sums, np.cumsum([each.shape[1] for each in counts])[:-1], axis=1)
+    for (name, measure), each in zip(measures.items(), resamples, strict=True):
         found[name] = measure.value
         if len({clusters[row] for row in np.flatnonzero(measure.counts.any(axis=1)).tolist()}) > 1:
-            found[f"{name}/low"], found[f"{name}/high"] = interval(measure.statistic(drawn))
+            found[f"{name}/low"], found[f"{name}/high"] = interval(measure.statistic(each))
         if measure.n is not None:
             found[f"{name}/n"] = measure.n
     return {name: value for name, value in found.items() if not math.isnan(value)}

@@ -1,4 +1,4 @@
-"""What metrics have to know of the names of conditions; `dermiq.kg.Terminology` knows it, and YAML joins them."""
+"""The protocol by which metrics look up names of conditions; YAML gives it as `dermiq.kg.Terminology`."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ class Terminology(Protocol):
         """A condition or a category with all that lies above it."""
 
     def malignant(self, concept: str) -> bool | None:
-        """True for cancer, False for what is none, None where nobody says."""
+        """True for cancer, False for what is none, None where unknown."""

@@ -1,4 +1,4 @@
-"""Answers of visual question answering, counted as the papers of VQA-RAD, SLAKE, PathVQA and LLaVA-Med count them.
+"""Metrics of answers to visual questions, counted as the papers of VQA-RAD, SLAKE, PathVQA and LLaVA-Med count them.
 
 Questions whose answer is yes or no are closed, all others open (He et al., "PathVQA", 2020). Closed ones have an
 accuracy; open ones exact match, token recall (what LLaVA-Med reports: Li et al., 2023), token precision and F1, BLEU
@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from torchmetrics.functional.text import bleu_score
 from torchmetrics.functional.text.rouge import rouge_score
 
+from dermiq.metrics.rows import Overlap
+
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -30,17 +32,17 @@ def tokens(text: str) -> list[str]:
 
 def is_closed(target: str) -> bool:
     """True if a question with this answer is one of yes or no."""
-    return len(tokens(target)) == 1 and said(target) is not None
+    return len(tokens(target)) == 1 and yes_or_no(target) is not None
 
 
-def said(text: str) -> str | None:
-    """Yes or no, whichever of the two a text says; None if neither or both."""
+def yes_or_no(text: str) -> str | None:
+    """Which of the two words a text has; None if neither or both."""
     words = set(tokens(text)) & {"yes", "no"}
     return words.pop() if len(words) == 1 else None
 
 
-def overlap(answer: str, target: str) -> dict[str, float]:
-    """``token_precision``, ``token_recall``, ``token_f1`` and ``rouge_l`` (its F1) of an open answer, in [0, 1]."""
+def overlap(answer: str, target: str) -> Overlap:
+    """The overlap of an open answer with the target."""
     given, wanted = Counter(tokens(answer)), Counter(tokens(target))
     shared = (given & wanted).total()
     rouge = rouge_score(" ".join(tokens(answer)), " ".join(tokens(target)), rouge_keys="rougeL")

@@ -1,4 +1,4 @@
-"""What all stages share: the backbone's life, the optimiser, checkpoints, and one evaluation."""
+"""The base of all stages: loading the policy, optimiser, checkpoints, and one evaluation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from dermiq.metrics import EvaluationMetrics, Judge, Terminology
+from dermiq.metrics import EvaluationMetrics, EvaluationOutput, Judge, PredictionRow, Terminology
 from dermiq.modules.accumulation import Window
-from dermiq.modules.evaluation import add_samples, judged_rows
 from dermiq.modules.limits import check_rates, check_trainer
+from dermiq.modules.predictions import add_facts, prediction_rows, with_samples
 from dermiq.modules.random_state import random_state, set_random_state
 from dermiq.modules.resuming import (
     advance,
@@ -27,7 +27,9 @@ from dermiq.modules.resuming import (
     settings_of,
     way_out,
 )
+from dermiq.policy.adapters import difference
 from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.batches import Batch, PromptBatch
 from dermiq.policy.checkpoint_files import refuse_misfit
 from dermiq.policy.grounding import FactRetriever, diagnose, ground
 from dermiq.policy.rollout import Sampling, sample_rollout
@@ -36,8 +38,6 @@ from dermiq.rewards import RewardMixture
 from dermiq.run_directory import hand_over
 from dermiq.schema import Sample, TrainingError
 
-Batch = dict[str, Any]
-Row = dict[str, Any]
 _LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
 
 
@@ -47,22 +47,22 @@ def adamw(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
 
 
 class StageModule(LightningModule):
-    """A stage of the pipeline: a policy, how it is judged, and how it is saved.
+    """A stage of the pipeline: it trains, evaluates and saves a policy.
 
-    Checkpoints hold the adapter (all of it, and nothing else of the model), optimiser, loop, gradients and counts of an
-    open accumulation and random states, so that a resumed run equals an uninterrupted one. They
-    record their stage, and another stage refuses them.
+    A checkpoint holds the adapter (of the model nothing else), the optimiser, the loop, gradients and counts of an open
+    accumulation, and the random states, so that a resumed run equals an uninterrupted one. It records its stage, and
+    another stage refuses it.
 
     Args:
         backbone: the policy.
         rewards: terms that score answers, in training (GRPO++) and in every evaluation.
         optimizer: makes an optimiser of the adapter's parameters.
         scheduler: makes a schedule of the optimiser, advanced once per optimiser step; None keeps the rate.
-        max_grad_norm: clip the gradient to this norm; None leaves it.
-        eval_sampling: how the one judged answer of validation, test and predict is drawn.
+        max_grad_norm: clip the gradient to this norm; None clips nothing.
+        eval_sampling: how the one judged answer of validation, test and predict is sampled.
         eval_samples: further answers per sample at temperature 1, for sampled accuracy, majority vote and top-k.
-        retriever: grounds the answers of test and predict in facts of the condition that the policy itself names
-            for the images, see `dermiq.policy.grounding`; validation is always of the policy alone.
+        retriever: puts facts of the condition that the policy itself names for the images into the prompts of test
+            and predict, see `dermiq.policy.grounding`; validation is always of the policy alone.
         terminology: what the names of conditions mean, such as `dermiq.kg.Terminology`; without it names count as they
             stand, and the evaluation has neither hierarchy nor malignancy.
     """
@@ -123,7 +123,7 @@ class StageModule(LightningModule):
         """The optimiser of the adapter's parameters alone, with its schedule per step."""
         parameters = self.backbone.trainable_parameters()
         if not parameters:
-            raise TrainingError("Nothing to train: the backbone has no adapter. Set backbone.init_args.lora.")
+            raise TrainingError("Nothing to train: the backbone has no adapter. Set --model.backbone.lora.")
         optimizer, scheduler = prepare(self.make_optimizer, self.make_scheduler, parameters)
         self._settings = settings_of(optimizer, scheduler, self.accumulated_batches)
         if scheduler is None:
@@ -131,11 +131,11 @@ class StageModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Hugging Face loads models in evaluation mode and Lightning leaves it so."""
+        """Put the backbone into training mode, as Hugging Face loads it in evaluation mode and Lightning keeps that."""
         self.backbone.train()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Open an accumulation; after a resume, take up random states and an open one as they were left."""
+        """Begin an accumulation where one is due; after a resume, restore random states and an open accumulation."""
         if batch_idx % self.accumulated_batches == 0:
             self.window = Window()
         elif self._resume is not None:
@@ -148,7 +148,7 @@ class StageModule(LightningModule):
             self._resume = None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make one mean of what the batches added up, and clip it; its scale is true by now under every precision.
+        """Divide the accumulated gradient by the count of all its batches, and clip it; it is unscaled by now.
 
         Raises:
             RangeError: if the schedule has made the rate negative, or no number.
@@ -207,10 +207,10 @@ class StageModule(LightningModule):
         return nothing * torch.stack([weight.sum() for weight in self.backbone.trainable_parameters()]).sum()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapter alone of the model, and add what Lightning leaves out.
+        """Reduce the model to its adapter, and add what Lightning leaves out.
 
         Raises:
-            TrainingError: if the adapter's weights are not finite: they would take the place of the last good ones.
+            TrainingError: if the adapter's weights are not finite: they would replace the last good ones.
         """
         keys = self._adapter_keys()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keys}
@@ -234,7 +234,7 @@ class StageModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another stage, adapter or base model, and put the settings of this run in force.
+        """Refuse a checkpoint of another stage, adapter or base model, and apply the settings of this run to it.
 
         Raises:
             TrainingError: saying which, and what to do instead.
@@ -246,15 +246,13 @@ class StageModule(LightningModule):
                 f"resumes the same stage. To go on from another stage: {hand_over(self.trainer.ckpt_path)}"
             )
         keys = self._adapter_keys()
-        expected = {name: parameter.shape for name, parameter in self.named_parameters() if name in keys}
-        found = {name: value.shape for name, value in checkpoint["state_dict"].items()}
-        if expected != found:
-            missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-            other = sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])
+        expected = {name: parameter for name, parameter in self.named_parameters() if name in keys}
+        missing, unknown, reshaped = difference(expected, checkpoint["state_dict"]).values()
+        if first := (missing + unknown + reshaped)[:1]:
             raise TrainingError(
                 f"The checkpoint's adapter does not fit this run: {len(missing)} weights missing, {len(unknown)} "
-                f"unknown, {len(other)} of another shape (first: {(missing + unknown + other)[0]}). Resume with the "
-                "model and the LoRA options the run began with (its config.yaml)."
+                f"unknown, {len(reshaped)} of another shape (first: {first[0]}). Resume with the model and the LoRA "
+                "options the run began with (its config.yaml)."
             )
         trains = self.trainer.state.fn == TrainerFn.FITTING
         refuse_other_policy(record.get("policy", {}), self._policy, trains)
@@ -267,19 +265,19 @@ class StageModule(LightningModule):
             self._resumed_at = checkpoint["global_step"]
         self._resume = {name: record[name] for name in ("random", "gradients")} | {"window": record.get("window", {})}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
+    def validation_step(self, batch: PromptBatch, batch_idx: int) -> EvaluationOutput:
         """Judge a batch; see `evaluate`."""
         rows = self.evaluate(batch)
         self.val_metrics.update(rows)
         return {"rows": rows}
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
+    def test_step(self, batch: PromptBatch, batch_idx: int) -> EvaluationOutput:
         """Judge a batch, with facts in its prompts if there is a retriever; see `evaluate`."""
         rows = self._evaluate_grounded(batch)
         self.test_metrics.update(rows)
         return {"rows": rows}
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> EvaluationOutput:
         """Judge a batch, with facts in its prompts if there is a retriever; see `evaluate`."""
         return {"rows": self._evaluate_grounded(batch)}
 
@@ -291,48 +289,31 @@ class StageModule(LightningModule):
         """Log the metrics as ``test/…``, with intervals and slices."""
         self._log_metrics("test", self.test_metrics)
 
-    def evaluate(self, batch: Batch) -> list[Row]:
-        """Answer the batch's questions, and return one row per sample.
+    def evaluate(self, batch: PromptBatch) -> list[PredictionRow]:
+        """The rows of a batch: its questions answered and judged, see `dermiq.metrics.PredictionRow`.
 
-        The random numbers depend on the samples alone, so that evaluations are comparable sample by sample. A row has:
-
-        * of the sample ``id``, ``dataset``, ``group``, ``kind`` (``conversation`` where there is a reply), ``images``,
-          ``question``, ``options``, ``label``, ``target``, ``skin_type`` (None where unknown), ``site``;
-        * of the answer ``completion``, ``answer`` (what stands between its tags), ``reward``, ``scores`` (by term,
-          those that apply), ``completion_length`` in tokens, ``reasoning_length`` in words;
-        * judged (`dermiq.metrics.Judge`) ``named`` (the target if it is named, else the concept's name or the text,
-          empty if the structure is broken), ``correct`` (both None in conversation), ``concepts`` (identifiers that are
-          right to name), ``named_lineage`` (of the concept that is named, the most specific first);
-        * with a terminology and of diagnoses ``malignant``, ``named_malignant`` (None where unknown) and
-          ``hierarchical_f1``; of choices ``position`` and ``position_chosen`` (letters); of visual question answering
-          ``closed``, and where that is False ``token_precision``, ``token_recall``, ``token_f1`` and ``rouge_l``; where
-          the findings were drawn ``findings_true`` and ``findings_stated``, counts of attributes;
-        * where samples are drawn ``sampled`` (means over them, as of the answer, and ``accuracy``), and unless in
-          conversation ``majority`` with ``majority_lineage``, ``confidence`` (its share of votes), ``ranking`` with
-          ``votes``, and ``target_rank`` (None where the target got no vote).
+        The random numbers depend on the samples alone, so that evaluations are comparable sample by sample.
         """
         samples = batch["samples"]
         if not samples:
             return []
         rollout = sample_rollout(self.backbone, batch, self.eval_sampling, seed="eval")
-        rows = judged_rows(self.judge, rollout, self.rewards(rollout.answers, samples))
+        rows = prediction_rows(self.judge, rollout, self.rewards(rollout.answers, samples))
         if self.eval_samples:
             sampling = replace(self.eval_sampling, temperature=1.0)
             rollout = sample_rollout(self.backbone, batch, sampling, self.eval_samples, seed="eval")
-            add_samples(rows, self.judge, rollout, self.rewards(rollout.answers, samples))
+            rows = with_samples(rows, self.judge, rollout, self.rewards(rollout.answers, samples))
         return rows
 
-    def _evaluate_grounded(self, batch: Batch) -> list[Row]:
+    def _evaluate_grounded(self, batch: PromptBatch) -> list[PredictionRow]:
         """With a retriever, rows with the facts that stood in the prompt, and the condition that they are about."""
         if self.retriever is None or not batch["samples"]:
             return self.evaluate(batch)
         tokens = self.eval_sampling.max_new_tokens
         named = diagnose(self.backbone, batch, tokens)
         grounded = ground(self.backbone, batch, self.retriever, named, tokens)
-        rows = self.evaluate(batch | {"prompt": grounded.prompt})
-        for row, facts, condition in zip(rows, grounded.facts, grounded.conditions, strict=True):
-            row["facts"] = [{"sentence": fact.sentence, "citation": fact.citation} for fact in facts]
-            row["grounded_on"] = condition or None
+        rows = self.evaluate({**batch, "prompt": grounded.prompt})
+        add_facts(rows, grounded)
         return rows
 
     def _log_metrics(self, prefix: str, metrics: EvaluationMetrics) -> None:

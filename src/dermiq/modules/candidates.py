@@ -1,8 +1,7 @@
-"""Candidates for preference pairs: what the policy answers by itself, and what it answers beside the facts."""
+"""Candidates for preference pairs: answers of the policy to the plain prompt, and to the prompt with facts."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,30 +10,42 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from dermiq.modules.base import Batch, Row, StageModule
-from dermiq.policy.backbone import REFERENCE, VLMBackbone
+from dermiq.metrics import EvaluationOutput
+from dermiq.modules.base import StageModule
+from dermiq.policy.batches import PromptBatch
+from dermiq.policy.digests import policy_digest
 from dermiq.policy.grounding import Passage, ground
 from dermiq.policy.rollout import Decoder, Rollout, Sampling, sample_rollout
 from dermiq.prompts import question
 from dermiq.ranges import SEED, check_numbers
-from dermiq.schema import Sample, TrainingError
+from dermiq.schema import Candidate, CandidateRecord, TrainingError
+
+
+class CandidateOutput(EvaluationOutput):
+    """What `CandidateModule.predict_step` returns: no rows of an evaluation.
+
+    Attributes:
+        records: one per question; none where the whole batch is done.
+    """
+
+    records: list[CandidateRecord]
 
 
 class CandidateModule(StageModule):
     """Samples several answers to each question of ``predict``, of which `dermiq.trainer.preferences` forms pairs.
 
-    With a `retriever` half of the answers (rounded down) are drawn from the prompt with facts about the sample's own
-    target, which is known of training data; where nothing is known of it, all prompts are the same.
+    With a `retriever` half of the answers (rounded down) are sampled from the prompt with facts about the sample's own
+    target, which is known of training data; a target without facts leaves the prompt as it is.
 
     Args:
         candidates: answers to each question.
-        sampling: how they are drawn; keep the temperature above 0.
-        engine: draws them; its `rows_per_pass` bounds memory.
+        sampling: how they are sampled; keep the temperature above 0.
+        engine: samples them; its `rows_per_pass` bounds memory.
         seed: of the sampling.
         stage: arguments of `StageModule`.
 
     Attributes:
-        done: ids of the samples that need no candidates any more; whoever keeps them says so.
+        done: ids of the samples whose candidates are on file; set by the callback that writes them.
     """
 
     def __init__(
@@ -66,7 +77,7 @@ class CandidateModule(StageModule):
             self.training_step()
 
     def training_step(self, *_: Any) -> NoReturn:
-        """There is nothing to learn here.
+        """Refuse to train.
 
         Raises:
             TrainingError: always.
@@ -78,16 +89,16 @@ class CandidateModule(StageModule):
 
     @property
     def policy(self) -> dict[str, Any]:
-        """Which policy answers: model, adapter directory, and a hash of the adapter's weights as they are."""
+        """The policy that answers: model, adapter directory, and a hash of the adapter's present weights."""
         return {
             "model_id": self.backbone.model_id,
             "adapter": self.backbone.adapter_path,
-            "weights": _fingerprint(self.backbone),
+            "weights": policy_digest(self.backbone),
         }
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything beside the policy that decides what is drawn for a sample, ready for JSON."""
+        """Everything beside the policy that decides which answers are sampled, ready for JSON."""
         retriever = None
         if self.retriever is not None:
             kind, state = type(self.retriever), self.retriever.__getstate__()
@@ -99,31 +110,26 @@ class CandidateModule(StageModule):
             "retriever": retriever,
         }
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
-        """One record per question in `records`; none where the whole batch is done. `rows` of an evaluation: none."""
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> CandidateOutput:
+        """Sample the candidates of a batch."""
         samples = batch["samples"]
         if all(sample.id in self.done for sample in samples):
             return {"rows": [], "records": []}
         nothing: list[list[Passage]] = [[] for _ in samples]
         with_facts = 0 if self.retriever is None else self.candidates // 2
-        drawn = [self._draw(batch["prompt"], nothing, samples, self.candidates - with_facts, "plain")]
+        sampled = [self._sample(batch, nothing, self.candidates - with_facts, "plain")]
         if self.retriever is not None and with_facts:
             targets = [sample.target for sample in samples]
             grounded = ground(self.backbone, batch, self.retriever, targets, self.sampling.max_new_tokens)
-            drawn.append(self._draw(grounded.prompt, grounded.facts, samples, with_facts, "grounded"))
-        return {"rows": [], "records": [self._record(batch, i, drawn) for i in range(len(samples))]}
+            beside_facts: PromptBatch = {**batch, "prompt": grounded.prompt}
+            sampled.append(self._sample(beside_facts, grounded.facts, with_facts, "grounded"))
+        return {"rows": [], "records": [_record(batch, i, sampled) for i in range(len(samples))]}
 
-    def _draw(
-        self,
-        prompt: dict[str, Tensor],
-        facts: Sequence[Sequence[Passage]],
-        samples: Sequence[Sample],
-        count: int,
-        stream: str,
-    ) -> list[list[Row]]:
-        """`count` candidates of each sample from one kind of prompt."""
+    def _sample(
+        self, batch: PromptBatch, facts: Sequence[Sequence[Passage]], count: int, stream: str
+    ) -> list[list[Candidate]]:
+        """[B][count] candidates from one kind of prompt."""
         seed = f"{self.seed}/{stream}"
-        batch = {"prompt": prompt, "samples": samples}
         rollout = sample_rollout(self.backbone, batch, self.sampling, count, seed, self.engine)
         finished = _finished(rollout, self.backbone.stop_ids, self.sampling.max_new_tokens)
         return [
@@ -141,47 +147,38 @@ class CandidateModule(StageModule):
             for i, group in enumerate(rollout.answers)
         ]
 
-    def _record(self, batch: Batch, i: int, drawn: Sequence[list[list[Row]]]) -> Row:
-        sample = batch["samples"][i]
-        return {
-            "id": sample.id,
-            "group": sample.group,
-            "target": sample.target,
-            "asks_diagnosis": sample.structured,
-            "question": question(sample),
-            "messages": batch["messages"][i],
-            "images": list(sample.images),
-            "candidates": [candidate for part in drawn for candidate in part[i]],
-        }
+
+def _record(batch: PromptBatch, i: int, sampled: Sequence[list[list[Candidate]]]) -> CandidateRecord:
+    sample = batch["samples"][i]
+    return {
+        "id": sample.id,
+        "group": sample.group,
+        "target": sample.target,
+        "asks_diagnosis": sample.structured,
+        "question": question(sample),
+        "messages": batch["messages"][i],
+        "images": list(sample.images),
+        "candidates": [candidate for part in sampled for candidate in part[i]],
+    }
 
 
 def _finished(rollout: Rollout, stops: Sequence[int], limit: int) -> Tensor:
-    """[B, G] bool, completions that ended by themselves."""
+    """[B, G] bool, completions that end with a stop token or below the length limit."""
     last = rollout.ids.gather(1, rollout.mask.sum(-1, keepdim=True) - 1)
     closed = torch.isin(last, torch.tensor(stops, device=last.device)).view(len(rollout.samples), -1)
     return closed | (rollout.lengths < limit)
 
 
-def _fingerprint(backbone: VLMBackbone) -> str:
-    """A hash of the policy's adapter weights; of nothing without an adapter."""
-    digest = hashlib.sha256()
-    keys = {key for key in backbone.adapter_keys() if f".{REFERENCE}." not in key}
-    for name, parameter in sorted(backbone.named_parameters()):
-        if name in keys:
-            digest.update(name.encode() + parameter.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def refuse_other(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Make sure that a file of answers goes on with the policy and the settings that it began with.
+    """Refuse to extend a file of answers by those of another policy or other settings.
 
     Raises:
         TrainingError: naming what differs.
     """
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if names:
-        told = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)
+        changes = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)
         raise TrainingError(
-            f"{path} was written by another policy or with other settings: {told}. Go back to those, or use a new "
+            f"{path} was written by another policy or with other settings: {changes}. Go back to those, or use a new "
             "--trainer.default_root_dir."
         )

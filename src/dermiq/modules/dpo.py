@@ -1,4 +1,4 @@
-"""Direct preference optimisation: the better of two replies becomes more likely, measured against a reference."""
+"""Direct preference optimisation (DPO): the better of two replies becomes more likely, relative to a reference."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dermiq.modules.base import Batch, StageModule
+from dermiq.modules.base import StageModule
 from dermiq.modules.reference_cache import ReferenceCache, fingerprint, pair_keys
 from dermiq.objectives.losses import dpo_sigmoid
+from dermiq.policy.batches import PreferenceBatch, pairs_of
 from dermiq.policy.prefix import prefill, score
 from dermiq.ranges import check_numbers
 from dermiq.schema import PreferencePair, TrainingError
@@ -26,15 +27,15 @@ class DPOModule(StageModule):
     Args:
         loss: (log-probs [2, B], those of the reference [2, B], weights [B], beta, label_smoothing) -> (scalar,
             statistics): `dermiq.objectives.losses.dpo_sigmoid`, `dpo_robust` or `dpo_ipo`.
-        beta: how strongly the policy is held to the reference.
+        beta: strength of the KL penalty to the reference.
         label_smoothing: the probability that a pair is the wrong way round, in [0, 0.5).
         length_normalised: divide the log-probs of a completion by its number of tokens, as TRL's `ipo` and
             `sigmoid_norm` do; beta then counts per token, so take a larger one.
         full_margin: a pair weighs min(1, its margin / full_margin); None lets all pairs weigh 1.
         sft_coef: weight of the negative log-likelihood per token of the chosen reply (Pang et al. 2024,
-            arXiv:2404.19733, eq. 1), which holds its probability up.
+            arXiv:2404.19733, eq. 1), which keeps its probability from falling.
         reference_cache: a JSONL file that keeps the reference's log-probs, so that later epochs and runs do not
-            compute them; it fills up as pairs come by.
+            compute them; it grows as pairs are met.
         stage: arguments of `StageModule`.
 
     Raises:
@@ -78,7 +79,7 @@ class DPOModule(StageModule):
                 path = path.with_suffix(f".rank{self.trainer.global_rank}{path.suffix}")
             self._cache = ReferenceCache(path, fingerprint(self.backbone, self.trainer.precision))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor | None:
         """One forward pass over prompts and both replies; no loss for a batch without readable images."""
         pairs = len(batch["samples"])
         if not pairs:
@@ -90,16 +91,16 @@ class DPOModule(StageModule):
         self.log_dict({f"train/{name}": value for name, value in stats.items()}, batch_size=pairs)
         return loss * self.share(torch.tensor(pairs, device=self.device))
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, batch: PreferenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, its statistics, and the mean log-probs per token.
 
-        A chosen log-prob that falls together with the rejected one is the well-known way in which DPO fails.
+        A chosen log-prob that falls with the rejected one is the well-known failure of DPO.
         """
         ref_logprobs = self._reference_logprobs(batch)
         logprobs = self._logprobs(batch)
         lengths = batch["completion_mask"].sum(-1).view(2, -1)
         scale = lengths if self.length_normalised else 1
-        weights = self._pair_weights(batch["samples"])
+        weights = self._pair_weights(pairs_of(batch))
         loss, stats = self.loss(
             logprobs / scale, ref_logprobs / scale, weights, beta=self.beta, label_smoothing=self.label_smoothing
         )
@@ -107,7 +108,7 @@ class DPOModule(StageModule):
         chosen, rejected = (logprobs.detach() / lengths).mean(dim=1)
         return loss, stats | {"chosen_logprob": chosen, "rejected_logprob": rejected}
 
-    def _logprobs(self, batch: Batch) -> Tensor:
+    def _logprobs(self, batch: PreferenceBatch) -> Tensor:
         """Log-probs of whole completions, [2, B] float32: chosen, then rejected."""
         prefix = prefill(self.backbone, batch["prompt"])
         ids, mask = batch["completion_ids"], batch["completion_mask"]
@@ -115,7 +116,7 @@ class DPOModule(StageModule):
         logprobs = score(self.backbone, prefix, rows, ids, mask, restricted=False).logprobs
         return logprobs.sum(-1).view(2, -1)
 
-    def _reference_logprobs(self, batch: Batch) -> Tensor:
+    def _reference_logprobs(self, batch: PreferenceBatch) -> Tensor:
         """The same of the reference, without gradient, from the cache where it has them."""
         if self._cache is None:
             return self._computed_reference(batch)
@@ -124,7 +125,7 @@ class DPOModule(StageModule):
             self._cache.add(keys, self._computed_reference(batch))
         return self._cache.logprobs(keys).to(self.device)
 
-    def _computed_reference(self, batch: Batch) -> Tensor:
+    def _computed_reference(self, batch: PreferenceBatch) -> Tensor:
         with self.backbone.sampling_mode(), self.backbone.reference():
             logprobs = self._logprobs(batch)
         if not torch.isfinite(logprobs).all():
@@ -143,7 +144,7 @@ class DPOModule(StageModule):
                 if pair.margin is None:
                     raise TrainingError(
                         f"Pair {pair.id!r} has no margin, which full_margin asks for. Add a `margin` to every row of "
-                        "the preference file, or set model.init_args.full_margin=null."
+                        "the preference file, or set --model.full_margin=null."
                     )
                 weights[i] = min(1.0, pair.margin / self.full_margin)
         return torch.tensor(weights, device=self.device, dtype=torch.float32) / len(samples)

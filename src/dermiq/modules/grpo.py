@@ -13,12 +13,14 @@ import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 
-from dermiq.modules.base import Batch, StageModule
+from dermiq.modules.base import StageModule
 from dermiq.modules.rollouts import curves, graded
 from dermiq.objectives.advantages import Advantage, OutcomeAnchored, uniform_groups
 from dermiq.objectives.alignment import Aim, SemanticPull
 from dermiq.objectives.correction import Corrections, corrections
 from dermiq.objectives.losses import Surrogate, clipped_tokens, constant_length, counted, policy_loss
+from dermiq.objectives.scored import ScoredRollout
+from dermiq.policy.batches import PromptBatch
 from dermiq.policy.prefix import Prefix, TokenScores, prefill, score
 from dermiq.policy.rollout import Decoder, Engine, Rollout, Sampling, only_prompts, sample_rollout
 from dermiq.ranges import COUNT, SEED, check_numbers
@@ -140,7 +142,7 @@ class GRPOModule(StageModule):
         if self.reference_sync_every is not None:
             self.backbone.add_reference()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any] | None:
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> ScoredRollout | None:
         """Sample, score, and improve; returns the rollout and its scores for callbacks."""
         closes = (batch_idx + 1) % self.accumulate_batches == 0 or self.trainer.is_last_batch
         if not batch["samples"]:
@@ -175,7 +177,7 @@ class GRPOModule(StageModule):
         self._log(found | ({"redrawn": redrawn.item()} if self.redraws else {}), len(rollout.samples))
         return {"rollout": rollout, "scores": scores, "advantages": advantages}
 
-    def _draw(self, batch: Batch, prefix: Prefix, seed: str) -> tuple[Rollout, Scores, Tensor]:
+    def _draw(self, batch: PromptBatch, prefix: Prefix, seed: str) -> tuple[Rollout, Scores, Tensor]:
         """Sample and score, and draw groups of a single outcome again; the last is their share."""
         rollout = sample_rollout(self.backbone, batch, self.sampling, self.group_size, seed, self.engine, prefix)
         scores = self.rewards(rollout.answers, rollout.samples)
@@ -278,7 +280,7 @@ class GRPOModule(StageModule):
         ids, mask, rows = rollout.ids[part, :width], rollout.mask[part, :width], rollout.rows[part]
         return score(self.backbone, prefix, rows, ids, mask, self.sampling.temperature, with_states=with_states)
 
-    def _reference_logprobs(self, batch: Batch, rollout: Rollout) -> Tensor | None:
+    def _reference_logprobs(self, batch: PromptBatch, rollout: Rollout) -> Tensor | None:
         """[N, T] float32, or None without a leash."""
         if self.kl_coef == 0:
             return None

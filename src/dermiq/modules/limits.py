@@ -1,4 +1,4 @@
-"""Numbers of trainer, optimiser and schedule, whose classes are not ours, that turn training around or into nothing."""
+"""Range checks of numbers of trainer, optimiser and schedule, whose classes are not ours."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Made = TypeVar("_Made")
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Refuse what Lightning lets through; -1 stands for no end.
+    """Check the trainer's numbers that Lightning accepts unchecked; -1 stands for no limit.
 
     Raises:
         RangeError: naming the option.
@@ -49,7 +49,7 @@ def made(what: str, make: Callable[[], _Made]) -> _Made:
 
 
 def check_rates(optimizer: Optimizer) -> None:
-    """Refuse an optimiser that would climb, or whose numbers are not finite; a schedule can make it so in any step.
+    """Check that an optimiser's rates are not negative and its numbers finite, which a schedule can change at any step.
 
     Raises:
         RangeError: naming the number.

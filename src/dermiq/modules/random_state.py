@@ -1,4 +1,4 @@
-"""The random states that an exact resumption needs."""
+"""Random states, saved and restored for an exact resume."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def random_state() -> dict[str, Any]:
     state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
     state["numpy"] = (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached)
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()  # of this process's own GPU: nothing is drawn on another
+        state["cuda"] = torch.cuda.get_rng_state()  # of this process's own GPU: no other is used
     return state
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Take up states that `random_state` gave."""
+    """Restore the states that `random_state` returned."""
     torch.set_rng_state(state["torch"].cpu())
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]

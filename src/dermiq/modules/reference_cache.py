@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from torch import Tensor
 
 from dermiq.files import append_lines, whole_lines
 from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.batches import PreferenceBatch, pairs_of
+from dermiq.policy.digests import base_digest, digest, reference_digest
 from dermiq.schema import TrainingError
-
-_SAMPLED = 1024
 
 
 class ReferenceCache:
@@ -72,55 +71,33 @@ class ReferenceCache:
         return torch.tensor([self._known[key] for key in keys], dtype=torch.float32).T
 
 
-def pair_keys(batch: dict[str, Any]) -> list[str]:
+def pair_keys(batch: PreferenceBatch) -> list[str]:
     """What identifies each pair of a preference batch: its messages, pixels and completions."""
     keys = []
-    for sample, messages, images in zip(batch["samples"], batch["messages"], batch["images"], strict=True):
+    for sample, messages, images in zip(pairs_of(batch), batch["messages"], batch["images"], strict=True):
         parts = [json.dumps([messages, sample.chosen, sample.rejected]).encode()]
         parts += [part for image in images for part in (repr((image.mode, image.size)).encode(), image.tobytes())]
-        keys.append(_digest(parts))
+        keys.append(digest(parts))
     return keys
 
 
 def fingerprint(backbone: VLMBackbone, precision: str) -> dict[str, str]:
     """What identifies the reference of a loaded backbone: aspect -> its value, or a hash of it.
 
-    Of each tensor of the base about a thousand evenly spaced elements are hashed, of the reference's adapter all.
-
     Args:
         backbone: a loaded backbone.
         precision: of the trainer, in which the reference runs.
     """
-    base, adapter = _frozen(backbone)
     tokenizer, images = backbone.processor.tokenizer, backbone.processor.image_processor
     texts = [json.dumps(sorted(tokenizer.get_vocab().items())), str(backbone.processor.chat_template)]
     return {
         "model": backbone.model_id,
-        "config": _digest([backbone.vlm.config.to_json_string().encode()]),
+        "config": digest([backbone.vlm.config.to_json_string().encode()]),
         "precision": f"{backbone.vlm.dtype}{' in 4-bit' if backbone.load_in_4bit else ''} under {precision}",
-        "base weights": _digest(_contents(base, _SAMPLED)),
-        "adapter": _digest(_contents(adapter)) if adapter else "none",
-        "processor": _digest(text.encode() for text in [*texts, images.to_json_string()]),
+        "base weights": base_digest(backbone),
+        "adapter": reference_digest(backbone),
+        "processor": digest(text.encode() for text in [*texts, images.to_json_string()]),
     }
-
-
-def base_digest(backbone: VLMBackbone) -> str:
-    """A hash of the base's weights as in `fingerprint`, without those in 4 bits, which devices round differently."""
-    base, _ = _frozen(backbone)
-    return _digest(_contents({name: value for name, value in base.items() if value.is_floating_point()}, _SAMPLED))
-
-
-def adapter_digest(backbone: VLMBackbone) -> str:
-    """A hash of the reference's adapter."""
-    return _digest(_contents(_frozen(backbone)[1]))
-
-
-def _frozen(backbone: VLMBackbone) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights of the base, and of the reference's adapter on it."""
-    adapters = backbone.adapter_keys()
-    frozen = {name: value for name, value in backbone.named_parameters() if not value.requires_grad}
-    base = {_plain(name): value.data for name, value in frozen.items() if name not in adapters}
-    return base, {name: value.data for name, value in frozen.items() if name in adapters}
 
 
 def _begun(path: Path, header: str) -> Any:
@@ -129,22 +106,3 @@ def _begun(path: Path, header: str) -> Any:
         raise ValueError("it has no header")
     append_lines(path, [header])
     return json.loads(header)
-
-
-def _plain(name: str) -> str:
-    """A weight's name as it is where no adapter wraps its layer."""
-    return name.replace(".base_layer", "").replace(".original_module", "")
-
-
-def _contents(tensors: dict[str, Tensor], sampled: int | None = None) -> Iterable[bytes]:
-    for name, tensor in sorted(tensors.items()):
-        yield f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode()
-        step = 1 if sampled is None else max(1, tensor.numel() // sampled)
-        yield tensor.flatten()[::step].contiguous().view(torch.uint8).cpu().numpy().tobytes()
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""What a checkpoint belongs to, and how the settings that a run is resumed with come into force."""
+"""Resuming: checks of a checkpoint's policy and settings, and the settings of the resumed run applied to it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from dermiq.modules.limits import check_rates, made
-from dermiq.modules.reference_cache import adapter_digest, base_digest
 from dermiq.policy.backbone import POLICY, VLMBackbone
 from dermiq.policy.checkpoint_files import refuse_misfit
+from dermiq.policy.digests import base_digest, reference_digest
 from dermiq.schema import TrainingError
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -33,9 +33,9 @@ _BACK = "Resume with those of the saved config.yaml, or start a new run from the
 
 
 def policy_of(backbone: VLMBackbone) -> dict[str, Any]:
-    """What the weights of an adapter mean nothing without: the base model, the adapter's scale, where it began.
+    """The policy that an adapter's weights belong to: the base model, the adapter's scale and its initial weights.
 
-    Ask a backbone that is just loaded, before a trainer may change its dtype or device.
+    Call it on a freshly loaded backbone, before a trainer may change its dtype or device.
     """
     adapter = getattr(backbone.model, "peft_config", {}).get(POLICY)
     return {
@@ -43,14 +43,14 @@ def policy_of(backbone: VLMBackbone) -> dict[str, Any]:
         "config": dict(_flat(backbone.vlm.config.to_dict())),
         "dtype": str(backbone.vlm.dtype),
         "load_in_4bit": backbone.load_in_4bit,
-        "weights": base_digest(backbone),
+        "weights": base_digest(backbone, packed=False),
         "adapter": {name: _plain(getattr(adapter, name, None)) for name in _SCALE},
-        "began": None if backbone.adapter_path is None else adapter_digest(backbone),
+        "began": None if backbone.adapter_path is None else reference_digest(backbone),
     }
 
 
 def refuse_other_policy(before: dict[str, Any], now: dict[str, Any], trains: bool) -> None:
-    """Make sure that a checkpoint's adapter is on the base model, and of the scale, that it was trained with.
+    """Refuse a checkpoint whose adapter was trained on another base model or with another scale.
 
     Args:
         before: `policy_of` the run that wrote the checkpoint; empty where it did not record it.
@@ -87,7 +87,7 @@ def refuse_other_policy(before: dict[str, Any], now: dict[str, Any], trains: boo
 
 
 def refuse_earlier_end(checkpoint: Mapping[str, Any], max_epochs: int | None) -> None:
-    """Make sure that training is not over before the epoch of the checkpoint has begun.
+    """Refuse to end training before the epoch of the checkpoint.
 
     Raises:
         TrainingError: saying which epoch that is.
@@ -101,11 +101,11 @@ def refuse_earlier_end(checkpoint: Mapping[str, Any], max_epochs: int | None) ->
 
 
 def way_out(trainer: Trainer, resumed_at: int) -> str:
-    """What to do about a policy that is destroyed, by what there is to go on from.
+    """The remedy for weights or losses that are not finite, by which checkpoints there are.
 
     Args:
         trainer: in training.
-        resumed_at: the step of the checkpoint that the run goes on from; -1 if there is none.
+        resumed_at: the step of the checkpoint that the run was resumed from; -1 if there is none.
     """
     saved = (getattr(callback, "_last_global_step_saved", 0) for callback in trainer.checkpoint_callbacks)
     last = max([resumed_at, *saved])
@@ -146,7 +146,7 @@ def prepare(
 
 
 def advance(scheduler: LRScheduler, step: int) -> None:
-    """Let a schedule go on from an optimiser step to the next one.
+    """Advance a schedule by one optimiser step.
 
     Raises:
         TrainingError: if it has no more steps, or its settings make no sense.
@@ -161,7 +161,7 @@ def advance(scheduler: LRScheduler, step: int) -> None:
 
 
 def settings_of(optimizer: Optimizer, scheduler: LRScheduler | None, accumulated: int) -> dict[str, Any]:
-    """What a checkpoint's optimiser cannot be gone on with by another, ready for the checkpoint."""
+    """The settings that have to stay the same for a resume, ready for the checkpoint."""
     return {
         "optimizer": _name(optimizer),
         "scheduler": None if scheduler is None else _name(scheduler),
@@ -176,7 +176,7 @@ def put_in_force(
     parameters: Sequence[nn.Parameter],
     accumulated: int,
 ) -> None:
-    """Let a checkpoint say of optimiser and schedule what this run's settings say; what was learned stays.
+    """Apply this run's settings of optimiser and schedule to a checkpoint; its state (moments, step) stays.
 
     Restoring an optimiser brings back the rate, the decay and all else that it was made with. So they are replaced by
     those of a fresh one, whose schedule is advanced to the checkpoint's step as if it had been given from the start.
@@ -214,7 +214,7 @@ def put_in_force(
 
 def _refuse_other_settings(checkpoint: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     recorded = checkpoint["dermiq"].get("settings")
-    if recorded is None:  # of a version that recorded none: as far as can be told
+    if recorded is None:  # of a version that recorded none: compare what the states show
         had = bool(checkpoint["lr_schedulers"])
         recorded = {**now, "scheduler": (now["scheduler"] or "one") if had else None}
     refuse_misfit(_SETTINGS, recorded, "The checkpoint's record of its settings")
@@ -223,7 +223,7 @@ def _refuse_other_settings(checkpoint: Mapping[str, Any], now: Mapping[str, Any]
         changes.append(f"{len(checkpoint['optimizer_states'])} optimisers -> 1")
     if changes:
         raise TrainingError(
-            f"The checkpoint cannot be gone on with under other settings of these: {', '.join(changes)}. {_BACK} "
+            f"The checkpoint cannot be resumed with other settings of these: {', '.join(changes)}. {_BACK} "
             "(--model.backbone.adapter_path=RUN/adapter). The rate, decay and other numbers of the same optimiser and "
             "scheduler may be changed."
         )
@@ -232,7 +232,7 @@ def _refuse_other_settings(checkpoint: Mapping[str, Any], now: Mapping[str, Any]
 def _refuse_other_state(
     state: Mapping[str, Any], optimizer: Optimizer, make_optimizer: MakeOptimizer, parameters: Sequence[nn.Parameter]
 ) -> None:
-    """Make sure that the saved state is of as many weights, and has what the optimiser will look for."""
+    """Refuse a saved state of another number of weights, or without an entry that the optimiser needs."""
     sizes = [len(group["params"]) for group in state["param_groups"]]
     if sizes != [len(group["params"]) for group in optimizer.param_groups]:
         raise TrainingError(f"The checkpoint's optimiser trained other groups of weights than this run's. {_BACK}.")
@@ -276,7 +276,7 @@ def _plain(value: Any) -> Any:
 
 
 def _flat(config: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """The values of nested mappings by dotted names, without what says how and by which version they are stored."""
+    """The values of nested mappings by dotted names, without those that only tell how a config was stored."""
     for name, value in config.items():
         if name in _OF_NO_MATTER or str(name).startswith("_"):
             continue

@@ -15,6 +15,7 @@ from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_mo
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from dermiq.policy.adapters import difference
 from dermiq.run_directory import ADAPTER_CONFIG, no_adapter
 from dermiq.schema import ModelError
 
@@ -159,10 +160,7 @@ def _damaged(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | Non
 
 def _difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
     """What differs between the names and shapes of two sets of weights, in words; nothing if nothing does."""
-    missing = sorted(expected.keys() - found.keys())
-    unknown = sorted(found.keys() - expected.keys())
-    shapes = sorted(key for key in expected.keys() & found.keys() if expected[key].shape != found[key].shape)
-    parts = (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
+    parts = difference(expected, found).items()
     return "; ".join(f"{len(keys)} weights {what} (first: {keys[0]})" for what, keys in parts if keys)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -63,3 +63,13 @@ def in_float32(forward: Callable[..., Any]) -> Callable[..., Any]:
         return forward(hidden.float(), *args, **kwargs).to(hidden.dtype)
 
     return wrapper
+
+
+def difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Names of the weights that are ``missing``, ``unknown`` and ``of another shape`` in one set against another."""
+    common = expected.keys() & found.keys()
+    return {
+        "missing": sorted(expected.keys() - common),
+        "unknown": sorted(found.keys() - common),
+        "of another shape": sorted(name for name in common if expected[name].shape != found[name].shape),
+    }

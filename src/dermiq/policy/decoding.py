@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.batches import PromptBatch
 from dermiq.policy.caches import OwnCache, Room
 from dermiq.policy.chat_template import frame
 from dermiq.policy.logprobs import log_distribution
@@ -58,7 +59,7 @@ class Engine(Protocol):
     def complete(
         self,
         backbone: VLMBackbone,
-        batch: Mapping[str, Any],
+        batch: PromptBatch,
         sampling: Sampling,
         group_size: int,
         seed: str,
@@ -68,7 +69,7 @@ class Engine(Protocol):
 
         Args:
             backbone: the policy, loaded, in evaluation mode without gradients.
-            batch: see `dermiq.datamodules.collate`; `prompt` and `samples` are there in any case.
+            batch: the prompts.
             sampling: how they are drawn.
             group_size: completions per prompt.
             seed: what is drawn depends on it, on the sample's id and on the place in the group alone.
@@ -94,7 +95,7 @@ class Decoder:
     def complete(
         self,
         backbone: VLMBackbone,
-        batch: Mapping[str, Any],
+        batch: PromptBatch,
         sampling: Sampling,
         group_size: int,
         seed: str,

@@ -5,19 +5,17 @@ The truth has no part in it: what is retrieved are facts of the condition that t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from dermiq.policy.backbone import VLMBackbone
-from dermiq.policy.processing import encode_prompts
+from dermiq.policy.batches import PromptBatch
+from dermiq.policy.processing import context_length, encode_prompts
 from dermiq.policy.rollout import Sampling, sample_rollout
 from dermiq.prompts import normalise, question, to_messages, with_facts
 from dermiq.schema import KnowledgeError, ModelError, Sample
-
-Batch = Mapping[str, Any]
 
 
 class Passage(Protocol):
@@ -61,7 +59,7 @@ class Grounded(NamedTuple):
     conditions: list[str]
 
 
-def diagnose(backbone: VLMBackbone, batch: Batch, max_new_tokens: int) -> list[str]:
+def diagnose(backbone: VLMBackbone, batch: PromptBatch, max_new_tokens: int) -> list[str]:
     """The condition that the policy, decoding greedily, names for the images of each sample; empty if none.
 
     A sample that asks for the diagnosis is answered as it stands. In place of a conversation the default question
@@ -70,28 +68,27 @@ def diagnose(backbone: VLMBackbone, batch: Batch, max_new_tokens: int) -> list[s
     Raises:
         ModelError: if that question does not fit into the model's context.
     """
-    samples: Sequence[Sample] = batch["samples"]
+    samples = batch["samples"]
     rows = [i for i, sample in enumerate(samples) if sample.images]
     if not rows:
         return [""] * len(samples)
-    if all(sample.asks_diagnosis for sample in samples) and len(rows) == len(samples):
-        prompt = batch["prompt"]
-    else:
-        asked = [samples[i] for i in rows]
+    asked_about = batch
+    if not all(sample.asks_diagnosis for sample in samples) or len(rows) < len(samples):
+        asked, images = [samples[i] for i in rows], [batch["images"][i] for i in rows]
         messages = [
             batch["messages"][i] if sample.asks_diagnosis else to_messages(_about_images(sample))
             for i, sample in zip(rows, asked, strict=True)
         ]
-        prompt = _encode(backbone, messages, [batch["images"][i] for i in rows], batch)
+        prompt = _encode(backbone, messages, images, batch)
         _refuse_overlong(backbone, prompt, asked, max_new_tokens)
-    asked_about = {"prompt": prompt, "samples": [samples[i] for i in rows]}
+        asked_about = {"samples": asked, "prompt": prompt, "messages": messages, "images": images}
     drawn = sample_rollout(backbone, asked_about, Sampling(max_new_tokens, temperature=0.0))
     named = dict(zip(rows, drawn.answers, strict=True))
     return [normalise(named[i][0].diagnosis or "") if i in named else "" for i in range(len(samples))]
 
 
 def ground(
-    backbone: VLMBackbone, batch: Batch, retriever: FactRetriever, conditions: Sequence[str], max_new_tokens: int
+    backbone: VLMBackbone, batch: PromptBatch, retriever: FactRetriever, conditions: Sequence[str], max_new_tokens: int
 ) -> Grounded:
     """Put what is known of a condition into the prompt of each sample.
 
@@ -100,7 +97,7 @@ def ground(
 
     Args:
         backbone: a loaded backbone.
-        batch: see `dermiq.datamodules.collate`.
+        batch: the prompts.
         retriever: where the facts come from.
         conditions: the name of one condition for each sample, or "". What the retriever does not know counts as "";
             then the facts are those of conditions that the question itself names, if it does.
@@ -111,7 +108,7 @@ def ground(
         for sample, condition in zip(batch["samples"], conditions, strict=True)
     ]
     facts, known = [found for found, _ in retrieved], [condition for _, condition in retrieved]
-    context = _context(backbone)
+    context = context_length(backbone.vlm.config)
     while any(facts):
         sentences = [[fact.sentence for fact in row] for row in facts]
         messages = [with_facts(row, told) for row, told in zip(batch["messages"], sentences, strict=True)]
@@ -139,13 +136,8 @@ def _retrieve(retriever: FactRetriever, asked: str, condition: str) -> tuple[lis
     return list(retriever.retrieve(asked, [])), ""
 
 
-def _context(backbone: VLMBackbone) -> float:
-    """Positions that the language model was made for, in tokens; infinite where its config does not say."""
-    return getattr(backbone.vlm.config.get_text_config(), "max_position_embeddings", None) or math.inf
-
-
 def _encode(
-    backbone: VLMBackbone, messages: Sequence[list[dict[str, Any]]], images: Sequence[list[Any]], batch: Batch
+    backbone: VLMBackbone, messages: Sequence[list[dict[str, Any]]], images: Sequence[list[Any]], batch: PromptBatch
 ) -> dict[str, Tensor]:
     device = batch["prompt"]["input_ids"].device
     return {name: value.to(device) for name, value in encode_prompts(backbone.processor, messages, images).items()}
@@ -154,7 +146,7 @@ def _encode(
 def _refuse_overlong(
     backbone: VLMBackbone, prompt: Mapping[str, Tensor], samples: Sequence[Sample], max_new_tokens: int
 ) -> None:
-    context = _context(backbone)
+    context = context_length(backbone.vlm.config)
     for sample, length in zip(samples, prompt["attention_mask"].sum(dim=1).tolist(), strict=True):
         if length + max_new_tokens > context:
             raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,10 +78,9 @@ def load_config(model_id: str) -> PreTrainedConfig:
     return config
 
 
-def context_length(model_id: str) -> int | None:
-    """Positions that the language model was made for, in tokens; None where its config does not say."""
-    text_config = load_config(model_id).get_text_config()
-    return getattr(text_config, "max_position_embeddings", None)
+def context_length(config: PreTrainedConfig) -> float:
+    """Positions that a language model was made for, in tokens; infinite where its config does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or math.inf
 
 
 def load_processor(model_id: str) -> ProcessorMixin:

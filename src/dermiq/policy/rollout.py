@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.batches import PromptBatch
 from dermiq.policy.decoding import Completions, Decoder, Engine, Sampling
 from dermiq.policy.prefix import Prefix
 from dermiq.prompts import in_words, parse
@@ -132,16 +132,19 @@ def tokens_within(decode: Callable[[Tensor, Tensor], list[str]], ids: Tensor, ma
     return bisect_right(range(int(mask.sum()) + 1), end, key=length) - 1
 
 
-def only_prompts(batch: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
+def only_prompts(batch: PromptBatch, places: Sequence[int]) -> PromptBatch:
     """Some prompts of a batch, to be drawn from with their prefix: the vision inputs stay behind."""
-    listed = {name: [batch[name][place] for place in places] for name in ("samples", "messages", "images")}
-    text = {name: batch["prompt"][name][list(places)] for name in ("input_ids", "attention_mask")}
-    return {**listed, "prompt": text}
+    return {
+        "samples": [batch["samples"][place] for place in places],
+        "messages": [batch["messages"][place] for place in places],
+        "images": [batch["images"][place] for place in places],
+        "prompt": {name: batch["prompt"][name][list(places)] for name in ("input_ids", "attention_mask")},
+    }
 
 
 def sample_rollout(
     backbone: VLMBackbone,
-    batch: Mapping[str, Any],
+    batch: PromptBatch,
     sampling: Sampling,
     group_size: int = 1,
     seed: str = "0",
@@ -155,7 +158,7 @@ def sample_rollout(
 
     Args:
         backbone: a loaded backbone.
-        batch: see `dermiq.datamodules.collate`; `prompt` and `samples` are enough for the default engine.
+        batch: the prompts.
         sampling: how completions are drawn.
         group_size: completions per prompt.
         seed: of the random numbers.
@@ -165,7 +168,7 @@ def sample_rollout(
     Raises:
         TrainingError: if the policy's probabilities are not finite, naming the samples.
     """
-    samples: Sequence[Sample] = batch["samples"]
+    samples = batch["samples"]
     with backbone.sampling_mode():
         drawn = (engine or Decoder()).complete(backbone, batch, sampling, group_size, seed, prefix)
     _refuse_non_finite(drawn.logprobs, samples)

@@ -35,6 +35,7 @@ from PIL import Image
 from torch import nn
 
 from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.batches import PromptBatch
 from dermiq.policy.chat_template import in_plain_text
 from dermiq.policy.decoding import Completions, Sampling, seed_digests
 from dermiq.policy.prefix import Prefix
@@ -93,7 +94,7 @@ class VLLMServer:
     def complete(
         self,
         backbone: VLMBackbone,
-        batch: Mapping[str, Any],
+        batch: PromptBatch,
         sampling: Sampling,
         group_size: int,
         seed: str,

@@ -6,8 +6,8 @@ from base64 import b64encode
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from dermiq.metrics import PredictionRow
 from dermiq.report.claims import VERDICTS, ClaimMarker
-from dermiq.report.reading import Row
 from dermiq.report.runs import Key
 from dermiq.report.stages import Stage
 from dermiq.trainer.thumbnails import read_thumbnails
@@ -71,7 +71,7 @@ def _pictures(stages: Sequence[Stage]) -> tuple[list[str], dict[Key, dict[int, i
     return [b64encode(image).decode() for image in numbers], shown
 
 
-def _case(row: Row, pictures: dict[int, int]) -> Json:
+def _case(row: PredictionRow, pictures: dict[int, int]) -> Json:
     return _known(
         id=row["id"],
         dataset=row["dataset"],
@@ -85,7 +85,7 @@ def _case(row: Row, pictures: dict[int, int]) -> Json:
     )
 
 
-def _answer(row: Row, passages: list[int], facts: list[int]) -> Json:
+def _answer(row: PredictionRow, passages: list[int], facts: list[int]) -> Json:
     stated = row.get("findings_stated")
     return _known(
         right=row["correct"],

@@ -11,9 +11,8 @@ from dermiq.kg.language.clauses import DIAGNOSIS
 from dermiq.kg.linking import spans
 from dermiq.kg.scorer import spoken
 from dermiq.kg.verbalising import sentences
-from dermiq.metrics import CONVERSATION
+from dermiq.metrics import CONVERSATION, PredictionRow
 from dermiq.prompts import parse
-from dermiq.report.reading import Row
 
 VERDICTS = ("supported", "unknown", "contradicted")
 
@@ -55,7 +54,7 @@ class ClaimMarker:
     scorer: KGScorer = field(default_factory=KGScorer)
     notes: dict[Note, int] = field(default_factory=dict)
 
-    def mark(self, row: Row) -> list[Passage]:
+    def mark(self, row: PredictionRow) -> list[Passage]:
         """The passages of the answer in a row of predictions: reasoning and answer, or a reply as it stands."""
         answer = parse(row["completion"])  # in conversation too, as the metrics have it: who was taught tags, uses them
         marks = self._marks(spoken(answer), row)
@@ -69,7 +68,7 @@ class ClaimMarker:
         )
         return [Passage("Reasoning", answer.think, of_thoughts), Passage("Answer", answer.diagnosis, of_answer)]
 
-    def _marks(self, text: str, row: Row) -> tuple[Mark, ...]:
+    def _marks(self, text: str, row: PredictionRow) -> tuple[Mark, ...]:
         condition = self._condition(row)
         if condition is None:
             return ()
@@ -83,7 +82,7 @@ class ClaimMarker:
                 found.append(Mark(start, end, (number,)))
         return tuple(found)
 
-    def _condition(self, row: Row) -> str | None:
+    def _condition(self, row: PredictionRow) -> str | None:
         """What the question is about, as `KGScorer.judge` takes it; None where the graph does not know it."""
         name = row["concepts"][0] if row.get("concepts") else row["target"]
         found = self.scorer.graph.lookup(name) if name else None

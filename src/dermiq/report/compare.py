@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 
+from dermiq.metrics import PredictionRow
 from dermiq.metrics.bootstrap import Array, interval, p_value, resampled_sums
 from dermiq.metrics.measures import LEAST, Measure, by_group, mean, worst_group_gap
 from dermiq.metrics.summary import DIAGNOSIS, measures_of
-from dermiq.report.reading import Row
 from dermiq.report.runs import TestedRun, common_samples
 
 RESAMPLES = 10_000
@@ -165,12 +166,15 @@ def _differences(runs: Sequence[TestedRun], kind: str) -> list[Difference]:
     return [each for of_metric in found.values() for each in _corrected(of_metric)]
 
 
-def _pairs(kind: str, first: Sequence[Row], other: Sequence[Row]) -> dict[str, tuple[Measure, Measure]]:
+def _pairs(
+    kind: str, first: Sequence[PredictionRow], other: Sequence[PredictionRow]
+) -> dict[str, tuple[Measure, Measure]]:
     """Metrics of two runs by name: those of `dermiq.metrics`, and means of columns over the rows that both have."""
     one, two = (measures_of(kind, [_as_judged(row) for row in rows]) for rows in (first, other))
     pairs = {name: (measure, two[name]) for name, measure in one.items() if name in two}
+    both: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = list(zip(first, other, strict=True))
     for column in sorted(first[0].keys() & other[0].keys() - pairs.keys() - _NO_MEASURES):
-        values = [(before[column], after[column]) for before, after in zip(first, other, strict=True)]
+        values = [(before[column], after[column]) for before, after in both]
         known = [pair if None not in pair else (None, None) for pair in values]
         if _are_numbers(known):
             before, after = zip(*known, strict=True)
@@ -178,9 +182,9 @@ def _pairs(kind: str, first: Sequence[Row], other: Sequence[Row]) -> dict[str, t
     return pairs
 
 
-def _as_judged(row: Row) -> Row:
+def _as_judged(row: PredictionRow) -> PredictionRow:
     """A row as it was before the table gave it columns for what it does not have."""
-    return {name: value for name, value in row.items() if name != "majority" or value is not None}
+    return cast(PredictionRow, {name: value for name, value in row.items() if name != "majority" or value is not None})
 
 
 def _are_numbers(pairs: Sequence[tuple[object, object]]) -> bool:
@@ -202,7 +206,7 @@ def _fairness(runs: Sequence[TestedRun]) -> tuple[tuple[GroupAccuracy, ...], tup
     """Accuracy on each known skin type, and the gap between the best and the worst, of runs on the same diagnoses."""
     groups = [row["group"] for row in runs[0].rows]
     types = [row.get("skin_type") for row in runs[0].rows]
-    by_type = [by_group([row["correct"] for row in run.rows], types) for run in runs]
+    by_type = [by_group([bool(row["correct"]) for row in run.rows], types) for run in runs]
     measures = [
         (run.name, name, each) for run, of_run in zip(runs, by_type, strict=True) for name, each in of_run.items()
     ]

@@ -6,15 +6,17 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from dermiq.metrics import PredictionRow
 from dermiq.metrics.measures import Measure, by_group, estimates, share
 from dermiq.metrics.summary import BINS
-from dermiq.report.reading import Row
 from dermiq.report.stages import Stage
 from dermiq.trainer.callbacks import confusion_table
 
+Column = Literal["skin_type", "target"]  # that accuracy is split by
 HEADLINES = {
     "accuracy": "right diagnoses",
     "majority_accuracy": "right by majority vote",
@@ -119,7 +121,7 @@ def confusion(stage: Stage) -> Confusion:
     return Confusion(tuple(named), {target: tuple(map(int, counts)) for target, *counts in lines})
 
 
-def accuracies(stages: Sequence[Stage], column: str) -> dict[str, list[Estimate | None]]:
+def accuracies(stages: Sequence[Stage], column: Column) -> dict[str, list[Estimate | None]]:
     """Accuracy of each stage on the diagnoses of each value of a column of the predictions, those without left out."""
     by_stage = [_estimated(_by(stage.diagnoses, column), stage.diagnoses) for stage in stages]
     groups = sorted({group for found in by_stage for group in found})
@@ -137,11 +139,11 @@ def calibration(stage: Stage) -> list[Bin]:
     return [Bin(float(confidence[places == int(place)].mean()), each) for place, each in found.items()]
 
 
-def _by(rows: Sequence[Row], column: str) -> dict[str, Measure]:
-    return by_group([row["correct"] for row in rows], [row.get(column) for row in rows])
+def _by(rows: Sequence[PredictionRow], column: Column) -> dict[str, Measure]:
+    return by_group([bool(row["correct"]) for row in rows], [row.get(column) for row in rows])
 
 
-def _estimated(measures: dict[str, Measure], rows: Sequence[Row]) -> dict[str, Estimate]:
+def _estimated(measures: dict[str, Measure], rows: Sequence[PredictionRow]) -> dict[str, Estimate]:
     values = estimates(measures, [row["group"] for row in rows])
     found = {name: estimate(values, name) for name in measures}
     return {name: each for name, each in found.items() if each is not None}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,19 +12,18 @@ import pyarrow.parquet as pq
 from pyarrow import types
 
 from dermiq.files import regular_bytes
-from dermiq.metrics import CONVERSATION
+from dermiq.metrics import CONVERSATION, PredictionRow
 from dermiq.metrics.summary import DIAGNOSIS
 from dermiq.run_directory import AGAIN, unreadable
 from dermiq.schema import DataError
 
-Row = dict[str, Any]
 NEEDED = ("id", "dataset", "group", "kind", "question", "target", "named", "correct")
 _ALWAYS = NEEDED[:6]
 _TEXTS = ("completion", "answer", "label", "skin_type", "site", "majority", "position", "position_chosen")
 _LISTS = ("options", "concepts", "named_lineage", "majority_lineage", "ranking", "images")
 
 
-def read_rows(path: Path) -> tuple[Row, ...]:
+def read_rows(path: Path) -> tuple[PredictionRow, ...]:
     """The rows of a ``predictions.parquet``.
 
     Raises:
@@ -51,7 +49,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
     return rows
 
 
-def _expected(row: Row) -> Sequence[str]:
+def _expected(row: PredictionRow) -> Sequence[str]:
     """The columns without which a row says nothing, which differ by what it is of."""
     if row["kind"] == CONVERSATION:
         return _ALWAYS

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dermiq.report.reading import Row, read_rows
+from dermiq.metrics import PredictionRow
+from dermiq.report.reading import read_rows
 from dermiq.run_directory import read_metrics
 from dermiq.schema import DataError
 from dermiq.trainer.callbacks import METRICS, PREDICTIONS
@@ -27,7 +28,7 @@ class TestedRun:
 
     name: str
     metrics: dict[str, float]
-    rows: tuple[Row, ...]
+    rows: tuple[PredictionRow, ...]
 
     @property
     def keys(self) -> list[Key]:
@@ -84,7 +85,7 @@ def common_samples(runs: Sequence[TestedRun]) -> list[Key]:
     return keys
 
 
-def check_same(first: str, one: Row, second: str, other: Row) -> None:
+def check_same(first: str, one: PredictionRow, second: str, other: PredictionRow) -> None:
     """Check that the rows of one id in two runs are of one sample.
 
     Raises:

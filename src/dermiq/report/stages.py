@@ -11,10 +11,10 @@ from statistics import fmean
 from typing import Any
 
 from dermiq.files import regular_bytes
+from dermiq.metrics import PredictionRow
 from dermiq.metrics.summary import DIAGNOSIS
 from dermiq.programs.exits import reason
 from dermiq.programs.yaml_files import read_yaml
-from dermiq.report.reading import Row
 from dermiq.report.runs import Key, TestedRun, check_same, read_run
 from dermiq.run_directory import CONFIG
 from dermiq.schema import DataError, DermIQError
@@ -71,7 +71,7 @@ class Stage:
         return self.run.name
 
     @property
-    def diagnoses(self) -> list[Row]:
+    def diagnoses(self) -> list[PredictionRow]:
         """Its rows of diagnoses."""
         return [row for row in self.run.rows if row["kind"] == DIAGNOSIS]
 
@@ -86,7 +86,7 @@ def read_stages(directories: Sequence[Path], titles: Sequence[str]) -> list[Stag
         Stage(number, read_run(directory, title), directory, _training(directory), read_curves(directory))
         for number, (directory, title) in enumerate(zip(directories, titles, strict=True), start=1)
     ]
-    known: dict[Key, tuple[str, Row]] = {}
+    known: dict[Key, tuple[str, PredictionRow]] = {}
     for stage in stages:
         for key, row in zip(stage.run.keys, stage.run.rows, strict=True):
             if row.get("completion") is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from markupsafe import Markup
 from dermiq.files import write_atomically
 from dermiq.report import charts
 from dermiq.report.cases import case_data, verdict_counts
-from dermiq.report.figures import Estimate, accuracies, all_metrics, calibration, confusion, headlines
+from dermiq.report.figures import Column, Estimate, accuracies, all_metrics, calibration, confusion, headlines
 from dermiq.report.stages import Stage, read_stages
 from dermiq.trainer.thumbnails import THUMBNAILS
 
 PAGE = "index.html"
 PARTS = Path(__file__).parent / "page"
 SCRIPTS = ("figures.js", "claims.js", "browser.js")
-GROUPS = {"skin_type": "skin type", "target": "condition"}
+GROUPS: Mapping[Column, str] = {"skin_type": "skin type", "target": "condition"}
 
 
 def write_report(directories: Sequence[Path], titles: Sequence[str], out: Path) -> Path:

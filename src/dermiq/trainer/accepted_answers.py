@@ -14,13 +14,12 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from dermiq.files import append_lines, whole_lines
 from dermiq.modules import CandidateModule
-from dermiq.modules.candidates import refuse_other
+from dermiq.modules.candidates import CandidateOutput, refuse_other
 from dermiq.prompts import parse
 from dermiq.ranges import check_numbers
-from dermiq.schema import Sample, TrainingError
+from dermiq.schema import AcceptedAnswers, Sample, TrainingError
 
 ACCEPTED = "accepted.jsonl"
-Row = dict[str, Any]
 _FIELDS: Mapping[str, type] = {"id": str, "target": str, "drawn": int, "right": int, "accepted": list}
 
 
@@ -42,7 +41,7 @@ class WriteAccepted(Callback):
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         check_numbers(self, limit="[1, inf)")
-        self._done: dict[str, Row] = {}
+        self._done: dict[str, AcceptedAnswers] = {}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the file where it was left.
@@ -87,9 +86,10 @@ class WriteAccepted(Callback):
                     f"{self.path} holds answers to sample {name!r} for the target {self._done[name]['target']!r}, not "
                     f"{sample.target!r}: the data have changed since. Use a new --trainer.default_root_dir."
                 )
+        output: CandidateOutput = outputs
         new = [
             self._judged(pl_module, samples[record["id"]], [one["completion"] for one in record["candidates"]])
-            for record in outputs["records"]
+            for record in output["records"]
             if record["id"] not in self._done
         ]
         append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in new))
@@ -102,7 +102,7 @@ class WriteAccepted(Callback):
             TrainingError: if no answer was right.
         """
         rows = self._done.values()
-        drawn, right = (sum(row[field] for row in rows) for field in ("drawn", "right"))
+        drawn, right = sum(row["drawn"] for row in rows), sum(row["right"] for row in rows)
         kept = [len(row["accepted"]) for row in rows if row["accepted"]]
         if not kept:
             raise TrainingError(
@@ -115,7 +115,7 @@ class WriteAccepted(Callback):
             f"{len(kept)} questions, in {self.path}."
         )
 
-    def _judged(self, module: CandidateModule, sample: Sample, completions: list[str]) -> Row:
+    def _judged(self, module: CandidateModule, sample: Sample, completions: list[str]) -> AcceptedAnswers:
         """The line of a question."""
         answers = [parse(completion) for completion in completions]
         correct = module.rewards([answers], [sample]).correct[0].tolist()
@@ -127,7 +127,7 @@ class WriteAccepted(Callback):
         return {"id": sample.id, "target": sample.target, "drawn": len(answers), "right": len(right), "accepted": kept}
 
 
-def _row(line: str, where: str, fields: Mapping[str, type] = MappingProxyType({})) -> Row:
+def _row(line: str, where: str, fields: Mapping[str, type] = MappingProxyType({})) -> Any:
     """The object in a line of the file.
 
     Raises:

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,8 +24,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dermiq.files import PARTIAL, append_lines, whole_lines, write_atomically
-from dermiq.metrics import NO_ANSWER, named_classes
+from dermiq.metrics import NO_ANSWER, EvaluationOutput, PredictionRow, named_classes
 from dermiq.metrics.summary import DIAGNOSIS
+from dermiq.objectives.scored import ScoredRollout
 from dermiq.policy.rollout import Rollout
 from dermiq.ranges import check_numbers
 from dermiq.rewards import Scores
@@ -96,7 +97,8 @@ class LogCompletions(Callback):
         if not due or not trainer.is_global_zero or not isinstance(outputs, dict) or "rollout" not in outputs:
             return
         self._logged_step = step
-        rows = completion_rows(outputs["rollout"], outputs["scores"], outputs["advantages"].tolist())
+        found = cast(ScoredRollout, outputs)
+        rows = completion_rows(found["rollout"], found["scores"], found["advantages"].tolist())
         table = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), table)
         path = Path(trainer.default_root_dir) / "completions" / f"step-{step:07d}.parquet"
@@ -170,7 +172,7 @@ class WritePredictions(Callback):
         if not trainer.is_global_zero:
             return
         paths = [_rows_path(trainer, "test_predictions", rank) for rank in range(trainer.world_size)]
-        rows = [json.loads(line) for path in paths for line in whole_lines(path)]
+        rows: list[PredictionRow] = [json.loads(line) for path in paths for line in whole_lines(path)]
         if len(paths) > 1:
             data: Any = trainer.test_dataloaders.dataset  # type: ignore[union-attr]  # set by now
             places = {data.source[index].id: place for place, index in enumerate(data.indices)}
@@ -185,7 +187,7 @@ class WritePredictions(Callback):
         self.path = path
         write_atomically(path, "")
 
-    def _append(self, outputs: dict[str, Any]) -> None:
+    def _append(self, outputs: EvaluationOutput) -> None:
         append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in outputs["rows"]))
 
 
@@ -194,7 +196,7 @@ def _rows_path(trainer: Trainer, name: str, rank: int) -> Path:
     return Path(trainer.default_root_dir) / f"{name}{suffix}.jsonl"
 
 
-def predictions_table(rows: Sequence[dict[str, Any]]) -> bytes:
+def predictions_table(rows: Sequence[PredictionRow]) -> bytes:
     """Rows of predictions as Parquet, with flat columns.
 
     What a row holds in a mapping gets a column for each name, called as in the metrics: ``reward/NAME`` for the
@@ -209,7 +211,7 @@ def predictions_table(rows: Sequence[dict[str, Any]]) -> bytes:
     return file.getvalue()
 
 
-def _flat(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flat(row: PredictionRow) -> Iterator[tuple[str, Any]]:
     for key, value in row.items():
         if isinstance(value, dict):
             prefix = "reward/" if key == "scores" else f"{key}_"
@@ -218,7 +220,7 @@ def _flat(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def confusion_table(rows: Sequence[dict[str, Any]]) -> str:
+def confusion_table(rows: Sequence[PredictionRow]) -> str:
     """CSV of how often each condition (line) was named as each (column) by the judged answer to a diagnosis.
 
     The columns are the conditions that occur as targets, ``other`` for names of none of them, and ``none`` for

@@ -20,7 +20,7 @@ from dermiq.files import append_lines, whole_lines, write_atomically
 from dermiq.kg import PairMaker
 from dermiq.kg.candidates import read_candidates, write_pairs
 from dermiq.modules import CandidateModule
-from dermiq.modules.candidates import refuse_other
+from dermiq.modules.candidates import CandidateOutput, refuse_other
 from dermiq.schema import TrainingError
 
 CANDIDATES, PREFERENCES, IMAGES = "candidates.jsonl", "preferences.jsonl", "images"
@@ -81,7 +81,8 @@ class WritePreferences(Callback):
                     f"{self.root / CANDIDATES} holds candidates of sample {sample.id!r} for another question or "
                     "target: the data or the system prompt have changed since. Use a new --trainer.default_root_dir."
                 )
-        new = [record for record in outputs["records"] if record["id"] not in self._asked]
+        output: CandidateOutput = outputs
+        new = [record for record in output["records"] if record["id"] not in self._asked]
         for record in new:
             shown = zip(record["images"], images[record["id"]], strict=True)
             record["images"] = [self._keep(reference, image) for reference, image in shown]

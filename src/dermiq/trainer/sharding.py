@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dermiq.modules import DPOModule, StageModule
+from dermiq.policy.batches import Batch
 from dermiq.schema import TrainingError
 
 
@@ -65,7 +66,7 @@ class ShardedStrategy(DDPStrategy):
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.stage, sharded)
         super().configure_ddp()
 
-    def training_step(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:
         """A step, with all weights in every process where the processes may differ in what they run."""
         rollout = not self.stage.automatic_optimization
         self._hold(rollout or self.reduce_boolean_decision(not batch["samples"], all=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import cycle, islice
 from typing import Any, NamedTuple
 
@@ -52,7 +53,7 @@ def _candidates(dataset: SampleDataset, count: int) -> list[int]:
     return list(dict.fromkeys([*longest[: count // 2].tolist(), *drawn.tolist()]))[:count]
 
 
-def _size(batch: dict[str, Any]) -> tuple[int, int]:
+def _size(batch: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens of a batch, and the numbers that its images are made of."""
     inputs = batch["conversation"] if "conversation" in batch else batch["prompt"]
     completions = batch["completion_ids"].numel() if "completion_ids" in batch else 0

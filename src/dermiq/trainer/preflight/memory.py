@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,7 +58,7 @@ class Needs:
         return self.peak == torch.inf
 
 
-def measure(trainer: Trainer, module: StageModule, batch: dict[str, Any]) -> Needs:
+def measure(trainer: Trainer, module: StageModule, batch: Mapping[str, Any]) -> Needs:
     """Run a training step at its worst, and see what it takes in the process that needs most."""
     strategy, device = trainer.strategy, trainer.strategy.root_device
     gradients = sum(parameter.nbytes for parameter in module.backbone.trainable_parameters())
@@ -169,7 +170,7 @@ def _entry(path: Path, name: str) -> float:
     return 1024.0 * int(path.read_text().split(f"{name}:")[1].split()[0])
 
 
-def _contents(batch: dict[str, Any], output: Any) -> dict[str, str]:
+def _contents(batch: Mapping[str, Any], output: Any) -> dict[str, str]:
     name = "conversation" if "conversation" in batch else "prompt"
     rows, tokens = batch[name]["input_ids"].shape
     images, longest = sum(map(len, batch["images"])), batch["samples"][0].id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from dermiq.modules import GRPOModule, StageModule
 from dermiq.objectives.advantages import Graded
 
 
-def worst_step(trainer: Trainer, module: StageModule, batch: dict[str, Any]) -> Any:
+def worst_step(trainer: Trainer, module: StageModule, batch: Mapping[str, Any]) -> Any:
     """Forward and backward as in training, on a batch of the data module; returns what `training_step` does.
 
     Processes exchange nothing, so that one may run out of memory without the others waiting for it.

@@ -11,7 +11,7 @@ from PIL import Image
 from dermiq.datamodules.sources.base import Source
 from dermiq.files import whole_lines
 from dermiq.prompts import parse
-from dermiq.schema import DataError, Sample
+from dermiq.schema import AcceptedAnswers, DataError, Sample
 
 _MEND = "Delete the line and sample again with `predict`, which fills in what is missing."
 
@@ -101,7 +101,7 @@ class Accepted(Source):
 def _row(line: str, where: str) -> tuple[str, str, list[str]]:
     """Sample, target and answers of a line."""
     try:
-        row = json.loads(line)
+        row: AcceptedAnswers = json.loads(line)
         name, target, completions = row["id"], row["target"], row["accepted"]
     except (ValueError, RecursionError, TypeError, KeyError) as error:
         raise DataError(f"{where}: no object with `id`, `target` and `accepted` ({error!r}). {_MEND}") from error

@@ -1,28 +1,29 @@
-"""Rows of an evaluation: one per question, with what was asked, what was answered, and how it was judged."""
+"""Makes the rows of predictions of sampled and scored answers; `dermiq.metrics.rows` describes their columns."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from dermiq.metrics import CONVERSATION, Judge
+from dermiq.metrics import CONVERSATION, Judge, PredictionRow
+from dermiq.metrics.rows import AnsweredQuestion, Verdict, Vote
+from dermiq.policy.grounding import Grounded
 from dermiq.policy.rollout import Rollout
 from dermiq.prompts import question
 from dermiq.rewards import Scores
 
-Row = dict[str, Any]
 
-
-def judged_rows(judge: Judge, rollout: Rollout, scores: Scores) -> list[Row]:
-    """A row for each sample of a rollout of one completion each; see `dermiq.modules.base.StageModule.evaluate`."""
+def prediction_rows(judge: Judge, rollout: Rollout, scores: Scores) -> list[PredictionRow]:
+    """A row for each sample of a rollout of one completion each."""
     means = _means(rollout, scores)
     rows = []
     for i, sample in enumerate(rollout.samples):
         answer = rollout.answers[i][0]
-        row = {
+        answered: AnsweredQuestion = {
             "id": sample.id,
             "dataset": sample.dataset,
             "group": sample.group,
@@ -41,19 +42,33 @@ def judged_rows(judge: Judge, rollout: Rollout, scores: Scores) -> list[Row]:
             "reasoning_length": int(means["reasoning_length"][i]),
             "scores": _applying({name: float(term[i, 0]) for name, term in scores.by_term.items()}),
         }
-        rows.append(row | judge.judge(answer, sample))
+        rows.append(_joined(answered, judge.judge(answer, sample)))
     return rows
 
 
-def add_samples(rows: list[Row], judge: Judge, rollout: Rollout, scores: Scores) -> None:
-    """Add to each row the means and the vote of the completions that were drawn of its sample."""
-    means = _means(rollout, scores)
+def with_samples(rows: Sequence[PredictionRow], judge: Judge, rollout: Rollout, scores: Scores) -> list[PredictionRow]:
+    """The rows with means and vote of the completions that were sampled to their questions."""
+    means, found = _means(rollout, scores), []
     for i, (row, sample) in enumerate(zip(rows, rollout.samples, strict=True)):
         row["sampled"] = _applying({name: float(value[i]) for name, value in means.items()})
         if sample.structured:
             right = [judge.accepts(judge.name(answer, sample), sample) for answer in rollout.answers[i]]
             row["sampled"]["accuracy"] = sum(right) / len(right)
-            row |= judge.vote(rollout.answers[i], sample)
+            row = _joined(row, judge.vote(rollout.answers[i], sample))
+        found.append(row)
+    return found
+
+
+def add_facts(rows: list[PredictionRow], grounded: Grounded) -> None:
+    """Add to each row the facts that stood in its prompt, and the condition that they are about."""
+    for row, facts, condition in zip(rows, grounded.facts, grounded.conditions, strict=True):
+        row["facts"] = [{"sentence": fact.sentence, "citation": fact.citation} for fact in facts]
+        row["grounded_on"] = condition or None
+
+
+def _joined(first: AnsweredQuestion, further: Verdict | Vote) -> PredictionRow:
+    """One row; mypy cannot add up columns that a part may lack."""
+    return cast(PredictionRow, {**first, **further})
 
 
 def _means(rollout: Rollout, scores: Scores) -> dict[str, Tensor]:
