@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 CONDITION = "condition"
 STRENGTHS = ("always", "typical", "possible", "never")
-POSITIVE = ("always", "typical", "possible")
 REVIEW_STATUS = "not reviewed by a clinician"
 
 KINDS: Mapping[str, str] = MappingProxyType(

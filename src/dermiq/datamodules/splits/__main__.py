@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,10 @@ from dermiq.datamodules.splits.file import write_split
 from dermiq.datamodules.splits.leaks import SEEDS, Leak, leaks_by_cause
 from dermiq.datamodules.splits.perceptual import likeness
 from dermiq.datamodules.splits.sharing import joined, shares_in_words, split_by_group
-from dermiq.programs.exits import PREFIX, begin
+from dermiq.programs.exits import exit_codes
 from dermiq.programs.options import OneLine
-from dermiq.schema import DataError, DermIQError
+from dermiq.schema import DataError
 
-WELL, FAILED, INTERRUPTED = 0, 2, 130
 _SHOWN = 5
 
 
@@ -127,20 +125,8 @@ def parser() -> Parser:
     return top
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Make a split file; 0 if all is well, 2 if it could not be done."""
-    begin()
-    try:
-        return _main(arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except (DermIQError, OSError) as error:
-        print(f"{PREFIX}{error}", file=sys.stderr)
-        return FAILED
-
-
-def _main(arguments: list[str] | None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make a split file."""
     commands = parser()
     options = commands.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -149,8 +135,8 @@ def _main(arguments: list[str] | None) -> int:
     given: dict[str, Any] = {name: value for name, value in vars(ready).items() if name != "config"}
     make_split(**given, settings=settings)
     print(f"Wrote {ready.out}.")
-    return WELL
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with exit_codes():
+        main()
