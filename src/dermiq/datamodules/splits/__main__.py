@@ -1,4 +1,4 @@
-"""Split data sets once, for all stages: what belongs together stays together.
+"""Split data sets once for all stages, without leaks between the splits.
 
 ``python -m dermiq.datamodules.splits --config splits.yaml --out split.parquet``; see docs/data_splits.md.
 """
@@ -23,8 +23,8 @@ from dermiq.datamodules.splits.clusters import Numbers, Tie, cluster_names, grou
 from dermiq.datamodules.splits.duplicates import listed_tie
 from dermiq.datamodules.splits.file import write_split
 from dermiq.datamodules.splits.leaks import SEEDS, Leak, leaks_by_cause
-from dermiq.datamodules.splits.perceptual import likeness
-from dermiq.datamodules.splits.sharing import joined, shares_in_words, split_by_group
+from dermiq.datamodules.splits.perceptual import near_duplicates
+from dermiq.datamodules.splits.stratified import joined, shares_in_words, split_by_group
 from dermiq.programs.exits import exit_codes
 from dermiq.programs.options import OneLine
 from dermiq.schema import DataError
@@ -42,20 +42,20 @@ def make_split(
     processes: int | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Split data sets so that what belongs together stays together, and report what a random split would have leaked.
+    """Write a split file without leaks, and report what a random split would have leaked.
 
-    Samples that share a group or a link belong together, and so do known duplicates and images that look alike. What
-    belongs together is shared out by `fractions`, stratified by target, skin type and data set.
+    Samples that share a group or a link form a cluster, and so do known duplicates and near-duplicate images. Whole
+    clusters are allocated by `fractions`, stratified by target, skin type and data set.
 
     Args:
         sources: the data sets.
         out: the split file, Parquet with the columns dataset, id, group and split.
-        fractions: split -> share of the samples; what is trained on first, what is tested on last.
+        fractions: split -> fraction of the samples; the split to train on first, the one to test on last.
         seed: another seed gives another split.
         duplicates: CSV files with the ids of duplicates in each row, or with one id and a column ``cluster``.
         perceptual_distance: link images whose hashes differ in at most so many of 256 bits; none: do not open images.
         processes: to hash images in; none: one per processor.
-        settings: what to keep in the metadata of the file beside what would have leaked.
+        settings: what to keep in the file's metadata beside the leaks.
 
     Raises:
         DataError: if a source or a list cannot be used, or a split stays empty.
@@ -69,7 +69,7 @@ def make_split(
     if duplicates:
         causes["duplicates"] = listed_tie(duplicates, outlines)
     if perceptual_distance is not None:
-        causes["perceptual hash"] = _likeness(sources, perceptual_distance, processes)
+        causes["perceptual hash"] = _near_duplicates(sources, perceptual_distance, processes)
     groups = cluster_names(outlines, union(len(outlines), causes.values()))
     within = joined(outlines, ("skin_type", "dataset"))
     splits = split_by_group(groups, outlines.texts("target"), fractions, seed, within)
@@ -79,8 +79,8 @@ def make_split(
     _report(outlines, len(pc.unique(groups)), splits, leaks)
 
 
-def _likeness(sources: Sequence[Source], distance: int, processes: int | None) -> Tie:
-    tie, images, unreadable = likeness(sources, distance, processes)
+def _near_duplicates(sources: Sequence[Source], distance: int, processes: int | None) -> Tie:
+    tie, images, unreadable = near_duplicates(sources, distance, processes)
     if unreadable:
         shown = "; ".join(unreadable[:_SHOWN]) + ("; ..." if len(unreadable) > _SHOWN else "")
         logging.getLogger(__name__).warning(
@@ -90,7 +90,7 @@ def _likeness(sources: Sequence[Source], distance: int, processes: int | None) -
 
 
 def _report(outlines: Outlines, clusters: int, splits: Mapping[str, Numbers], leaks: Mapping[str, Leak]) -> None:
-    """Print what the splits hold, and what a random split would have leaked."""
+    """Print the sizes of the splits, and the leaks of a random split."""
     console = Console(highlight=False)
     console.print(f"{len(outlines):,} samples in {clusters:,} clusters:")
     table = Table()
@@ -114,7 +114,7 @@ def _report(outlines: Outlines, clusters: int, splits: Mapping[str, Numbers], le
 
 
 class Parser(OneLine, ArgumentParser):
-    """jsonargparse's parser, whose refusals are one line."""
+    """jsonargparse's parser with errors of one line."""
 
 
 def parser() -> Parser:
