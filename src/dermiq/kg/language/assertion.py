@@ -1,4 +1,4 @@
-"""Words that decide what a sentence asserts: negation, hedges, conditions, contrasts, and the roles of names."""
+"""Cues of assertion: negation, hedges, conditions, contrasts, and the roles of names."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import yaml
 
 
 class Cue(IntEnum):
-    """What a word or phrase does to what stands around it."""
+    """The effect of a word or phrase on the clause or sentence around it."""
 
-    __hash__ = int.__hash__  # cues are looked up for every word of every answer
+    __hash__ = int.__hash__  # the fast one: cues are looked up for every word of every answer
 
     STOP = auto()  # ends a sentence
     QUESTION = auto()  # ends a question, which asserts nothing
@@ -66,7 +66,7 @@ _PHRASES: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("cues.y
 CUES: tuple[tuple[str, Cue], ...] = tuple(
     (phrase, Cue[name.upper()]) for name, phrases in reversed(_PHRASES.items()) for phrase in phrases
 )
-"""(phrase, cue), of ``cues.yaml``; of two cues with the same phrase the one that counts stands first."""
+"""(phrase, cue) of ``cues.yaml``; of two cues with the same phrase the first one counts."""
 
 # Verbs that are values too: after "and" they start a clause, so that a negation before it has ended.
 VERBAL = frozenset(
