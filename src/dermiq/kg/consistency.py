@@ -63,12 +63,12 @@ class ReasoningConsistency:
         if not sample.asks_diagnosis:
             return None
         named = _graph(self.ontology).lookup(normalise(answer.diagnosis or ""))
-        said = tuple(
+        stated = tuple(
             (attribute, tuple(sorted(values)))
             for attribute, values in sorted(read_findings(answer.think).items())
             if len(values) < len(VOCABULARY[attribute])
         )
-        return _posterior(self.ontology, self.conditions, said).get(named.id, 0.0) if named and said else 0.0
+        return _posterior(self.ontology, self.conditions, stated).get(named.id, 0.0) if named and stated else 0.0
 
 
 class TypicalDescription:
@@ -122,11 +122,11 @@ def _described(graph: KnowledgeGraph) -> dict[str, None]:
 
 
 @lru_cache(maxsize=2**14)
-def _posterior(ontology: Path | None, conditions: tuple[str, ...] | None, said: Stated) -> dict[str, float]:
+def _posterior(ontology: Path | None, conditions: tuple[str, ...] | None, stated: Stated) -> dict[str, float]:
     """Condition -> probability given the stated findings."""
     compared, tables = _likelihoods(ontology, conditions)
     likelihoods = np.ones(len(compared))
-    for attribute, values in said:
+    for attribute, values in stated:
         known = sum((tables[attribute, value] for value in values), np.zeros(len(compared)))
         likelihoods *= (1.0 - SLIP) * known + SLIP * len(values) / len(VOCABULARY[attribute])
     return dict(zip(compared, (likelihoods / likelihoods.sum()).tolist(), strict=True))

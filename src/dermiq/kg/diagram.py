@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from dermiq.kg.card import title
+from dermiq.kg.condition_page import title
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.relations import RELATIONS
 from dermiq.kg.verbalising import ADVERBS, capitalised, written

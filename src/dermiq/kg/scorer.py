@@ -192,9 +192,9 @@ class _GraphScorer:
         sorted_out: dict[str, list[JudgedClaim]] = {"supported": [], "contradicted": [], "unknown": []}
         seen = set()
         for claim, verdict in ranked:
-            said = claim[:4]
-            if said not in seen:
-                seen.add(said)
+            statement = claim[:4]
+            if statement not in seen:
+                seen.add(statement)
                 wrong = verdict.judgement == "contradicted"
                 severity = self._severity(claim, verdict, case) if wrong else 0.0
                 sorted_out[verdict.judgement].append(JudgedClaim(claim, verdict, severity))

@@ -120,14 +120,14 @@ class JudgedAlignment:
         )
         reply = call(self.url, body, self.timeout, remedy)
         try:
-            said = json.loads(reply)["choices"][0]["message"]["content"]
-            verdict = _VERDICT.match(said)
+            content = json.loads(reply)["choices"][0]["message"]["content"]
+            verdict = _VERDICT.match(content)
         except (ValueError, LookupError, TypeError):
-            verdict, said = None, reply.decode(errors="replace")[:200]
+            verdict, content = None, reply.decode(errors="replace")[:200]
         if verdict is None:
             raise TrainingError(
-                f"The judge {self.model!r} at {self.url} said neither yes nor no, but {said!r}. Take a chat model that "
-                "answers at once, without thinking aloud."
+                f"The judge {self.model!r} at {self.url} said neither yes nor no, but {content!r}. Take a chat model "
+                "that answers at once, without thinking aloud."
             )
         return float(verdict[1].lower() == "yes")
 

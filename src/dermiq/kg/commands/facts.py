@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dermiq.kg.card import describe
 from dermiq.kg.commands.output import written
 from dermiq.kg.commands.parsing import WANTING, WELL, Commands, add_file, graph_of
+from dermiq.kg.condition_page import describe
 from dermiq.kg.diagram import neighbourhood_svg
 from dermiq.kg.retrieval import Retriever, as_context
 from dermiq.schema import KnowledgeError
@@ -19,7 +19,7 @@ def add_to(commands: Commands) -> None:
     one.add_argument("question", help='such as "How is scabies treated?"')
     one.add_argument("--condition", action="append", default=[], help="a condition in view; repeatable")
     one.add_argument("--budget", type=_positive, default=200, help="tokens at most (default: %(default)s)")
-    commands.add("describe", card, commands.graph, commands.condition)
+    commands.add("describe", show, commands.graph, commands.condition)
     add_file(commands.add("graph", plot, commands.graph, commands.condition), "--out", "the SVG file", required=True)
 
 
@@ -35,7 +35,7 @@ def retrieve(options: argparse.Namespace) -> int:
     return WANTING
 
 
-def card(options: argparse.Namespace) -> int:
+def show(options: argparse.Namespace) -> int:
     """Show all that is known of a condition."""
     print(describe(graph_of(options), options.condition))
     return WELL

@@ -33,7 +33,7 @@ class Commands:
             metavar="FILE",
             action="append",
             default=[],
-            help="an OWL file to lay on top; repeatable",
+            help="an OWL file to merge on top; repeatable",
         )
         self.graph = Program(add_help=False, parents=[self.merge])
         add_file(self.graph, "--ontology", "an OWL file in place of the one that comes with DermIQ")

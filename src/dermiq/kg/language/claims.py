@@ -43,7 +43,7 @@ class Claim(NamedTuple):
         relation: a relation of the graph, or `DIAGNOSIS` (the case is this condition), or `TREATMENT` (of any line).
         value: identifier of a concept.
         positive: affirmed, not denied.
-        hedged: said with reserve.
+        hedged: stated with reserve.
         words: first and last word (exclusive) of the value, counted as by `dermiq.kg.linking.spans`.
         sentence: number of the sentence.
     """
@@ -88,8 +88,8 @@ def extract(clause: Clause, subjects: list[str], case: str, licensed: Licensed) 
     if not clause.past:
         for mention in clause.mentions:
             if relation := _relation(clause, mention, licensed):
-                said = (relation, mention.value, mention.positive, mention.hedged, mention.words)
-                claims += [Claim(subject, *said) for subject in subjects]
+                statement = (relation, mention.value, mention.positive, mention.hedged, mention.words)
+                claims += [Claim(subject, *statement) for subject in subjects]
     return claims
 
 

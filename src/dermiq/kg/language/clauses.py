@@ -51,7 +51,7 @@ class Clause:
     denial_end: int = -1  # the word after the denial
     without: bool = False  # the denial is a preposition
     name_denied: bool = False  # a condition's name is denied, not a value
-    absent: bool = False  # what stands before is denied
+    absent: bool = False  # what precedes is denied
     avoided: bool = False  # treatments and tests are denied
     excluding: bool = False  # values are denied, and names are differentials
     leaving: bool = False  # "leaves … alone": the mentions before "alone" are denied
@@ -63,7 +63,7 @@ class Clause:
     pronoun: bool = False  # its subject is "it" or the lesion
     likely: bool = False  # the name before is the diagnosis
     pairing: bool = False  # of two names that follow, the second is a differential of the first
-    attributive: bool = False  # the name stands behind a preposition
+    attributive: bool = False  # the name follows a preposition
     name_words: Words = (0, 0)  # of the last name
     dark: bool = False  # about dark skin
     spreading: bool = False  # about contagion
@@ -101,7 +101,7 @@ class Clause:
         return positive
 
     def name(self, link: Link, before: str) -> None:
-        """Add the name of a condition, which stands behind the word `before`."""
+        """Add the name of a condition, which follows the word `before`."""
         if self.past or self.role == Cue.UNLIKE:
             return
         distance = link[0] - self.denial_end

@@ -83,10 +83,10 @@ class Sentence:
     def read(self, links: list[Link]) -> Reading:
         """The reading of the sentence with these linked concepts and cues."""
         self.links = links
-        said = reply(self.tokens) if self.before.question else None
-        if said is not None:
+        answered = reply(self.tokens) if self.before.question else None
+        if answered is not None:
             self.reading.claims += [
-                claim._replace(positive=claim.positive == said, words=(0, 1)) for claim in self.before.asked
+                claim._replace(positive=claim.positive == answered, words=(0, 1)) for claim in self.before.asked
             ]
             if links and links[0][0] == 0 and links[0][2] == Cue.NOT:
                 del links[0]  # this "no" denies the question, not what follows
