@@ -1,9 +1,9 @@
 """The command line from a checkout: ``python cli.py fit --config configs/grpo.yaml``, the same as ``dermiq fit``."""
 
 if __name__ == "__main__":
-    from dermiq import hush_interrupts
+    from dermiq.programs.exits import sigint_default
 
-    hush_interrupts()
+    sigint_default()
 
     from dermiq.cli import main
 

@@ -26,7 +26,7 @@ from dermiq.datamodules.sources import HAM10000
 from dermiq.datamodules.splits import limit_by_group, split_table
 from dermiq.datamodules.splits.clusters import cluster_names, group_tie, union
 from dermiq.datamodules.splits.leaks import leaks_by_cause
-from dermiq.datamodules.splits.perceptual import close_pairs, likeness
+from dermiq.datamodules.splits.perceptual import close_pairs, near_duplicates
 
 DISTANCES = (8, 16, 24, 32, 40, 48)
 
@@ -101,7 +101,7 @@ def alike(photographs: str) -> dict[str, object]:
     rows = []
     for distance in DISTANCES:
         start = time.perf_counter()
-        clusters = union(len(table), [likeness([source], distance).tie])
+        clusters = union(len(table), [near_duplicates([source], distance).tie])
         seconds = time.perf_counter() - start
         pairs = {(lesions[i], lesions[j]) for i, j in _pairs(clusters)}
         rows.append(

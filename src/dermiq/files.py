@@ -16,15 +16,19 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+def replacing(path: str | Path, keep: bool = False) -> Iterator[IO[bytes]]:
     """A binary file to write the new content of `path` to, beside it; at the end it takes the old one's place.
 
     What is written stands on the disk before it gets the name, so that after a power loss, too, `path` is the
     old file or the new one. Parent directories are made. One process at a time may replace a file: what another
     was killed over is overwritten.
 
+    Args:
+        path: of the file.
+        keep: after a failure, leave what was written so far beside it, as ``NAME.partial``.
+
     Raises:
-        OSError: if it cannot be written; `path` is untouched and nothing is left beside it.
+        OSError: if it cannot be written; `path` is untouched and, without `keep`, nothing is left beside it.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +39,8 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         sync(partial)
         partial.replace(target)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        if not keep:
+            partial.unlink(missing_ok=True)
         raise
 
 

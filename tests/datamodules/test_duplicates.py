@@ -12,7 +12,7 @@ from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.sources import HAM10000
 from dermiq.datamodules.splits.clusters import Tie, union
 from dermiq.datamodules.splits.duplicates import listed_tie
-from dermiq.datamodules.splits.perceptual import close_pairs, likeness
+from dermiq.datamodules.splits.perceptual import close_pairs, near_duplicates
 from dermiq.schema import DataError
 from support.small_data import write_csv, write_ham10000
 
@@ -112,21 +112,21 @@ def test_a_photograph_is_found_again_smaller_and_compressed(tmp_path):
     photographs[12].write_bytes(b"no image")
     source = HAM10000(str(root))
     source.load()
-    tie, images, unreadable = likeness([source], 32, processes=2)
+    tie, images, unreadable = near_duplicates([source], 32, processes=2)
     clusters = union(14, [tie])
     ids = [sample.id for sample in source]
     copy, original = (ids.index(path.stem) for path in (photographs[9], photographs[0]))
     assert clusters[copy] == clusters[original] and len(set(clusters.tolist())) == 13
     assert images == 14 and len(unreadable) == 1 and str(photographs[12]) in unreadable[0]
     with pytest.raises(DataError, match="`perceptual_distance` is 65, of 256 bits"):
-        likeness([source], 65)
+        near_duplicates([source], 65)
 
 
 @pytest.mark.slow
 def test_what_looks_alike_among_real_photographs_is_one_lesion(data_root):
     source = HAM10000(str(data_root / "ham10000"))
     source.load()
-    clusters = union(len(source), [likeness([source], 32).tie])
+    clusters = union(len(source), [near_duplicates([source], 32).tie])
     lesions: dict[int, set[str]] = {}
     names: dict[int, set[str]] = {}
     for cluster, sample in zip(clusters.tolist(), source, strict=True):

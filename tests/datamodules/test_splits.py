@@ -20,6 +20,7 @@ from dermiq.datamodules.splits import limit_by_group, parts_of, split_by_group
 from dermiq.datamodules.splits.__main__ import main, make_split, parser
 from dermiq.datamodules.splits.clusters import group_tie
 from dermiq.datamodules.splits.leaks import leaks_by_cause, random_leak
+from dermiq.programs.exits import exit_codes
 from dermiq.schema import DataError, Sample
 from support.small_data import write_ham10000
 
@@ -220,13 +221,14 @@ def test_the_command(tmp_path, capsys):
     source = {"class_path": "dermiq.datamodules.sources.HAM10000", "init_args": {"root": str(root)}}
     config.write_text(json.dumps({"sources": [source], "fractions": {"train": 0.5, "test": 0.5}, "seed": 3}))
     path = tmp_path / "made" / "split.parquet"
-    assert main(["--config", str(config), "--out", str(path), "--seed=4", "--perceptual_distance=8"]) == 0
+    main(["--config", str(config), "--out", str(path), "--seed=4", "--perceptual_distance=8"])
     said = capsys.readouterr().out
     assert "56 samples in 28 clusters" in said and "perceptual hash" in said and f"Wrote {path}." in said
     settings = json.loads(pq.read_schema(path).metadata[b"dermiq.splits"])
     assert settings["seed"] == 4 and settings["sources"][0]["init_args"]["root"] == str(root)
-    assert main(["--config", str(config), "--out", str(path), '--fractions={"train": 1.0}']) == 2
-    assert "at least two shares" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended, exit_codes():
+        main(["--config", str(config), "--out", str(path), '--fractions={"train": 1.0}'])
+    assert ended.value.code == 2 and "at least two shares" in capsys.readouterr().err
 
 
 def test_the_example_can_be_read():

@@ -18,10 +18,9 @@ from xml.etree import ElementTree
 import pytest
 
 from dermiq.kg import Citation, Concept, Fact, KnowledgeGraph, load_graph
-from dermiq.kg.__main__ import main
 from dermiq.kg.ontology.tables import SOURCE
 from dermiq.kg.ontology.writing import to_rdf_xml
-from support.kg import small_graph
+from support.kg import exit_code, small_graph
 
 COMMANDS = ("build", "validate", "list", "import", "score", "retrieve", "describe", "graph")
 FALSE = "Scabies is contagious. It is caused by Sarcoptes scabiei. It is malignant."
@@ -34,11 +33,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command: exit code, standard output, standard error."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as stopped:  # argparse
-            code = int(stopped.code or 0)
-        return (code, *capsys.readouterr())
+        return (exit_code(*arguments), *capsys.readouterr())
 
     return call
 
@@ -125,7 +120,7 @@ def test_build_writes_what_loads_again(run: Run, tmp_path: Path) -> None:
     assert "warning: stain: has only 1 facts" in said
     assert "1 condition, 1 fact, 3 concepts, 1 work; 0 errors, 1 warning." in said
     assert load_graph(out).find("stain").definition == "A stain."
-    assert not out.with_name("built.owl.part").exists()
+    assert not out.with_name("built.owl.partial").exists()
 
 
 def test_build_writes_nothing_from_tables_with_errors(run: Run, tmp_path: Path) -> None:
@@ -313,11 +308,11 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
+def test_a_reader_that_leaves_early_ends_it_in_silence() -> None:
     with start("list") as process:
         process.stdout.close()
         assert process.stderr.read() == ""
-    assert process.returncode == 0
+    assert process.returncode == 128 + signal.SIGPIPE
 
 
 def test_interrupted_scoring_keeps_what_was_done(answers: Path, tmp_path: Path) -> None:
@@ -325,7 +320,7 @@ def test_interrupted_scoring_keeps_what_was_done(answers: Path, tmp_path: Path) 
     text = "In case {0} scabies is contagious. Burrow {0} itches."
     rows = (json.dumps({"condition": "scabies", "answer": text.format(number)}) for number in range(40_000))
     answers.write_text("\n".join(rows))
-    part = out.with_name("scores.jsonl.part")
+    part = out.with_name("scores.jsonl.partial")
     process = start("score", "--input", answers, "--output", out)
     deadline = time.monotonic() + 60
     while not (part.exists() and part.stat().st_size) and process.poll() is None and time.monotonic() < deadline:

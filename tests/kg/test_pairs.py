@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from dermiq.kg import KGScorer, PairMaker
-from dermiq.kg.__main__ import main
 from dermiq.kg.candidates import read_candidates, write_pairs
 from dermiq.schema import KnowledgeError
+from support.kg import exit_code
 
 TRUE = "Scabies is contagious. It is caused by Sarcoptes scabiei. It spreads by skin contact."
 FALSE = "Scabies is not contagious. It is caused by a fungus. It spreads by skin contact."
@@ -240,7 +240,7 @@ def bare(row: dict[str, Any]) -> dict[str, Any]:
 def test_the_command_forms_pairs_again(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     path = write(HEADER, bare(record(candidate(TRUE, grounded=True), FALSE)), bare(record(TRUE, LITTLE, id="s2")))
     out = path.parent.parent / "preferences.jsonl"
-    assert main(["pairs", str(path), "--out", str(out), "--margin", "0.2", "--omissions"]) == 0
+    assert exit_code("pairs", str(path), "--out", str(out), "--margin", "0.2", "--omissions") == 0
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [said(row) for row in rows] == [(TRUE, FALSE), (TRUE, LITTLE)]
     assert rows[0]["images"] == ["run/images/a.png"]  # relative to the new file
@@ -254,11 +254,11 @@ def test_the_command_forms_pairs_again(write: Callable[..., Path], capsys: pytes
 def test_the_command_fails_with_advice(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     path = write(HEADER, bare(record(TRUE, FALSE)))
     out = path.with_name("preferences.jsonl")
-    assert main(["pairs", str(path), "--out", str(out), "--margin", "1"]) == 2
+    assert exit_code("pairs", str(path), "--out", str(out), "--margin", "1") == 2
     assert "Lower the margin" in capsys.readouterr().err and not out.exists()
-    assert main(["pairs", str(path), "--out", str(out), "--margin", "7"]) == 2
+    assert exit_code("pairs", str(path), "--out", str(out), "--margin", "7") == 2
     assert "PairMaker: margin is above 0 and at most 1; got 7" in capsys.readouterr().err
-    assert main(["pairs", str(path.with_name("none.jsonl")), "--out", str(out)]) == 2
+    assert exit_code("pairs", str(path.with_name("none.jsonl")), "--out", str(out)) == 2
     assert "There is no file" in capsys.readouterr().err
 
 

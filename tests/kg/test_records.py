@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermiq.kg import KGScorer
-from dermiq.kg.__main__ import main
 from dermiq.kg.records import MARKS, NUMBERS, as_record, as_text, read_rows
 from dermiq.kg.relations import REVIEW_STATUS
 from dermiq.schema import KnowledgeError
-from support.kg import small_graph, small_scorer
+from support.kg import exit_code, small_graph, small_scorer
 
 GRAPH = small_graph()
 ANSWER = (
@@ -92,7 +91,9 @@ def test_a_record_names_the_relation_that_was_claimed_not_the_one_that_decided(s
 
 
 def test_only_contradicted_claims_have_a_severity(scorer: KGScorer) -> None:
-    for name, claim in claims(record_of(scorer, ANSWER)):
+    found = list(claims(record_of(scorer, ANSWER)))
+    assert {name for name, _ in found} == {"supported", "contradicted", "unknown"}
+    for name, claim in found:
         assert ("severity" in claim) == (name == "contradicted")
 
 
@@ -185,7 +186,7 @@ def test_score_writes_a_lone_surrogate_as_json(tmp_path: Path) -> None:
     path, out = tmp_path / "a.jsonl", tmp_path / "scores.jsonl"
     row = {"condition": "scabies", "answer": "\ud800 is contagious"}
     path.write_text(json.dumps(row), encoding="utf-8")
-    assert main(["score", "--input", str(path), "--output", str(out)]) == 0
+    assert exit_code("score", "--input", str(path), "--output", str(out)) == 0
     assert json.loads(out.read_text(encoding="utf-8"))["answer"] == row["answer"]
 
 
@@ -193,7 +194,7 @@ def test_a_bad_line_leaves_everything_as_it_was(tmp_path: Path, capsys: pytest.C
     path, out = tmp_path / "answers.jsonl", tmp_path / "scores.jsonl"
     path.write_bytes(GOOD + GOOD + b'{"condition": "sca')
     out.write_text("as it was")
-    assert main(["score", "--input", str(path), "--output", str(out)]) == 2
+    assert exit_code("score", "--input", str(path), "--output", str(out)) == 2
     assert f"{path}, line 3: not JSON" in capsys.readouterr().err
     assert out.read_text() == "as it was"
     assert not out.with_name("scores.jsonl.part").exists()

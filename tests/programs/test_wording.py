@@ -9,6 +9,7 @@ import pytest
 
 from dermiq.cli import main
 from dermiq.programs.arguments import nearest
+from dermiq.programs.exits import exit_codes
 
 CONFIG = Path(__file__).parents[2] / "configs" / "grpo.yaml"
 
@@ -200,7 +201,8 @@ def test_nearest():
 
 def refused(run, arguments, capsys):
     try:
-        code = run(arguments)
+        with exit_codes():
+            code = run(arguments)
     except SystemExit as stopped:
         code = stopped.code
     (line,) = capsys.readouterr().err.splitlines()

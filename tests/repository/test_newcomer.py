@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import dermiq
 from dermiq.cli import SUBCOMMANDS, main
+from dermiq.programs import exits
 
 REPOSITORY = Path(__file__).parents[2]
 CLI = [str(REPOSITORY / "cli.py")]
@@ -121,9 +121,9 @@ def test_an_ignored_ctrl_c_stays_ignored():
     try:
         for handler, hushed in ((signal.SIG_IGN, signal.SIG_IGN), (signal.default_int_handler, signal.SIG_DFL)):
             signal.signal(signal.SIGINT, handler)
-            dermiq.hush_interrupts()
+            exits.sigint_default()
             assert signal.getsignal(signal.SIGINT) is hushed
-            dermiq.heed_interrupts()
+            exits.sigint_python()
             assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)

@@ -13,9 +13,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from dermiq.kg import Citation, Concept, Fact, KGScore, KGScorer, KnowledgeGraph
+from dermiq.kg.__main__ import main
 from dermiq.kg.graph import identifier
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.ontology.writing import to_rdf_xml
+from dermiq.programs.exits import exit_codes
 
 WORK = "handbook"
 DIAGNOSIS, TREATMENT = "diagnosis", "treatment"  # relations of claims that are none of the graph's
@@ -154,3 +156,12 @@ def judgements(score: KGScore) -> dict[tuple[str, str], set[tuple[str, bool]]]:
             key = (item.claim.subject, item.claim.value)
             found.setdefault(key, set()).add((name, item.claim.positive))
     return found
+
+
+def exit_code(*arguments: object) -> int:
+    """The exit code of ``python -m dermiq.kg`` with these arguments, run in this process."""
+    try:
+        with exit_codes():
+            return main([str(argument) for argument in arguments])
+    except SystemExit as ended:
+        return int(ended.code or 0)

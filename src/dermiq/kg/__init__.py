@@ -1,4 +1,4 @@
-"""The knowledge graph: an ontology of skin conditions that judges answers and grounds them."""
+"""The knowledge graph: an ontology of skin conditions, by which answers are scored and facts are retrieved."""
 
 from dermiq.kg.consistency import ReasoningConsistency, TypicalDescription
 from dermiq.kg.graph import Citation, Concept, Fact, KnowledgeGraph

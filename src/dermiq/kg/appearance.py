@@ -1,10 +1,9 @@
-"""What a condition looks like, in the words of `dermiq.findings`: the ontology's facts as probabilities.
+"""The appearance of a condition: a probability for each value of `dermiq.findings`, from the ontology's facts.
 
-One rule for all conditions. The strongest fact that means a value gives its weight (`WEIGHTS`); the value to which an
-attribute comes down where nothing special is to be seen (`DEFAULTS`) has the weight of `UNREMARKABLE` at least, unless
-the ontology denies it; the weights of an attribute are divided by their sum. An attribute of which the ontology says
-nothing that can be drawn thus has its default, alone. The numbers keep the order of what is typical; they are no
-frequencies observed in patients.
+One rule for all conditions. The weight of a value is that of the strongest fact that implies it (`WEIGHTS`). The
+unremarkable value of an attribute (`DEFAULTS`) has at least the weight `UNREMARKABLE`, unless the ontology denies it.
+The weights of an attribute are divided by their sum, so an attribute without a fact that can be rendered has its
+default alone. The probabilities keep the order of what is typical; they are no frequencies observed in patients.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ DEFAULTS: Mapping[str, str] = MappingProxyType(
         "structure": "structureless",
     }
 )
-_ALWAYS_POSSIBLE = ("distribution", "border", "surface", "structure")  # every lesion may lack the special in these
+_ALWAYS_POSSIBLE = ("distribution", "border", "surface", "structure")  # the default is possible in every lesion
 
 # Concept -> the value that shows it; a concept without an entry shows as the nearest above it in its tree that has one.
 VALUES: Mapping[str, str] = MappingProxyType(
@@ -117,7 +116,7 @@ VALUES: Mapping[str, str] = MappingProxyType(
 
 
 def appearance(graph: KnowledgeGraph, condition: str) -> dict[str, dict[str, float]]:
-    """Attribute -> value of `dermiq.findings` -> probability, each attribute adding up to 1.
+    """Attribute -> value of `dermiq.findings` -> probability; the sum over an attribute is 1.
 
     Args:
         graph: where the facts come from.

@@ -1,4 +1,4 @@
-"""Files of candidates, which a policy answered, and of the preference pairs that are formed of them."""
+"""Candidates files, with the sampled answers of a policy, and the preference pairs formed from them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _HEADER = ("policy", "sampling")
 
 
 def read_candidates(path: Path) -> tuple[Record, list[CandidateRecord]]:
-    """The candidates that `dermiq.trainer.preferences` wrote.
+    """The header and the questions of a candidates file, as `dermiq.trainer.preferences` writes it.
 
     Args:
-        path: JSONL, a torn last line left out. The first line is the header with `policy` and `sampling`; each other
+        path: JSONL; a torn last line is ignored. The first line is the header with `policy` and `sampling`; each other
             one a `dermiq.schema.CandidateRecord`.
 
     Returns:
         The header, and the questions with the header's `policy` and `sampling`.
 
     Raises:
-        KnowledgeError: if it cannot be read or a line is not what it should be, naming the line.
+        KnowledgeError: if it cannot be read or a line lacks a field, naming the line.
     """
     if not path.is_file():
         raise KnowledgeError(f"There is no file {path}. `python cli.py predict --config configs/pairs.yaml` writes it.")
@@ -54,7 +54,7 @@ def read_candidates(path: Path) -> tuple[Record, list[CandidateRecord]]:
 
 
 def write_pairs(candidates: Path, out: Path, maker: PairMaker) -> Pairs:
-    """Form the pairs of a file of candidates and write them as JSONL, as a whole or not at all.
+    """The pairs formed from a candidates file, written as JSONL, as a whole or not at all.
 
     Image paths become relative to the new file.
 

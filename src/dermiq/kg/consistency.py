@@ -1,8 +1,8 @@
-"""Does the diagnosis follow from the findings that its own reasoning states? And what does a condition look like?
+"""Consistency of the diagnosis with the findings that its own reasoning states; typical descriptions of conditions.
 
 Checking reasoning against a knowledge graph as a reward is the idea of CheXPO-v2 (arXiv:2512.17213), which matches
 triplets of disease, relation and anatomy in reports of chest X-rays with those of a reference. Ours needs no reference:
-it asks which condition the stated findings speak for, by `dermiq.kg.appearance`, and how strongly.
+it is the posterior probability of each condition given the stated findings, by `dermiq.kg.appearance`.
 
 With s_a the values stated of attribute a, and K conditions that are equally probable beforehand,
 
@@ -10,8 +10,7 @@ With s_a the values stated of attribute a, and K conditions that are equally pro
     P_a(s_a | c) = (1 - SLIP) * sum_{v in s_a} p_a(v | c) + SLIP * |s_a| / |V_a|
 
 where p_a(v | c) is the appearance of condition c and V_a are all values of the attribute. Findings count as independent
-given the condition. Several values stated of one attribute mean that one of them is there, so that naming them all says
-nothing.
+given the condition. Several values stated of one attribute mean that one of them is present: naming all is no evidence.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from dermiq.kg.ontology.loading import load_graph
 from dermiq.prompts import describe, normalise
 from dermiq.schema import Answer, KnowledgeError, Sample
 
-# The chance that a value says nothing of the condition (it was misread, or is rare): one finding excludes nothing.
+# The probability that a value is independent of the condition (misread, or rare): no single finding excludes one.
 SLIP = 0.05
 Stated = tuple[tuple[str, tuple[str, ...]], ...]
 Tables = Mapping[tuple[str, str], NDArray[np.float64]]
@@ -40,11 +39,11 @@ _graph = lru_cache(maxsize=4)(load_graph)
 
 
 class ReasoningConsistency:
-    """Probability of the diagnosis that a completion names, given the findings that its reasoning states, in [0, 1].
+    """Probability of a completion's diagnosis given the findings that its reasoning states, in [0, 1].
 
-    It is 0 if no finding is stated, if every value of an attribute is named of all that are stated, and if the
-    diagnosis is none of the conditions compared. The target plays no part: reasoning that is made up to fit a wrong
-    answer is consistent, so use this beside a reward of the diagnosis, and watch the truthfulness.
+    It is 0 if no finding is stated, if all values are stated of every stated attribute, and if the diagnosis is none of
+    the conditions compared. The target is not used: reasoning that is made up to fit a wrong answer is consistent, so
+    use this beside a reward of the diagnosis, and watch the truthfulness.
 
     Args:
         conditions: names of the conditions compared; None compares all that the graph describes.
@@ -64,16 +63,16 @@ class ReasoningConsistency:
         if not sample.asks_diagnosis:
             return None
         named = _graph(self.ontology).lookup(normalise(answer.diagnosis or ""))
-        said = tuple(
+        stated = tuple(
             (attribute, tuple(sorted(values)))
             for attribute, values in sorted(read_findings(answer.think).items())
             if len(values) < len(VOCABULARY[attribute])
         )
-        return _posterior(self.ontology, self.conditions, said).get(named.id, 0.0) if named and said else 0.0
+        return _posterior(self.ontology, self.conditions, stated).get(named.id, 0.0) if named and stated else 0.0
 
 
 class TypicalDescription:
-    """What a sample's condition typically looks like, as text: a reference where only the label is known.
+    """The typical appearance of a sample's condition as text: a reference where only the label is known.
 
     Args:
         ontology: an OWL file in place of the one that comes with the package.
@@ -123,11 +122,11 @@ def _described(graph: KnowledgeGraph) -> dict[str, None]:
 
 
 @lru_cache(maxsize=2**14)
-def _posterior(ontology: Path | None, conditions: tuple[str, ...] | None, said: Stated) -> dict[str, float]:
-    """Condition -> probability given what is said."""
+def _posterior(ontology: Path | None, conditions: tuple[str, ...] | None, stated: Stated) -> dict[str, float]:
+    """Condition -> probability given the stated findings."""
     compared, tables = _likelihoods(ontology, conditions)
     likelihoods = np.ones(len(compared))
-    for attribute, values in said:
+    for attribute, values in stated:
         known = sum((tables[attribute, value] for value in values), np.zeros(len(compared)))
         likelihoods *= (1.0 - SLIP) * known + SLIP * len(values) / len(VOCABULARY[attribute])
     return dict(zip(compared, (likelihoods / likelihoods.sum()).tolist(), strict=True))

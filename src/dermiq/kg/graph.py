@@ -1,4 +1,4 @@
-"""The knowledge graph: plain, frozen, picklable; nothing here knows where it came from."""
+"""The knowledge graph: concepts, facts and citations as frozen, picklable records with look-ups."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dermiq.kg.linking import normal, words
+from dermiq.kg.linking import name_key
 from dermiq.kg.relations import CONDITION, RELATIONS, REVIEW_STATUS
 from dermiq.schema import KnowledgeError
 
 
 def identifier(name: str) -> str:
-    """The identifier of a name: lower case, every run of other characters than letters and digits as ``_``."""
+    """The identifier of a name: lower case, with ``_`` for every run of characters but letters and digits."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-
-
-def _fold(name: str) -> tuple[str, ...]:
-    return tuple(map(normal, words(name)))
 
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A work in which a fact can be looked up."""
+    """The work that a fact cites."""
 
     id: str
     title: str
@@ -70,7 +66,7 @@ class Fact:
         strength: ``always``, ``typical``, ``possible`` or ``never``.
         closed: the condition's values of this relation are meant to be complete.
         citation: identifier of a citation.
-        note: what else there is to say, such as what tells a differential apart.
+        note: a qualification, such as the sign that distinguishes a differential.
         review: who has reviewed it.
     """
 
@@ -85,13 +81,13 @@ class Fact:
 
     @property
     def positive(self) -> bool:
-        """True if it says that something is, False if it says that it never is."""
+        """True for a positive statement, False for one of strength ``never``."""
         return self.strength != "never"
 
 
 @dataclass(frozen=True)
 class KnowledgeGraph:
-    """Concepts, facts and citations, with the look-ups that scoring and retrieval need.
+    """The graph, with the look-ups that scoring and retrieval need.
 
     Attributes:
         concepts: by identifier.
@@ -105,7 +101,7 @@ class KnowledgeGraph:
 
     @cached_property
     def by_name(self) -> dict[str, str]:
-        """Name in lower case -> identifier; the first owner of a name that two concepts claim."""
+        """Name in lower case -> identifier; of two concepts with one name the first."""
         names: dict[str, str] = {}
         for concept in self.concepts.values():
             for name in (concept.label, *concept.synonyms):
@@ -114,12 +110,14 @@ class KnowledgeGraph:
 
     @cached_property
     def _folded(self) -> dict[tuple[str, ...], str]:
-        """The names of conditions, whatever their number and spelling."""
-        return {_fold(name): concept.id for concept in self.conditions for name in (concept.label, *concept.synonyms)}
+        """Name of a condition as a key -> identifier."""
+        return {
+            name_key(name): concept.id for concept in self.conditions for name in (concept.label, *concept.synonyms)
+        }
 
     @cached_property
     def ancestors(self) -> dict[str, frozenset[str]]:
-        """Identifier -> everything above it in its tree, without itself."""
+        """Identifier -> identifiers of all its ancestors."""
         above: dict[str, frozenset[str]] = {}
 
         def climb(concept: str, path: tuple[str, ...]) -> frozenset[str]:
@@ -152,7 +150,7 @@ class KnowledgeGraph:
         return self._facts_of.get(condition, {})
 
     def about(self, condition: str, relation: str) -> tuple[Fact, ...]:
-        """The facts of one relation; a condition without any takes those of the condition that it is a form of."""
+        """The facts of a condition and a relation, inherited from the condition that it is a form of if it has none."""
         if own := self.facts_of(condition).get(relation):
             return own
         for parent in self.concepts[condition].broader:
@@ -161,7 +159,7 @@ class KnowledgeGraph:
         return ()
 
     def related(self, one: str, other: str) -> bool:
-        """True if two concepts are the same, or one lies above the other in their tree."""
+        """True if two concepts are the same, or one is an ancestor of the other."""
         return one == other or one in self.ancestors[other] or other in self.ancestors[one]
 
     def label(self, concept: str) -> str:
@@ -169,9 +167,9 @@ class KnowledgeGraph:
         return self.concepts[concept].label
 
     def lookup(self, name: str) -> Concept | None:
-        """The condition of that name, synonym (in any number and spelling), identifier or xref; None if none is."""
+        """The condition with that name or synonym (any number and spelling), identifier or xref; None without one."""
         found = self.concepts.get(self.by_name.get(name.strip().lower(), "") or identifier(name))
-        found = found if found and found.kind == CONDITION else self.concepts.get(self._folded.get(_fold(name), ""))
+        found = found if found and found.kind == CONDITION else self.concepts.get(self._folded.get(name_key(name), ""))
         return found or next((concept for concept in self.conditions if name in concept.xrefs), None)
 
     def find(self, name: str) -> Concept:
@@ -188,16 +186,16 @@ class KnowledgeGraph:
         raise KnowledgeError(f"The knowledge graph has no condition {name[:100]!r}. {hint}")
 
     def cite(self, fact: Fact) -> str:
-        """The work a fact cites, as text."""
+        """The citation of a fact as text."""
         citation = self.citations.get(fact.citation)
         return str(citation) if citation else "no citation"
 
 
 def merged(graphs: Iterable[KnowledgeGraph]) -> KnowledgeGraph:
-    """Graphs laid on top of one another: later concepts, facts and citations replace earlier ones of the same key.
+    """The union of graphs; later concepts, facts and citations replace earlier ones of the same key.
 
     A later concept keeps the earlier one's synonyms, parents and xrefs and adds its own. A later fact replaces the
-    earlier one of the same subject, relation and value, and of a relation that has one value whichever was there.
+    earlier one of the same subject, relation and value; of a functional relation, whichever value was there.
     """
     concepts: dict[str, Concept] = {}
     facts: dict[tuple[str, ...], Fact] = {}

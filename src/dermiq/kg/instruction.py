@@ -1,7 +1,7 @@
-"""Questions and answers about a condition, told from the graph's facts in varied wording: instruction data.
+"""Instruction data: questions and answers about a condition, worded from the graph's facts.
 
-What is asked and how facts are told stands in `instruction.yaml`. An answer names the condition and tells one fact of
-the relation that the question is about, if there is one a second fact of a related one.
+`instruction.yaml` has the wordings. An answer names the condition and states one fact of the relation that the question
+is about, and at times a second one of a related relation.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dermiq.schema import KnowledgeError
 
 FINDING = "finding"
 _OPENING = 0.75  # how often an answer opens with the name of the condition
-_SECOND_FACT = 0.5  # how often it tells a second fact
+_SECOND_FACT = 0.5  # how often it states a second fact
 _PRONOUN = 0.5  # how often a condition that has been named is called "it"
-_WEIGHTS = {"always": 3.0, "typical": 2.0, "possible": 0.5}  # what never is so is not told
+_WEIGHTS = {"always": 3.0, "typical": 2.0, "possible": 0.5}  # denied facts are not used
 
 
 @cache
@@ -37,12 +37,12 @@ def kinds() -> tuple[str, ...]:
 
 
 def relations(kind: str) -> tuple[str, ...]:
-    """The relations that a kind of question is answered from, the one that it needs first; none for findings."""
+    """The relations that answer a kind of question, the necessary one first; none for findings."""
     return tuple(_tables()["relations"].get(kind, ()))
 
 
 def question(kind: str, rng: Random) -> str:
-    """One wording of a kind of question.
+    """A question of some kind, in a random wording.
 
     Raises:
         KnowledgeError: if there is no such kind.
@@ -53,20 +53,20 @@ def question(kind: str, rng: Random) -> str:
 
 
 def answerable(graph: KnowledgeGraph, condition: str, kind: str) -> bool:
-    """True if the graph knows what a kind of question asks for of a condition; always so of findings."""
+    """True if the graph has a fact of a condition that answers a kind of question; always true for findings."""
     if kind == FINDING:
         return True
     return bool(_facts(graph, graph.find(condition).id, relations(kind)[0]))
 
 
 def describe_findings(findings: Mapping[str, Sequence[str]], rng: Random) -> str:
-    """What is seen, in prose.
+    """Findings in prose, in a random wording.
 
     Args:
-        findings: the attributes of `dermiq.findings`, the first value of each being told.
+        findings: the attributes of `dermiq.findings`, of which the first value is stated.
         rng: chooses the wording.
     """
-    values = {attribute: told[0] for attribute, told in findings.items()}
+    values = {attribute: known[0] for attribute, known in findings.items()}
     values["colour"] = with_article(values["colour"])
     template: str = rng.choice(_tables()["findings"])
     if "{border} border" in template:
@@ -75,26 +75,26 @@ def describe_findings(findings: Mapping[str, Sequence[str]], rng: Random) -> str
 
 
 def answer(graph: KnowledgeGraph, condition: str, kind: str, rng: Random, facts: Sequence[Fact] | None = None) -> str:
-    """A true answer to a kind of question about a condition.
+    """A true answer to a kind of question about a condition, in a random wording.
 
     Args:
         graph: where the facts come from.
         condition: its name, a synonym or an xref.
         kind: of question, other than about findings; must be `answerable`.
-        rng: chooses the facts, the stronger the likelier, and the wording.
-        facts: tell these alone, where there are any that answer; None tells all that the graph knows.
+        rng: chooses the facts, stronger ones more often, and the wording.
+        facts: use these alone if any of them answers; None uses all of the graph.
     """
     concept = graph.find(condition)
     first, *others = relations(kind)
-    told = [_choose(_facts(graph, concept.id, first, facts), rng)]
+    chosen = [_choose(_facts(graph, concept.id, first, facts), rng)]
     related = [fact for relation in others for fact in _facts(graph, concept.id, relation, facts)]
     if related and rng.random() < _SECOND_FACT:
-        told.append(_choose(related, rng))
+        chosen.append(_choose(related, rng))
     name = named(concept)
     sentences = [rng.choice(_tables()["openings"]).format(c=name)] if rng.random() < _OPENING else []
-    for fact in told:
+    for fact in chosen:
         subject = "it" if sentences and rng.random() < _PRONOUN else name
-        sentences.append(capitalised(_tell(graph, fact, subject, name, rng)))
+        sentences.append(capitalised(_worded(graph, fact, subject, name, rng)))
     return " ".join(sentences)
 
 
@@ -108,7 +108,7 @@ def _choose(facts: Sequence[Fact], rng: Random) -> Fact:
     return rng.choices(facts, [_WEIGHTS[fact.strength] for fact in facts])[0]
 
 
-def _tell(graph: KnowledgeGraph, fact: Fact, subject: str, name: str, rng: Random) -> str:
+def _worded(graph: KnowledgeGraph, fact: Fact, subject: str, name: str, rng: Random) -> str:
     tables = _tables()
     templates: list[str] = tables["special"].get(fact.value) or tables["statements"][fact.relation]
     if fact.strength == "possible":

@@ -1,7 +1,7 @@
-"""Free text -> mentions: the longest surface forms of a vocabulary, whatever their number and spelling.
+"""Entity linking: the longest surface forms of a vocabulary in free text, by a token trie over normalised words.
 
-A token trie over normalised words. Normalising folds case, plurals and British into American spelling, on both
-sides alike, so that it need not be linguistically right, only consistent.
+Normalisation folds case, plurals and British into American spelling. Text and vocabulary are folded alike, so it need
+not be linguistically right, only consistent.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _SPELLING = [
     )
 ]  # fmt: skip
 _VERB_OF = {"ca": "can", "wo": "will", "sha": "shall"}
-_MEMORY = 200_000
+_MEMORY = 200_000  # normal forms that are cached
 
 
 Link = tuple[int, int, Any]
-"""What was found in a text: its first word, its last (exclusive), and what it means."""
+"""A surface form in a text: its first word, its last (exclusive), and its meaning."""
 
 _Node = list[Any]  # [what ends here or None, word -> node]
 
 
 def _lower(text: str) -> str:
-    """The text in lower case, as long as it was: a few capitals, such as the dotted I, would grow."""
+    """The text in lower case and of the same length; a few capitals, such as the dotted I, would get longer."""
     lower = text.lower()
     return lower if len(lower) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
@@ -76,7 +76,7 @@ def _uncontracted(word: str) -> tuple[str, ...]:
 
 
 def normal(word: str) -> str:
-    """A word in lower case -> its form for comparison.
+    """The normal form of a word in lower case.
 
     >>> normal("keratoses"), normal("naevi"), normal("tumours"), normal("bowen's")
     ('keratosis', 'nevus', 'tumor', 'bowen')
@@ -103,11 +103,16 @@ def _singular(word: str) -> str:
     return word if word.endswith(("ss", "us", "is")) else word[:-1]
 
 
+def name_key(name: str) -> tuple[str, ...]:
+    """A name as a key: its words in normal form, the same for every case, number and spelling."""
+    return tuple(map(normal, words(name)))
+
+
 class Linker:
     """Finds the surface forms of a vocabulary in text.
 
     Args:
-        entries: (surface form, what it means). The first meaning of a form stays.
+        entries: (surface form, meaning); of two meanings of a form the first one counts.
     """
 
     def __init__(self, entries: Iterable[tuple[str, Any]]) -> None:
@@ -129,7 +134,7 @@ class Linker:
         return folded
 
     def link(self, tokens: list[str]) -> list[Link]:
-        """The longest forms in the words of a text, from left to right, none overlapping another."""
+        """The links of the words of a text: the longest forms, from left to right, without overlap."""
         memory, root = self._normal, self._root
         folded = [memory.get(word) or self._fold(word) for word in tokens]
         found: list[Link] = []

@@ -1,23 +1,22 @@
-"""Preference pairs: the knowledge graph chooses between the answers that a policy gave to one question.
+"""Preference pairs for DPO, formed from the sampled answers to one question by the knowledge graph.
 
-A pair is two answers to the same question whose scores (`dermiq.kg.scorer`) differ by at least a margin. The rules,
-in this file and nowhere else:
+A pair is two answers whose scores (`dermiq.kg.scorer`) differ by at least a margin. The rules:
 
-* **left out**: answers cut off at the length limit, for a pair with one teaches where to stop and not what is true;
-  and answers that repeat an earlier one, case, white space and punctuation aside.
-* **chosen** may be what is contradicted in nothing and, where a diagnosis is asked for, has the structure. The best
-  score comes first; of equals, an answer that was given without facts in the prompt, which is nearer to the policy.
-* **comparable**: the longer one has at most `max_length_ratio` times the words of the shorter, so that length is not
-  what is learned; neither is the beginning of the other; and there is a claim that decides: one of the rejected
-  answer that the graph contradicts, or a true one of the chosen answer that the rejected lacks. A word that carries
-  no claim is therefore never the difference.
-* **rejected** is, of those worse by the margin, first a plausible mistake (it has the structure, speaks of the case,
-  and is contradicted), then one that merely says too little, last what is malformed or beside the point. Within each
-  kind, what the policy said without facts in the prompt comes before what it made of them, the likelier before the
-  rarer, the nearer in score before the farther. The likelier first, not the nearest: a score falls with the severity
-  of a mistake, so that the nearest would always be the most harmless, and pushing down what the policy says most
-  often is what lowers its rate of mistakes. The margin alone guards against noise of the judge.
-* an answer stands in one pair at most.
+* **left out** are answers cut off at the length limit, since a pair with one would teach where to stop and not what is
+  true, and answers that repeat an earlier one but for case, white space and punctuation.
+* **chosen** is an answer without contradicted claims and, where a diagnosis is asked for, with the structure. The best
+  score comes first; of equal scores, an answer sampled without facts in the prompt, which is nearer to the policy.
+* **comparable** are two answers if the longer has at most `max_length_ratio` times the words of the shorter, so that
+  length is not what is learned; if neither is the beginning of the other; and if a claim decides: one of the rejected
+  answer that the graph contradicts, or a supported one of the chosen answer that the rejected lacks. A word without a
+  claim is therefore never the difference.
+* **rejected** is one of the answers whose score is lower by at least the margin. First come plausible mistakes
+  (structured, about the case, contradicted), then answers that say too little, then malformed or irrelevant ones.
+  Within each kind, answers sampled without facts in the prompt come before those with facts, likelier ones before
+  rarer ones, nearer scores before lower ones. The likelihood comes before the score because the score falls with the
+  severity of a mistake: the nearest would always be the most harmless, and lowering the likelihood of what the policy
+  says most often is what lowers its rate of mistakes. The margin alone guards against noise of the judge.
+* an answer is in one pair at most.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ OTHER_LENGTH = "other length"
 NO_MISTAKE = "below the margin without a mistake"
 TRIVIAL = "no deciding difference"
 NOT_NEEDED = "not needed"
-_REASONS = ("", NONE_FIT, BELOW_MARGIN, OTHER_LENGTH, NO_MISTAKE, TRIVIAL, NOT_NEEDED)  # the later one says more
+_REASONS = ("", NONE_FIT, BELOW_MARGIN, OTHER_LENGTH, NO_MISTAKE, TRIVIAL, NOT_NEEDED)  # the later one is shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Judged:
-    """A candidate with its score."""
+    """A candidate answer with its score."""
 
     candidate: Candidate
     answer: Answer
@@ -61,12 +60,12 @@ class _Judged:
 
     @property
     def fit(self) -> bool:
-        """True if it may be chosen."""
+        """True if it can be the chosen answer."""
         return self.structured and not self.score.contradicted
 
     @property
     def tier(self) -> int:
-        """How it would fail: 0 by a contradicted claim, 1 by saying too little, 2 by its form or subject."""
+        """The kind of failure: 0 a contradicted claim, 1 too little content, 2 malformed or irrelevant."""
         if not self.structured or not (self.score.supported or self.score.contradicted):
             return 2
         return 0 if self.score.contradicted else 1
@@ -74,14 +73,14 @@ class _Judged:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What became of the candidates.
+    """The pairs, with a summary of the candidates.
 
     Attributes:
         rows: the pairs, in the order of the questions; see `PairMaker`.
         questions: number of questions.
         candidates: number of answers.
-        left_out: reason -> number of answers that stand in no pair.
-        largest_margin: between an answer that might be chosen and another one of its question, whatever its length.
+        left_out: reason -> number of answers in no pair.
+        largest_margin: between an answer that can be chosen and another one of its question, of any length.
     """
 
     rows: list[Record]
@@ -111,9 +110,9 @@ class Pairs:
 
 
 class PairMaker:
-    """Forms preference pairs of candidates.
+    """Forms preference pairs from candidates.
 
-    A row of its result holds `prompt` (chat messages, without facts even where the chosen answer was given beside
+    A row of the result has `prompt` (chat messages, without facts even where the chosen answer was given beside
     some), `images`, `chosen` and `rejected` (one message each), `id` (the sample's; ``id/2`` of its second pair),
     `group`, `target`, `question`, `chosen_score`, `rejected_score`, `margin`, `evidence` (the claims that decide, each
     with its words, facts and citations: `contradicted` of the rejected answer, `supported` of the chosen one that the
@@ -124,8 +123,8 @@ class PairMaker:
         margin: the least difference in score, in (0, 1].
         max_length_ratio: words of the longer answer over those of the shorter, at most.
         pairs_per_question: the most pairs of one question.
-        omissions: let an answer that is contradicted in nothing be rejected too, because it says too little. It
-            teaches to say more, mistakes included.
+        omissions: also reject answers without a contradicted claim that say too little. This teaches to say more,
+            mistakes included.
     """
 
     def __init__(
@@ -144,11 +143,10 @@ class PairMaker:
         check_numbers(self, margin="(0, 1]", max_length_ratio="[1, inf)", pairs_per_question="[1, inf)")
 
     def __call__(self, records: Sequence[CandidateRecord]) -> Pairs:
-        """Form the pairs of all questions; see `dermiq.kg.candidates` for what a record holds.
+        """The pairs of all questions, from records as `dermiq.kg.candidates` reads them.
 
         Raises:
-            KnowledgeError: if not a single pair comes of them, saying what to change, or the graph does not know a
-                target.
+            KnowledgeError: if there is no pair at all, with the options to change, or a target is not in the graph.
         """
         rows: list[Record] = []
         left_out: Counter[str] = Counter()
@@ -165,7 +163,7 @@ class PairMaker:
         return pairs_of_all
 
     def _judge(self, record: CandidateRecord, left_out: Counter[str]) -> list[_Judged]:
-        """The candidates that can be compared, with their scores."""
+        """The complete and distinct candidates of a question, with their scores."""
         candidates = record["candidates"]
         if not record["target"]:
             left_out[NO_TARGET] += len(candidates)
@@ -174,16 +172,16 @@ class PairMaker:
         seen: set[tuple[str, ...]] = set()
         judged = []
         for place, candidate in enumerate(candidates):
-            said = _normal(candidate["completion"])
+            words = _normal(candidate["completion"])
             if not candidate.get("finished", True):
                 left_out[CUT_OFF] += 1
-            elif said in seen:
+            elif words in seen:
                 left_out[REPEATED] += 1
             else:
-                seen.add(said)
+                seen.add(words)
                 answer = parse(candidate["completion"])
                 structured = answer.well_formed or not record["asks_diagnosis"]
-                judged.append(_Judged(candidate, answer, self._score(answer, sample), said, place, structured))
+                judged.append(_Judged(candidate, answer, self._score(answer, sample), words, place, structured))
         return judged
 
     def _score(self, answer: Answer, sample: Sample) -> KGScore:
@@ -216,7 +214,7 @@ class PairMaker:
         return pairs
 
     def _obstacle(self, chosen: _Judged, other: _Judged) -> str:
-        """Why two answers make no pair; `NOT_NEEDED` if they do."""
+        """The reason why two answers make no pair; `NOT_NEEDED` if they do."""
         if chosen.score.score - other.score.score < self.margin:
             return BELOW_MARGIN
         shorter, longer = sorted((chosen.words, other.words), key=len)
@@ -259,11 +257,11 @@ class PairMaker:
         }
 
     def _evidence(self, item: _Judged, judgement: str, claims: Sequence[JudgedClaim]) -> list[Record]:
-        """Claims as records, their places in the answer replaced by the words themselves."""
+        """Claims as records, with their words in place of the spans."""
         text = spoken(item.answer)
-        told = as_record(item.score, self.scorer.graph, text)[judgement]
+        records = as_record(item.score, self.scorer.graph, text)[judgement]
         found = []
-        for claim, record in zip(getattr(item.score, judgement), told, strict=True):
+        for claim, record in zip(getattr(item.score, judgement), records, strict=True):
             if claim in claims:
                 span = record.pop("span")
                 found.append(record | {"words": text[slice(*span)] if span else ""})
@@ -285,14 +283,14 @@ class PairMaker:
 
 
 def _sample(record: CandidateRecord) -> Sample:
-    """What the scorer needs to know, as it knows it in every evaluation."""
+    """The sample of a record, as the scorer gets it in every evaluation."""
     default = record["asks_diagnosis"] and record["question"] == QUESTION
     asked = "" if default else record["question"]
     return Sample(record["id"], tuple(record["images"]), record["target"], "", record["group"], asked)
 
 
 def _normal(text: str) -> tuple[str, ...]:
-    """The words of a text without case, white space and punctuation."""
+    """The words of a text in lower case, without white space and punctuation."""
     return tuple(re.findall(r"\w+", text.lower()))
 
 
@@ -303,12 +301,12 @@ def _deciding(chosen: _Judged, rejected: _Judged) -> tuple[list[JudgedClaim], li
 
 
 def _merit(item: _Judged) -> tuple[float, bool, int]:
-    """Sorts what may be chosen, the best first."""
+    """Sort key of answers to choose, the best first."""
     return (-item.score.score, item.candidate["grounded"], item.place)
 
 
 def _implausibility(item: _Judged) -> tuple[int, bool, float, float, int]:
-    """Sorts what may be rejected, the most instructive first."""
+    """Sort key of answers to reject, the most instructive first."""
     likely = item.candidate.get("confidence", 0.0)
     return (item.tier, item.candidate["grounded"], -likely, -item.score.score, item.place)
 

@@ -1,4 +1,4 @@
-"""What a question is after: the relations that answer it, and the words that ask for them."""
+"""Question types: the relations that answer a question, and the words that ask for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers to score from JSONL, and their scores as records for JSONL and as text for the terminal."""
+"""Records of scores: answers read from JSONL, scores as JSONL records or as text for the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from dermiq.kg.graph import Fact, KnowledgeGraph
-from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS, TREATMENT
 from dermiq.kg.linking import spans
 from dermiq.kg.questions import relations_of
@@ -28,15 +27,15 @@ _WIDTH = 80
 
 
 def read_rows(path: Path, graph: KnowledgeGraph) -> list[dict[str, Any]]:
-    """The answers of a JSONL file, all of which can be scored.
+    """The answers of a JSONL file, checked so that all can be scored.
 
     Args:
-        path: a line holds an object with the texts ``condition`` and ``answer``, if need be ``question_type``, and
-            whatever else.
-        graph: must know the conditions.
+        path: each line is an object with the texts ``condition`` and ``answer``, optionally ``question_type``, and any
+            other field.
+        graph: must have the conditions.
 
     Raises:
-        KnowledgeError: if the file cannot be read, holds nothing, or a line cannot be scored, naming the line.
+        KnowledgeError: if the file cannot be read, is empty, or a line cannot be scored, naming the line.
     """
     rows = []
     try:
@@ -72,10 +71,9 @@ def _row(line: str, where: str, graph: KnowledgeGraph) -> dict[str, Any]:
 
 
 def as_record(score: KGScore, graph: KnowledgeGraph, answer: str) -> dict[str, Any]:
-    """JSON-ready: the numbers, and each claim with its evidence and its place in the answer.
+    """A score as a JSON record: the numbers, and each claim with its evidence and its span in the answer.
 
-    A place is the first character and the last (exclusive) of the words that name the value, so that
-    ``answer[span[0] : span[1]]`` are those words.
+    ``answer[span[0] : span[1]]`` are the words that name the value.
     """
     places = spans(answer)
     record: dict[str, Any] = {name: round(getattr(score, name), 4) for name in NUMBERS}
@@ -86,7 +84,7 @@ def as_record(score: KGScore, graph: KnowledgeGraph, answer: str) -> dict[str, A
 
 def _claim(item: JudgedClaim, graph: KnowledgeGraph, places: list[tuple[int, int]]) -> dict[str, Any]:
     claim = item.claim
-    span = _span(claim, places)
+    span = claim.place(places)
     record = {
         "subject": graph.label(claim.subject),
         "relation": claim.relation,
@@ -97,11 +95,6 @@ def _claim(item: JudgedClaim, graph: KnowledgeGraph, places: list[tuple[int, int
         "evidence": [_fact(fact, graph) for fact in item.verdict.evidence],
     }
     return record | {"severity": round(item.severity, 4)} if item.severity else record
-
-
-def _span(claim: Claim, places: list[tuple[int, int]]) -> tuple[int, int] | None:
-    first, end = claim.words
-    return (places[first][0], places[end - 1][1]) if end else None
 
 
 def _fact(fact: Fact, graph: KnowledgeGraph) -> dict[str, Any]:
@@ -118,10 +111,10 @@ def _fact(fact: Fact, graph: KnowledgeGraph) -> dict[str, Any]:
 
 
 def as_text(score: KGScore, graph: KnowledgeGraph, answer: str) -> Iterator[tuple[str, str]]:
-    """Readable: the numbers, then every claim with the evidence under it.
+    """A score as lines of text: the numbers, then every claim with its evidence.
 
     Yields:
-        (line, what it belongs to): ``supported``, ``contradicted``, ``unknown``, ``evidence`` or ``heading``.
+        (line, its part): ``supported``, ``contradicted``, ``unknown``, ``evidence`` or ``heading``.
     """
     yield "   ".join(f"{name.replace('_', ' ')} {getattr(score, name):.2f}" for name in NUMBERS), "heading"
     if not any(getattr(score, name) for name in MARKS):
@@ -134,18 +127,18 @@ def as_text(score: KGScore, graph: KnowledgeGraph, answer: str) -> Iterator[tupl
         yield "", "evidence"
         yield f"{name} ({len(items)})", "heading"
         for item in items:
-            yield f"  {mark} {_said(item, graph, answer, places)}", name
+            yield f"  {mark} {_sentence(item, graph, answer, places)}", name
             for line in _evidence(item.verdict.evidence, graph):
                 yield line, "evidence"
 
 
-def _said(item: JudgedClaim, graph: KnowledgeGraph, answer: str, places: list[tuple[int, int]]) -> str:
-    """A claim as a sentence, and the words that make it."""
+def _sentence(item: JudgedClaim, graph: KnowledgeGraph, answer: str, places: list[tuple[int, int]]) -> str:
+    """A claim as a sentence, with the words of the answer that make it."""
     claim = item.claim
     relation = RELATIONS.get(claim.relation)
     phrases = (relation.phrase, relation.negative) if relation else _PHRASES[claim.relation]
     text = f"{written(graph.label(claim.subject))} {phrases[not claim.positive]} {named(graph.concepts[claim.value])}"
-    if span := _span(claim, places):
+    if span := claim.place(places):
         quoted = "".join(character if character.isprintable() else " " for character in answer[slice(*span)])
         text += f'  "{quoted}"'
     if claim.hedged:

@@ -1,4 +1,4 @@
-"""The vocabulary of the knowledge graph: kinds of concept, relations between them, strengths, questions."""
+"""The schema of the knowledge graph: kinds of concepts, relations between them, strengths."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 CONDITION = "condition"
 STRENGTHS = ("always", "typical", "possible", "never")
-POSITIVE = ("always", "typical", "possible")
 REVIEW_STATUS = "not reviewed by a clinician"
 
 KINDS: Mapping[str, str] = MappingProxyType(
@@ -39,15 +38,15 @@ KINDS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Relation:
-    """What may be said of a condition.
+    """A relation between a condition and a value.
 
     Attributes:
         name: as in the ontology, in snake case.
         range: the kind of its values.
-        phrase: how a sentence about a condition goes on before the value ("is found on").
+        phrase: the words between condition and value in a sentence ("is found on").
         negative: the same, denied.
         functional: a condition has one value, and values exclude each other.
-        inherits: what holds for a value holds for the values below it in its tree (site, treatment, test).
+        inherits: a fact about a value holds for its descendants too (site, treatment, test).
     """
 
     name: str

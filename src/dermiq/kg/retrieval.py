@@ -1,11 +1,11 @@
 """Knowledge-graph retrieval (KG-RAG): the facts that answer a question, as sentences with citations.
 
-What decides the order, in this file and nowhere else:
+The ranking:
 
     score = relevance of the relation to the question * strength * specificity + 1 if the question names the value
-    picked by = score * 0.9 ** (how many facts of this condition and relation were picked before)
+    rank by score * 0.9 ** (number of facts of this condition and relation that were picked before)
 
-A value is specific if few conditions share it, and if it stands deep in its tree.
+A value is specific if few conditions share it, and if it is deep in its tree.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from dermiq.kg.verbalising import sentence
 from dermiq.ranges import check_numbers
 
 _STRENGTH = {"always": 1.0, "typical": 0.9, "possible": 0.5, "never": 0.6}
-_LATER_TYPE = 0.8  # what the question asks for besides
-_LATER_RELATION = 0.92  # a step down the list of relations that answer a type of question
-_ASIDE = 0.5  # a relation that the question does not ask for, whose value it names
-_COMPARED = 0.4  # the rest, where the differentials between two conditions come first
+_LATER_TYPE = 0.8  # of the question types after the first
+_LATER_RELATION = 0.92  # for each place in the list of relations that answer a type of question
+_ASIDE = 0.5  # a relation that the question does not ask for, if it names the value
+_COMPARED = 0.4  # differentials to other conditions, where conditions are compared
 _REPEATED = 0.9
 _NAMED = 1.0
 _DEEP = 3
@@ -39,19 +39,19 @@ _COMPARISON = ("differential", "appearance", "symptoms")
 
 
 def count_words(text: str) -> int:
-    """An estimate of the tokens of a text: 1.3 for each word, rounded up."""
+    """An estimate of the number of tokens of a text: 1.3 for each word, rounded up."""
     return math.ceil(1.3 * len(text.split()))
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A fact that was retrieved.
+    """A retrieved fact.
 
     Attributes:
         fact: as in the graph.
         sentence: the fact in words.
         citation: the work it cites.
-        score: how well it answers the question; only comparable within one question.
+        score: its score; comparable within one question only.
     """
 
     fact: Fact
@@ -61,7 +61,7 @@ class Passage:
 
 
 def as_context(passages: Iterable[Passage]) -> str:
-    """Passages for a prompt: numbered sentences with short citations, then the list of sources; empty without any."""
+    """Passages as text for a prompt: numbered sentences with citations, then the sources; empty without passages."""
     numbers: dict[str, int] = {}
     lines = []
     for index, passage in enumerate(passages, start=1):
@@ -73,13 +73,13 @@ def as_context(passages: Iterable[Passage]) -> str:
 
 
 class Retriever:
-    """Finds the facts that answer a question.
+    """Retrieves the facts that answer a question.
 
     Args:
         ontology: an OWL file in place of the one that comes with the package.
-        merge: OWL files to lay on top of it.
-        budget: how many tokens `as_context` of the passages may take.
-        notes: tell the notes of facts too, in brackets; they qualify, and a model may copy them out of their place.
+        merge: OWL files to merge on top of it.
+        budget: the most tokens of `as_context` of the passages.
+        notes: include the notes of facts, in brackets; they qualify, but a model may copy them out of context.
     """
 
     def __init__(
@@ -123,8 +123,8 @@ class Retriever:
 
         Args:
             question: free text.
-            conditions: names of further conditions in view, such as the one that a picture shows.
-            budget: tokens that `as_context` of the passages may take; None takes that of the retriever.
+            conditions: names of further conditions, such as the one in the image.
+            budget: the most tokens of `as_context` of the passages; None takes that of the retriever.
             count_tokens: text -> number of tokens.
 
         Raises:
@@ -146,7 +146,7 @@ class Retriever:
         return self._pick(scored, self.budget if budget is None else budget, count_tokens)
 
     def _caused_by(self, values: frozenset[str]) -> list[str]:
-        """The conditions with an agent that is among some values, or a kind of one."""
+        """The conditions with an agent among some values, or below one of them."""
         return list(
             dict.fromkeys(
                 fact.subject
@@ -158,7 +158,7 @@ class Retriever:
     def _relevance(
         self, question: str, view: Sequence[str], asked: Sequence[str], values: frozenset[str]
     ) -> dict[str, float]:
-        """Relation -> how much it bears on the question, 0 to 1."""
+        """Relation -> its relevance to the question, in [0, 1]."""
         types: tuple[str | None, ...] = question_types(question)
         if "differential" in types:
             types = tuple(kind for kind in types if kind != "diagnosis")  # a "differential diagnosis" is one thing
@@ -187,7 +187,7 @@ class Retriever:
         return score + (_NAMED if named else 0.0)
 
     def _names(self, fact: Fact, values: frozenset[str]) -> bool:
-        """True if the value of a fact is named or falls under what is named, or if what is named falls under it."""
+        """True if the question names the value of a fact, an ancestor of it or, where facts inherit, a descendant."""
         if fact.value in values or values & self.graph.ancestors[fact.value]:
             return True
         relation = RELATIONS[fact.relation]
@@ -198,7 +198,7 @@ class Retriever:
         return relation.inherits and any(fact.value in self.graph.ancestors[value] for value in values)
 
     def _specificity(self, fact: Fact) -> float:
-        """From 0.6 for what every condition shares to 1; 1 for the one value of a functional relation."""
+        """The specificity of a fact's value, from 0.6 if all conditions share it to 1; 1 in a functional relation."""
         if RELATIONS[fact.relation].functional:
             return 1.0
         count = max(2, len(self.graph.conditions))
@@ -207,7 +207,7 @@ class Retriever:
         return 0.6 + 0.3 * rarity + 0.1 * depth
 
     def _pick(self, scored: dict[Fact, float], budget: int, count_tokens: Callable[[str], int]) -> list[Passage]:
-        """The best that fit the budget, a relation that was picked before being discounted; ties as in the graph."""
+        """The best facts within the budget, relations picked before being discounted; ties in the graph's order."""
         picked: list[Passage] = []
         before: Counter[tuple[str, str]] = Counter()
         facts = list(scored)
@@ -221,8 +221,8 @@ class Retriever:
             if now > priority:  # discounted since it was put there
                 heapq.heappush(heap, (now, place))
                 continue
-            told = sentence(self.graph, fact if self.notes else replace(fact, note=""))
-            passage = Passage(fact, told, self.graph.cite(fact), round(scored[fact], 4))
+            text = sentence(self.graph, fact if self.notes else replace(fact, note=""))
+            passage = Passage(fact, text, self.graph.cite(fact), round(scored[fact], 4))
             if count_tokens(as_context([*picked, passage])) <= budget:  # what does not fit now will not fit later
                 picked.append(passage)
                 before[topic] += 1

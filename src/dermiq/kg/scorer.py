@@ -1,7 +1,7 @@
-"""How true, how complete and how safe an answer about a condition is, by the knowledge graph.
+"""The score of an answer about a condition: precision, coverage and harm of its claims, by the knowledge graph.
 
-The formula, in one place. With S the summed weight of supported claims about the condition that bear on the
-question, C that of contradicted claims, and a hedged claim weighing half:
+S is the summed weight of the supported claims about the condition that bear on the question, C that of the contradicted
+claims; a hedged claim weighs half:
 
     precision = S / (S + C)                                   0 without a claim
     coverage  = min(1, (weight of the must-have facts that were stated) / needed)
@@ -9,14 +9,14 @@ question, C that of contradicted claims, and a hedged claim weighing half:
     score     = (1 - harm) * 2 * precision * coverage / (precision + coverage)
 
 Must-have facts are those that are always or typically so, of the relations that the question asks for; a fact that is
-possibly so counts half. `needed` is 4 (8 if no type of question is given, then with at most two facts a relation), or
-as many as there are. What keeps the score honest:
+possibly so counts half. `needed` is 4 (8 without a question type, then with at most two facts a relation), or as many
+as there are. Against gaming the score:
 
 * a claim counts once, however often it is made, and unknown claims count nothing;
 * a sentence that holds a contradicted claim earns no support, so that a wrong sentence never helps;
 * a hedged claim of malignancy, contagion, urgency or diagnosis supports nothing, and hedged claims together cover at
   most half of what is needed, and of what a relation may count;
-* lists of terms, questions, and what is said under an "if" assert nothing (`dermiq.kg.language.claims`);
+* lists of terms, questions, and what follows an "if" make no claim (`dermiq.kg.language.claims`);
 * support is counted in the first 400 words only, contradiction everywhere.
 """
 
@@ -74,9 +74,9 @@ class KGScore:
         precision: share of supported among supported and contradicted claims, 0 without any.
         coverage: how much of what the question needs was stated.
         harm: of the contradicted claims together.
-        supported: claims that facts bear out.
-        contradicted: claims that facts speak against.
-        unknown: claims that the graph neither bears out nor speaks against.
+        supported: claims that facts support.
+        contradicted: claims that facts contradict.
+        unknown: claims that the graph neither supports nor contradicts.
     """
 
     score: float
@@ -98,25 +98,12 @@ class KGScore:
         return len(self.contradicted) / len(self.claims) if self.claims else 0.0
 
 
-class _Engine:
-    """What scorers of the same ontology share: the graph, how text is read, and what was found out before."""
-
-    def __init__(self, ontology: Path | None, merge: tuple[Path, ...]) -> None:
-        self.graph = load_graph(ontology, merge)
-        self.reader = ClaimReader(self.graph)
-        self.judge = Judge(self.graph)
-        self.needed: dict[tuple[str, tuple[str, ...]], float] = {}
-
-
-_engine = lru_cache(maxsize=4)(_Engine)
-
-
 class KGScorer:
     """Scores answers; as a reward, a function of (answer, sample) in [0, 1].
 
     Args:
         ontology: an OWL file in place of the one that comes with the package.
-        merge: OWL files to lay on top of it.
+        merge: OWL files to merge on top of it.
     """
 
     def __init__(self, ontology: Path | None = None, merge: list[Path] | None = None) -> None:
@@ -126,14 +113,14 @@ class KGScorer:
     @property
     def graph(self) -> KnowledgeGraph:
         """The knowledge graph, loaded on first use."""
-        return self._shared.graph
+        return self._by_graph.graph
 
     @property
-    def _shared(self) -> _Engine:
-        return _engine(self.ontology, self.merge)
+    def _by_graph(self) -> _GraphScorer:
+        return _graph_scorer(self.ontology, self.merge)
 
     def __call__(self, answer: Answer, sample: Sample) -> float | None:
-        """The score of a completion: its reasoning, and the diagnosis it names; None where `judge` gives none."""
+        """The score of a completion: its reasoning and its diagnosis; None where `judge` gives none."""
         judged = self.judge(answer, sample)
         return judged.score if judged else None
 
@@ -143,14 +130,10 @@ class KGScorer:
         if case is None:
             return None
         asked = question_types(sample.question)
-        return _recent(self.ontology, self.merge, spoken(answer), case, asked[0] if asked else None)
-
-    def _condition(self, sample: Sample) -> str | None:
-        found = self.graph.lookup(sample.target) if sample.target else None
-        return found.id if found else None
+        return self._by_graph.recent(spoken(answer), case, asked[0] if asked else None)
 
     def score(self, answer: str, condition: str, question_type: str | None = None) -> KGScore:
-        """Score an answer about a condition.
+        """The score of an answer about a condition.
 
         Args:
             answer: free text.
@@ -160,10 +143,28 @@ class KGScorer:
         Raises:
             KnowledgeError: if the graph has no such condition, or there is no such type of question.
         """
-        shared = self._shared
-        case = shared.graph.find(condition).id
+        return self._by_graph.score(answer, condition, question_type)
+
+    def _condition(self, sample: Sample) -> str | None:
+        found = self.graph.lookup(sample.target) if sample.target else None
+        return found.id if found else None
+
+
+class _GraphScorer:
+    """The formula on one graph, shared by all `KGScorer`s of the same files, with what it has computed before."""
+
+    def __init__(self, ontology: Path | None, merge: tuple[Path, ...]) -> None:
+        self.graph = load_graph(ontology, merge)
+        self.recent = lru_cache(maxsize=2**11)(self.score)  # several reward terms ask for the same score
+        self._reader = ClaimReader(self.graph)
+        self._judge = Judge(self.graph)
+        self._weights: dict[tuple[str, tuple[str, ...]], float] = {}
+
+    def score(self, answer: str, condition: str, question_type: str | None) -> KGScore:
+        """See `KGScorer.score`."""
+        case = self.graph.find(condition).id
         relations = relations_of(question_type)
-        judged, refuted = self._judged(shared.reader.read(answer, case), case)
+        judged, refuted = self._judged(self._reader.read(answer, case), case)
         supported, contradicted, unknown = judged["supported"], judged["contradicted"], judged["unknown"]
         counted = [item for item in supported if self._counts(item, case, relations, refuted)]
         gained, lost = _weight(counted), _weight(contradicted)
@@ -178,13 +179,12 @@ class KGScorer:
         )
 
     def _judged(self, claims: list[Claim], case: str) -> tuple[dict[str, list[JudgedClaim]], set[int]]:
-        """Each claim once, by judgement, and the numbers of the sentences that hold a contradicted one.
+        """The distinct claims by judgement, and the numbers of the sentences with a contradicted one.
 
         Of claims that say the same, one of a sentence without contradiction comes before others, a plain one before
         a hedged one.
         """
-        judge = self._shared.judge
-        verdicts = [judge(claim, case) for claim in claims]
+        verdicts = [self._judge(claim, case) for claim in claims]
         refuted = {c.sentence for c, v in zip(claims, verdicts, strict=True) if v.judgement == "contradicted"}
         ranked = sorted(
             zip(claims, verdicts, strict=True), key=lambda judged: (judged[0].sentence in refuted, judged[0].hedged)
@@ -192,9 +192,9 @@ class KGScorer:
         sorted_out: dict[str, list[JudgedClaim]] = {"supported": [], "contradicted": [], "unknown": []}
         seen = set()
         for claim, verdict in ranked:
-            said = claim[:4]
-            if said not in seen:
-                seen.add(said)
+            statement = claim[:4]
+            if statement not in seen:
+                seen.add(statement)
                 wrong = verdict.judgement == "contradicted"
                 severity = self._severity(claim, verdict, case) if wrong else 0.0
                 sorted_out[verdict.judgement].append(JudgedClaim(claim, verdict, severity))
@@ -228,14 +228,13 @@ class KGScorer:
         return min(1.0, (_total(plain, cap) + min(_total(reserved, cap / 2), needed / 2)) / needed)
 
     def _needed(self, case: str, relations: tuple[str, ...], overall: bool) -> float:
-        """The weight that covers a question in full."""
-        known = self._shared.needed
-        needed = known.get((case, relations))
+        """The weight of the must-have facts that covers a question in full."""
+        needed = self._weights.get((case, relations))
         if needed is None:
             must_have = [fact for name in relations for fact in self.graph.about(case, name) if _is_must(fact)]
             there = _total({(fact.relation, fact.value): 1.0 for fact in must_have}, PER_RELATION if overall else inf)
             needed = max(1.0, min(there, NEEDED_OVERALL if overall else NEEDED))
-            known[case, relations] = needed
+            self._weights[case, relations] = needed
         return needed
 
     def _severity(self, claim: Claim, verdict: Verdict, case: str) -> float:
@@ -263,16 +262,11 @@ class KGScorer:
         return any(fact.value == "malignant" for fact in self.graph.about(condition, "malignancy"))
 
 
-@lru_cache(maxsize=2**11)
-def _recent(
-    ontology: Path | None, merge: tuple[Path, ...], answer: str, condition: str, question_type: str | None
-) -> KGScore:
-    """A score that several reward terms ask for."""
-    return KGScorer(ontology, list(merge)).score(answer, condition, question_type)
+_graph_scorer = lru_cache(maxsize=4)(_GraphScorer)
 
 
 def spoken(answer: Answer) -> str:
-    """A completion as prose: the reasoning, then the diagnosis as a sentence; a broken one as it stands."""
+    """A completion as prose: the reasoning, then the diagnosis as a sentence; a malformed one as it is."""
     if answer.diagnosis is None:
         return answer.text
     return f"{answer.think}\nThe diagnosis is {answer.diagnosis}."

@@ -1,4 +1,4 @@
-"""What the names of conditions mean: identifiers, other names, what lies above, malignancy."""
+"""Terminology of conditions: identifiers, synonyms, ancestors, malignancy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dermiq.kg.ontology.loading import load_graph
 
 
 class Terminology:
-    """The ontology's names, for whoever has to tell what an answer or a label means.
+    """Look-up of conditions by the names in answers and labels.
 
     Args:
         ontology: RDF/XML file; None takes the one that comes with the package.
@@ -25,7 +25,7 @@ class Terminology:
         return load_graph(None if self.ontology is None else Path(self.ontology))
 
     def concept(self, name: str) -> str | None:
-        """The identifier of the condition of that name or synonym; None if the ontology has none."""
+        """The identifier of the condition with that name or synonym; None if the ontology has none."""
         found = self.graph.lookup(name)
         return found.id if found else None
 
@@ -35,7 +35,7 @@ class Terminology:
         return (found.label, *found.synonyms)
 
     def lineage(self, concept: str) -> frozenset[str]:
-        """A condition with what it is a form of, the categories of these, and what lies above them."""
+        """A condition and its ancestors, with their categories and the ancestors of these."""
         graph = self.graph
         conditions = {concept, *graph.ancestors[concept]}
         categories = {
@@ -47,6 +47,6 @@ class Terminology:
         return frozenset(conditions | categories).union(*(graph.ancestors[category] for category in categories))
 
     def malignant(self, concept: str) -> bool | None:
-        """True for cancer, False for benign and pre-malignant conditions, None where the ontology does not say."""
+        """True for cancer, False for benign and pre-malignant conditions, None if the ontology has no value."""
         values = {fact.value for fact in self.graph.about(concept, "malignancy") if fact.positive}
         return "malignant" in values if values else None

@@ -1,7 +1,7 @@
-"""Facts -> plain English sentences.
+"""Verbalisation: facts as plain English sentences.
 
 A sentence is a template of the relation, an adverb for the strength, and the value in the grammatical form that the
-template asks for. Tables of words stand here, and not in the ontology, because they say how English works.
+template needs. The tables of words are here and not in the ontology because they are about English.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _TEMPLATES = {
     "age_group": "{c} is {often} seen in {v}",
     "course": "{c} is {often} {v}",
 }
-# Where the adverb alone would say the opposite, or nothing.
+# Where the plain adverb would say the opposite, or nothing.
 _CONTRAINDICATED = MappingProxyType({"always": "never", "typical": "typically not", "possible": "sometimes not"})
 _DESCRIBES = "the lesions of {c} are {often} {v}"
 _SPECIAL = {
@@ -134,7 +134,7 @@ _UNDER_DERMOSCOPY = " under dermoscopy"
 
 
 class _Value(NamedTuple):
-    """A value as a template wants it: what it shares with its neighbours in a list, itself, and its note."""
+    """A value for a template: the words that it shares with its neighbours in a list, its own, and its note."""
 
     lead: str
     text: str
@@ -142,7 +142,7 @@ class _Value(NamedTuple):
 
 
 def written(label: str) -> str:
-    """A label of the graph, which is in lower case, with the capitals that English gives its words.
+    """A label, which the graph has in lower case, with its proper names and abbreviations in capitals.
 
     >>> written("hiv infection"), written("staphylococcus aureus"), written("scabies")
     ('HIV infection', 'Staphylococcus aureus', 'scabies')
@@ -151,7 +151,7 @@ def written(label: str) -> str:
 
 
 def named(concept: Concept) -> str:
-    """A concept as it stands in a sentence: what can be counted takes an article."""
+    """The name of a concept in a sentence: a countable noun takes an article."""
     label = concept.label
     last = label.partition(" of ")[0].split(" ")[-1]
     first = concept.kind == "red_flag" and label.startswith(_COUNTABLE_FIRST)
@@ -161,7 +161,7 @@ def named(concept: Concept) -> str:
 
 
 def with_article(label: str) -> str:
-    """A label with its indefinite article.
+    """A label with the indefinite article.
 
     >>> with_article("ulcer"), with_article("brown macule")
     ('an ulcer', 'a brown macule')
@@ -171,19 +171,19 @@ def with_article(label: str) -> str:
 
 def sentence(graph: KnowledgeGraph, fact: Fact) -> str:
     """One fact as one sentence, its note in brackets."""
-    return _said(graph, (fact,))
+    return _sentence(graph, (fact,))
 
 
 def sentences(graph: KnowledgeGraph, facts: Iterable[Fact]) -> list[str]:
-    """Facts as sentences, those of one condition, relation and strength joined into one."""
+    """Facts as sentences; those of one condition, relation and strength share one."""
     groups: dict[tuple[str, str, str, str], list[Fact]] = {}
     for fact in facts:
         groups.setdefault((fact.subject, fact.relation, fact.strength, _template(fact)), []).append(fact)
-    return [_said(graph, group) for group in groups.values()]
+    return [_sentence(graph, group) for group in groups.values()]
 
 
 def capitalised(text: str) -> str:
-    """A text that starts with a capital."""
+    """A text with its first letter as a capital."""
     return text[:1].upper() + text[1:]
 
 
@@ -194,8 +194,8 @@ def _template(fact: Fact) -> str:
     return _TEMPLATES[fact.relation]
 
 
-def _said(graph: KnowledgeGraph, facts: Sequence[Fact]) -> str:
-    """Facts that share subject, relation, strength and template as a sentence."""
+def _sentence(graph: KnowledgeGraph, facts: Sequence[Fact]) -> str:
+    """The sentence of facts that share subject, relation, strength and template."""
     fact = facts[0]
     adverbs = _CONTRAINDICATED if fact.relation == "contraindicated" else ADVERBS
     template = _template(fact)
@@ -237,7 +237,7 @@ def _preposition(site: str) -> str:
 
 
 def _list(values: Sequence[_Value], conjunction: str) -> str:
-    """Values with their leads; neighbours of the same lead share it. A lone value's note is left to the sentence."""
+    """Values as a list; neighbours with the same lead share it. The note of a single value is left to the sentence."""
     by_lead: dict[str, list[str]] = {}
     for lead, text, note in values:
         by_lead.setdefault(lead, []).append(f"{text} ({note})" if note and len(values) > 1 else text)

@@ -1,8 +1,8 @@
-"""One claim -> supported, contradicted or unknown, with the facts that decide it.
+"""Verdicts on claims: supported, contradicted or unknown, with the facts that decide.
 
 A claim is contradicted only by an explicit negative, by a closed list that it is not on, by a value that excludes it
-(malignancy, contagion, urgency), or by the denial of what is always or typically so. Everything else that the graph
-does not hold is unknown.
+(malignancy, contagion, urgency), or by denying what is always or typically so. Everything else that is not in the graph
+is unknown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dermiq.kg.relations import RELATIONS
 
 Judgement = Literal["supported", "contradicted", "unknown"]
 
-# Relations that may bear out a claim, and those whose facts speak against it.
+# Relations whose facts support a claim, and those whose facts contradict it.
 _FOR = {
     TREATMENT: ("first_line", "second_line"),
     "cause": ("cause", "risk_factor", "trigger"),
@@ -33,18 +33,18 @@ _AGAINST = {
     "test": "test_not_needed",
     "dermoscopy": "dermoscopy_against",
 }
-_BENIGN_TUMOUR = "benign_tumour"  # a category that says something of malignancy as well
+_BENIGN_TUMOUR = "benign_tumour"  # a category that implies a malignancy
 _TAKEN_FOR_GRANTED = ("always", "typical")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the graph says of a claim.
+    """The verdict on a claim.
 
     Attributes:
         judgement: supported, contradicted or unknown.
-        relation: the relation that decided, else the claim's own.
-        evidence: the deciding facts; empty if unknown, or if a diagnosis was judged by its name.
+        relation: of the deciding fact, else of the claim.
+        evidence: the deciding facts; none if unknown, or if a diagnosis was judged by its name.
     """
 
     judgement: Judgement
@@ -53,7 +53,7 @@ class Verdict:
 
     @property
     def strength(self) -> str:
-        """Strength of the deciding fact, empty without one."""
+        """Strength of the deciding fact; empty without one."""
         return self.evidence[0].strength if self.evidence else ""
 
 
@@ -66,14 +66,14 @@ def _rules_out_contagion(fact: Fact) -> bool:
 
 
 class Judge:
-    """Verdicts on claims, remembered by what they say."""
+    """Judges claims by a graph; verdicts are cached by subject, relation, value and polarity."""
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._graph = graph
         self._known: dict[tuple[str, str, str, bool], Verdict] = {}
 
     def __call__(self, claim: Claim, case: str) -> Verdict:
-        """Judge a claim made in an answer about a case, the identifier of a condition."""
+        """The verdict on a claim in an answer about a case, the identifier of a condition."""
         if claim.relation == DIAGNOSIS:
             return self._diagnosis(claim, case)
         key = claim[:4]
@@ -98,7 +98,7 @@ class Judge:
         return self._denied(claim, facts, against)
 
     def _diagnosis(self, claim: Claim, case: str) -> Verdict:
-        """Right if it names the case's condition, one it is a form of, or a form of it."""
+        """The verdict on a diagnosis: right if it is the case's condition, an ancestor or a descendant of it."""
         right = self._graph.related(claim.value, case)
         if claim.positive:
             return Verdict("supported" if right else "contradicted", DIAGNOSIS)
@@ -106,7 +106,7 @@ class Judge:
         return Verdict("contradicted" if denied else "unknown", DIAGNOSIS)
 
     def _as_held(self, claim: Claim) -> Claim:
-        """Who looks like whom goes both ways: the way round that the graph holds it."""
+        """A claim of a differential, which is symmetric, in the direction that the graph has."""
         turned = claim._replace(subject=claim.value, value=claim.subject)
         for one in (claim, turned):
             if any(fact.value == one.value for fact in self._graph.about(one.subject, "differential")):
@@ -114,7 +114,7 @@ class Judge:
         return claim
 
     def _exclusive(self, claim: Claim, facts: list[Fact]) -> Verdict:
-        """Values that exclude each other."""
+        """The verdict in a functional relation, whose values exclude each other."""
         held = tuple(fact for fact in facts if fact.positive)
         if denial := self._first(facts, lambda fact: not fact.positive and fact.value == claim.value):
             return Verdict("contradicted" if claim.positive else "supported", claim.relation, (denial,))
@@ -154,13 +154,13 @@ class Judge:
         return self._closed(claim, facts)
 
     def _never_caught(self, claim: Claim) -> Fact | None:
-        """The fact that a condition is not contagious, if a claim is about the way in which it would spread."""
+        """The fact that a condition is not contagious, if a claim is about its transmission."""
         if claim.relation != "transmission":
             return None
         return self._first(self._graph.about(claim.subject, "contagious"), _rules_out_contagion)
 
     def _near(self, claim: Claim, facts: list[Fact]) -> Fact | None:
-        """A fact about something below the claim's value, or above it where that carries over."""
+        """A positive fact about a descendant of the claim's value or, where facts inherit, an ancestor."""
         above = self._graph.ancestors[claim.value]
         held = [fact for fact in facts if fact.positive]
         return self._first(held, lambda fact: claim.value in self._graph.ancestors[fact.value]) or self._first(
@@ -168,7 +168,7 @@ class Judge:
         )
 
     def _closed(self, claim: Claim, facts: list[Fact]) -> Verdict:
-        """Contradicted if the list is meant to be complete and nothing on it is akin to the claim."""
+        """Contradicted if the list of values is complete and has no ancestor or descendant of the claim's value."""
         listed = tuple(fact for fact in facts if fact.relation == claim.relation and fact.closed and fact.positive)
         if listed and not any(self._graph.related(fact.value, claim.value) for fact in listed):
             return Verdict("contradicted", claim.relation, listed)

@@ -1,4 +1,4 @@
-"""What the command lines of all programs share: refusals of one line, and the nearest name to one that is wrong."""
+"""The argparse parser of all programs: errors of one line that name the nearest right option."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBERS = {"int": "a whole number", "float": "a number", "_positive": "a whole 
 
 
 def nearest(name: str, names: Collection[str], cutoff: float = 0.6) -> str | None:
-    """The one of `names` that `name` was probably meant to be; case and dashes do not count.
+    """The closest of `names` to a misspelt one, None if none is close; case and dashes do not count.
 
     >>> nearest("Max-Step", ["max_epochs", "max_steps"])
     'max_steps'
@@ -25,12 +25,12 @@ def nearest(name: str, names: Collection[str], cutoff: float = 0.6) -> str | Non
 
 
 def did_you_mean(name: str | None, otherwise: str = "") -> str:
-    """The end of a sentence about a wrong name."""
+    """The end of a sentence about a wrong name: the right one as a question, else what to do `otherwise`."""
     return f"; did you mean {name}?" if name else f". {otherwise}".rstrip()
 
 
 class Program(argparse.ArgumentParser):
-    """A command line whose refusals are one line, with the nearest right option, and exit code 2."""
+    """An argument parser whose errors are one line with the nearest right option, and exit code 2."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -38,7 +38,7 @@ class Program(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]  # the overloads of typeshed, which say the same
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """As argparse does it; an unknown option is refused by the command that it was given to."""
+        """Parse as argparse does; the subcommand that an unknown option was given to refuses it."""
         if args is not None and self._subparsers is None:
             self._refuse_unknown([each for each in args if each.startswith("--")])
         found, rest = super().parse_known_args(args, namespace)
@@ -47,7 +47,7 @@ class Program(argparse.ArgumentParser):
         return found, rest
 
     def error(self, message: str) -> NoReturn:
-        """Print it in one line and exit."""
+        """Print the message in one line and exit."""
         self.exit(FAILED, f"{PREFIX}{worded(message)} See {self.prog} --help.\n")
 
     def _refuse_unknown(self, given: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ class Program(argparse.ArgumentParser):
 
 
 def worded(message: str) -> str:
-    """A message of argparse as a sentence."""
+    """An argparse message as a sentence with the remedy."""
     if found := re.match(r"argument (\S+): invalid (\w+) value: (.*)", message):
         option, kind, value = found.groups()
         return f"{option} takes {_NUMBERS.get(kind, f'a {kind}')}, not {value}."

@@ -1,4 +1,7 @@
-"""How programs end: exit codes, the signals that stop them, and faults of the machine in one sentence."""
+"""How programs end: exit codes, the signals that stop them, and faults of the machine in one sentence.
+
+The first module that a program imports: nothing here may import what takes long.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,9 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from dermiq import heed_interrupts
 from dermiq.schema import DermIQError
 
-PREFIX = "dermiq: "  # of what all programs say on stderr
+PREFIX = "dermiq: "  # of every line that a program writes to stderr about its end
 FAILED, INTERRUPTED, NO_READER = 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _OUTPUTS = (1, 2)  # stdout and stderr
@@ -38,7 +40,7 @@ _REMEDIES = {
     errno.EMFILE: "Raise the limit on open files (ulimit -n), or lower --data.num_workers.",
     errno.ENFILE: "This machine has too many files open: end other programs, then run the same again.",
 }
-_SHOWN = 200  # characters of what an error says
+_SHOWN = 200  # characters of an error's message
 _WORKER = re.compile(r"DataLoader worker \(pid\S* ([\d, ]+)\)")
 _SHARED_MEMORY = re.compile(r"out of shared memory|shared memory object|unable to write to file </torch_")
 
@@ -52,8 +54,23 @@ class Stopped(SystemExit):
         super().__init__(128 + number)
 
 
+def sigint_default() -> None:
+    """Let Ctrl-C end the process at once, without a traceback: while a program imports there is nothing to save.
+
+    A Ctrl-C that the shell ignores (``nohup``, ``&`` in a script) stays ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def sigint_python() -> None:
+    """Make Ctrl-C a KeyboardInterrupt again, once a program has imported what it needs."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def stop(number: int) -> NoReturn:
-    """End what is under way because of a signal.
+    """Raise the exit that a signal asks for.
 
     Raises:
         KeyboardInterrupt: of Ctrl-C.
@@ -63,17 +80,17 @@ def stop(number: int) -> NoReturn:
 
 
 def answered(answer: Callable[[int], None]) -> Handler:
-    """A signal handler that lets this process answer.
+    """A signal handler that calls `answer` in this process alone.
 
-    Processes forked from it end by SIGTERM and leave the rest to it, since a terminal signals all of them. A terminal
-    that hangs up can be written to no longer: what is said goes nowhere from then on.
+    A terminal signals all processes of a job: those forked from this one end by SIGTERM and ignore the other signals.
+    After SIGHUP the terminal is gone, and output to it is discarded.
     """
     process, terminals = os.getpid(), [each for each in _OUTPUTS if os.isatty(each)]
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() == process:
             if number == signal.SIGHUP:
-                _silence(terminals)
+                _discard(terminals)
             answer(number)
         elif number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
@@ -83,43 +100,43 @@ def answered(answer: Callable[[int], None]) -> Handler:
 
 
 def begin() -> None:
-    """What a program does first: open the outputs that were closed, and handle signals.
+    """Set up a program: open the outputs that were closed, and handle signals.
 
     Ctrl-C becomes a KeyboardInterrupt, SIGTERM and SIGHUP a `Stopped`; an ignored one (``nohup``) stays ignored.
     """
     _open_outputs()
-    heed_interrupts()
+    sigint_python()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, answered(stop))
 
 
 def leave_to_parent(worker: int = 0) -> None:
-    """Let this worker process overhear what a terminal or a scheduler sends to all processes of a job.
+    """Make this worker process ignore the signals that a terminal or a scheduler sends to all processes of a job.
 
-    The parent finishes its step meanwhile, and for that it needs the worker. A second SIGTERM ends it.
+    The parent needs the worker to finish its step. A second SIGTERM ends the worker.
 
     Args:
-        worker: its number, as torch's loaders tell it; it does not matter.
+        worker: its number, which torch's loaders pass; not used.
     """
 
-    def overhear(number: int, frame: FrameType | None) -> None:
+    def ignore_once(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGTERM, overhear)
+    signal.signal(signal.SIGTERM, ignore_once)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Ends of a program as the shell wants them, in one sentence on stderr where there is something to mend.
+    """The exit code of the program that runs inside; an error that a user can mend is one sentence on stderr.
 
-    The code is 2 for a `DermIQError` and for a fault of disk, memory or permissions, 128 and its number for a signal
-    (130 for Ctrl-C), and that of SIGPIPE, in silence, where nobody reads the output any more (``| head``).
+    The code is 2 for a `DermIQError` and for a fault of disk, memory or permissions, 128 plus its number for a signal
+    (130 for Ctrl-C), and 141 (SIGPIPE), without a message, where nobody reads the output any more (``| head``).
     """
     begin()
-    former, threading.excepthook = threading.excepthook, _of_a_thread(threading.excepthook)
+    former, threading.excepthook = threading.excepthook, _thread_hook(threading.excepthook)
     try:
         try:
             yield
@@ -131,14 +148,14 @@ def exit_codes() -> Iterator[None]:
         code = _code(error)
         if code is None:
             raise
-        _settle()
+        _flush_outputs()
         sys.exit(code)
     finally:
         threading.excepthook = former
 
 
 def interrupted(error: BaseException) -> int | None:
-    """The code of an exit that a signal asked for, also where Lightning has made another exit of it; else None."""
+    """The exit code of the signal behind an error, also where Lightning has raised another exit; None without one."""
     each: BaseException | None = error
     while each is not None:
         if isinstance(each, KeyboardInterrupt):
@@ -150,7 +167,7 @@ def interrupted(error: BaseException) -> int | None:
 
 
 def in_words(error: BaseException) -> str | None:
-    """What a fault of the machine under the program is, and what to do about it; None for any other error."""
+    """The sentence for a fault of disk, memory or permissions, with its remedy; None for any other error."""
     worker = _WORKER.search(str(error))
     if isinstance(error, RuntimeError) and _SHARED_MEMORY.search(str(error)):
         return (
@@ -169,7 +186,7 @@ def in_words(error: BaseException) -> str | None:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in a line: the system's own words, else the first line of the error's, else its class."""
+    """The cause of an error in one line: the system's message, else the first line of its own, else its class."""
     number = _errno(error)
     return os.strerror(number) if number else (str(error).strip().splitlines() or [type(error).__name__])[0][:_SHOWN]
 
@@ -181,21 +198,21 @@ def _code(error: BaseException) -> int | None:
     text = str(error) if isinstance(error, DermIQError) else in_words(error)
     if code is None and text is not None:
         with suppress(OSError):
-            sys.stderr.write(f"dermiq: {text}\n")
+            sys.stderr.write(f"{PREFIX}{text}\n")
         code = FAILED
     return code
 
 
 def _errno(error: BaseException) -> int:
-    """The number of the system's error that this one is, or that a library or another process put into its text."""
+    """The errno of an error, or the one that a library or another process wrote into its text; 0 without one."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    told = re.findall(r"\[Errno (\d+)\]|\(os error (\d+)\)", str(error))  # Python's and Rust's ways of saying it
-    return int("".join(told[-1])) if told else 0
+    numbers = re.findall(r"\[Errno (\d+)\]|\(os error (\d+)\)", str(error))  # as Python and Rust write it
+    return int("".join(numbers[-1])) if numbers else 0
 
 
 def _place(error: BaseException) -> str:
-    """The file that an error is about: what it names, else the one open where it was raised."""
+    """The path of the file that an error names, else of one that was open where it was raised."""
     named = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if isinstance(named, str | os.PathLike):
         return os.fspath(named)
@@ -203,12 +220,12 @@ def _place(error: BaseException) -> str:
         for value in frame.f_locals.values():
             if isinstance(value, io.IOBase) and isinstance(name := getattr(value, "name", None), str | os.PathLike):
                 return os.fspath(name)
-    told = re.findall(r"\[Errno \d+\][^\n]*: '([^\n]+)'", str(error))
-    return told[-1] if told else "A file, or the output itself,"
+    paths = re.findall(r"\[Errno \d+\][^\n]*: '([^\n]+)'", str(error))
+    return paths[-1] if paths else "A file, or the output itself,"
 
 
 def _without_reader(error: BaseException) -> bool:
-    """Whether an error, or the exit that rich makes of it, is of an output that nobody reads."""
+    """True for a broken pipe of an output, or for the exit that rich makes of it."""
     if isinstance(error, SystemExit):
         return isinstance(error.__context__, BrokenPipeError)
     poll = select.poll()
@@ -217,16 +234,16 @@ def _without_reader(error: BaseException) -> bool:
     return isinstance(error, BrokenPipeError) and any(found & select.POLLERR for _, found in poll.poll(0))
 
 
-def _settle() -> None:
-    """Let go of what can be written to the output no longer, which Python would try once more at its end."""
+def _flush_outputs() -> None:
+    """Flush the outputs; what can no longer be written is discarded, or Python would try again at its end."""
     for stream, output in zip((sys.stdout, sys.stderr), _OUTPUTS, strict=True):
         try:
             stream.flush()
         except OSError:
-            _silence((output,))
+            _discard((output,))
 
 
-def _silence(outputs: list[int] | tuple[int, ...]) -> None:
+def _discard(outputs: list[int] | tuple[int, ...]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for output in outputs:
         os.dup2(nowhere, output)
@@ -234,15 +251,15 @@ def _silence(outputs: list[int] | tuple[int, ...]) -> None:
 
 
 def _open_outputs() -> None:
-    """Give an output that was closed (``>&-``) a place to go, or the next file that is opened would take its number."""
+    """Open the outputs that were closed (``>&-``), or the next file that is opened would take their numbers."""
     for output, name in zip(_OUTPUTS, ("stdout", "stderr"), strict=True):
         if getattr(sys, name) is None:
-            _silence([output])
+            _discard([output])
             setattr(sys, name, open(output, "w", encoding="utf-8"))
 
 
-def _of_a_thread(former: Callable[[threading.ExceptHookArgs], object]) -> Callable[[threading.ExceptHookArgs], None]:
-    """Leaves out what the main thread meets as well, such as a full disk under TensorBoard's writer."""
+def _thread_hook(former: Callable[[threading.ExceptHookArgs], object]) -> Callable[[threading.ExceptHookArgs], None]:
+    """The excepthook of threads without errors that the main thread meets too (TensorBoard's writer on a full disk)."""
 
     def hook(raised: threading.ExceptHookArgs) -> None:
         if raised.exc_value is None or in_words(raised.exc_value) is None:

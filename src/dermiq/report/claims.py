@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dermiq.kg import JudgedClaim, KGScore, KGScorer
-from dermiq.kg.card import title
+from dermiq.kg.condition_page import title
 from dermiq.kg.language.clauses import DIAGNOSIS
 from dermiq.kg.linking import spans
 from dermiq.kg.scorer import spoken

@@ -1,4 +1,4 @@
-"""Rewards: each a small function of (answer, sample), joined by `RewardMixture`."""
+"""Rewards: functions of (answer, sample), combined by `RewardMixture`."""
 
 from dermiq.rewards.alignment import JudgedAlignment, SemanticAlignment, reference_description
 from dermiq.rewards.diagnosis import diagnosis, unhedged, well_formed

@@ -1,8 +1,8 @@
-"""Does the reasoning say what the reference says? Medical semantic alignment, by a text encoder or by a judge.
+"""Medical semantic alignment: agreement of the reasoning with a reference, by a text encoder or a language model.
 
-"Toward Effective Reinforcement Learning Fine-Tuning for Medical VQA" (Zhu et al. 2025, arXiv:2505.13973) has an expert
-language model judge whether the reasoning meets clinical logic, and pays 1 or 0: `JudgedAlignment`. It measures the
-similarity of embeddings beside it; paying for that is `SemanticAlignment`, ours. The prompt of the judge is ours too.
+"Toward Effective Reinforcement Learning Fine-Tuning for Medical VQA" (Zhu et al. 2025, arXiv:2505.13973) rewards with 1
+or 0 by an expert language model, which judges whether the reasoning meets clinical logic: `JudgedAlignment`. It reports
+the similarity of embeddings as well; `SemanticAlignment`, the reward by that similarity, is ours, and so is the prompt.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dermiq.text_encoder import TextEncoder
 Descriptions = Callable[[Sample], str | None]
 T = TypeVar("T")
 
-_KEPT = 2**12  # results that are remembered
+_KEPT = 2**12  # results in a cache
 _VERDICT = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 _ASK = (
     "You are a dermatologist who marks a student's reasoning about an image that you cannot see. You are given what is "
@@ -34,10 +34,10 @@ _ASK = (
 
 
 def reference_description(sample: Sample, descriptions: Descriptions | None = None) -> str | None:
-    """What the reasoning about a sample should say; None if nobody knows.
+    """The reference text for the reasoning about a sample; None without one.
 
-    The sample's own reasoning, else its findings as text, else what `descriptions` gives
-    (`dermiq.kg.TypicalDescription`: what the condition typically looks like).
+    The sample's own reasoning, else its findings as text, else the result of `descriptions`
+    (`dermiq.kg.TypicalDescription`: the typical appearance of the condition).
     """
     if sample.reasoning and sample.reasoning.strip():
         return sample.reasoning
@@ -47,13 +47,13 @@ def reference_description(sample: Sample, descriptions: Descriptions | None = No
 
 
 class SemanticAlignment:
-    """Cosine similarity of the reasoning's embedding and that of the reference description, in [0, 1].
+    """Cosine similarity of the embeddings of reasoning and reference description, in [0, 1].
 
     Negative similarity counts as 0, and so does a completion without reasoning.
 
     Args:
         encoder: of texts; None takes the one that comes as a package.
-        descriptions: describes samples that have neither reasoning nor findings; see `reference_description`.
+        descriptions: for samples without reasoning and findings; see `reference_description`.
     """
 
     def __init__(self, encoder: TextEncoder | None = None, descriptions: Descriptions | None = None) -> None:
@@ -71,22 +71,21 @@ class SemanticAlignment:
         return float((self._embedding(answer.think) @ self._embedding(reference)).clamp(0.0, 1.0))
 
     def _embedding(self, text: str) -> Tensor:
-        return _remembered(self._embeddings, text, lambda: self.encoder([text])[0])
+        return _cached(self._embeddings, text, lambda: self.encoder([text])[0])
 
 
 class JudgedAlignment:
-    """1 if a language model says that the reasoning meets clinical logic and agrees with the reference, else 0.
+    """Verdict of a language model: 1 if the reasoning meets clinical logic and agrees with the reference, else 0.
 
-    The judge is asked at temperature 0 by the chat interface of OpenAI, as vLLM, llama.cpp and Ollama serve it
-    (``/v1/chat/completions``), once for each reasoning and reference. What the policy writes reaches it as a JSON
-    string, so that it cannot pass for the question; a judge can be talked over all the same, so watch the truthfulness
-    beside it.
+    The judge is queried at temperature 0 by OpenAI's chat interface, as vLLM, llama.cpp and Ollama serve it
+    (``/v1/chat/completions``), once for each reasoning and reference. It gets the policy's text as a JSON string, so
+    that this cannot pass for the question. Prompt injection remains possible: watch the truthfulness as well.
 
     Args:
         url: of the server, without a path.
-        model: what the server calls the judge.
+        model: the judge's name on the server.
         timeout: seconds to wait for a verdict.
-        descriptions: describes samples that have neither reasoning nor findings; see `reference_description`.
+        descriptions: for samples without reasoning and findings; see `reference_description`.
     """
 
     def __init__(self, url: str, model: str, timeout: float = 60.0, descriptions: Descriptions | None = None) -> None:
@@ -109,7 +108,7 @@ class JudgedAlignment:
         if reference is None:
             return None
         think = answer.think.strip()
-        return _remembered(self._verdicts, (reference, think), lambda: self._judge(reference, think)) if think else 0.0
+        return _cached(self._verdicts, (reference, think), lambda: self._judge(reference, think)) if think else 0.0
 
     def _judge(self, reference: str, think: str) -> float:
         material = json.dumps({"to be seen": reference, "reasoning": think}, ensure_ascii=False)
@@ -121,20 +120,20 @@ class JudgedAlignment:
         )
         reply = call(self.url, body, self.timeout, remedy)
         try:
-            said = json.loads(reply)["choices"][0]["message"]["content"]
-            verdict = _VERDICT.match(said)
+            content = json.loads(reply)["choices"][0]["message"]["content"]
+            verdict = _VERDICT.match(content)
         except (ValueError, LookupError, TypeError):
-            verdict, said = None, reply.decode(errors="replace")[:200]
+            verdict, content = None, reply.decode(errors="replace")[:200]
         if verdict is None:
             raise TrainingError(
-                f"The judge {self.model!r} at {self.url} said neither yes nor no, but {said!r}. Take a chat model that "
-                "answers at once, without thinking aloud."
+                f"The judge {self.model!r} at {self.url} said neither yes nor no, but {content!r}. Take a chat model "
+                "that answers at once, without thinking aloud."
             )
         return float(verdict[1].lower() == "yes")
 
 
-def _remembered(memory: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
-    """What was made for a key before, or is made now; the oldest is forgotten when there are too many."""
+def _cached(memory: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
+    """The value of a key in a cache, made if it is missing; the oldest one leaves a full cache."""
     if key not in memory:
         made = make()
         if len(memory) >= _KEPT:

@@ -1,4 +1,4 @@
-"""Is the answer the right one, and only one?"""
+"""Outcome reward and gates: the right diagnosis, the structure asked for, no hedging."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _HEDGE = re.compile(
 
 
 def diagnosis(answer: Answer, sample: Sample) -> float | None:
-    """1 if the answer is the target or one of its synonyms exactly (after normalisation), else 0.
+    """Outcome: 1 if the answer is, after normalisation, exactly the target or one of its synonyms, else 0.
 
-    None, as of the gates below, for conversation.
+    None for conversation (so do the gates below).
     """
     if not sample.structured:
         return None
@@ -28,7 +28,7 @@ def well_formed(answer: Answer, sample: Sample) -> float | None:
 
 
 def unhedged(answer: Answer, sample: Sample) -> float | None:
-    """Hedging guard: 0 if the answer leaves a choice ("A or B", "possibly A"), else 1.
+    """Hedging gate: 0 if the answer leaves a choice ("A or B", "possibly A"), else 1.
 
     A name that is accepted as it stands may contain such words ("warts, molluscum").
     """

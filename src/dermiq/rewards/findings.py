@@ -1,4 +1,4 @@
-"""Does the reasoning state what is there?"""
+"""Rewards for the findings that the reasoning states."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ def _prose(answer: Answer, sample: Sample) -> str:
 
 
 def findings(answer: Answer, sample: Sample) -> float | None:
-    """Share of the sample's attributes that the reasoning, or a reply in plain words, states truly, in [0, 1].
+    """Recall: share of the sample's attributes that the reasoning, or a reply in plain words, states truly, in [0, 1].
 
-    The truth is what was drawn, or the values typical of the condition. An attribute counts if it is stated and
-    every value stated for it is true, so naming all values earns nothing. A sample without findings earns 1; to a
-    conversation without findings it does not apply.
+    The truth is the rendered findings, or the values typical of the condition. An attribute counts if it is stated and
+    every value stated for it is true, so naming all values earns nothing. A sample without findings earns 1, or None
+    in a conversation.
     """
     if not sample.findings:
         return 1.0 if sample.asks_diagnosis else None
@@ -24,7 +24,7 @@ def findings(answer: Answer, sample: Sample) -> float | None:
 
 
 def truthfulness(answer: Answer, sample: Sample) -> float | None:
-    """Share of the findings stated in the reasoning, or in a reply in plain words, that are true, in [0, 1].
+    """Precision: share of the findings stated in the reasoning, or in a reply in plain words, that are true, in [0, 1].
 
     0 if nothing is stated of known attributes; a sample without findings earns 1, or None in a conversation.
     """

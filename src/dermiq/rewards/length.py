@@ -1,9 +1,8 @@
-"""How long the reasoning is, in words (split at white space): length rewards of three kinds.
+"""Length rewards of the reasoning, in words (split at white space), of three kinds.
 
 "Toward Effective Reinforcement Learning Fine-Tuning for Medical VQA" (Zhu et al. 2025, arXiv:2505.13973) compares two
-of them and finds that both cost accuracy. Its formulas and scales are not in the sources that were open to us: those
-here are a reconstruction from what the rewards are said to depend on. A completion whose structure is broken has no
-reasoning, hence no words.
+of them and finds that both cost accuracy. Its formulas and scales were not available to us: those here are
+reconstructed from what the rewards are said to depend on. A malformed completion has no reasoning, hence no words.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dermiq.schema import Answer, Sample
 class ExtendedChain:
     """Extended-chain reward (ECR) of arXiv:2505.13973, reconstructed: length alone, right or wrong, in [0, 1].
 
-    It pays for padding. It is here to be measured against, not to be recommended.
+    It rewards padding: a baseline, not a recommendation.
 
     Attributes:
         full_words: words that earn 1; fewer earn their share of it, more earn no more.
@@ -71,7 +70,7 @@ class LengthBand:
             raise ValueError(f"a band needs 0 <= low <= high and soft >= 1; got {self}")
 
     def __call__(self, answer: Answer, sample: Sample) -> float | None:
-        """1 within the band, falling linearly to 0 outside; 0 if the structure is broken, None for conversation."""
+        """1 within the band, falling linearly to 0 outside; 0 if malformed, None for conversation."""
         if not sample.structured:
             return None
         words = _words(answer)

@@ -1,4 +1,4 @@
-"""Rewards from YAML: weighted terms behind gates, with a total and a breakdown."""
+"""Mixture of rewards from YAML: weighted terms behind gates, with a total and a breakdown."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ RewardFunction = Callable[[Answer, Sample], float | None]
 
 @dataclass(frozen=True)
 class RewardTerm:
-    """A function of (answer, sample) and its weight in the total; weight 0 = logged only.
+    """A function of (answer, sample) and its weight in the total; weight 0 is logged only.
 
-    Where the function gives None, it has nothing to say of this kind of sample.
+    The function returns None where it does not apply to a sample.
     """
 
     fn: RewardFunction
@@ -36,8 +36,8 @@ class Scores:
     Attributes:
         total: [B, G] float32, the product of the gates times the weighted sum of the terms.
         by_term: [B, G] float32 values of each term and gate before weighting; NaN where it does not apply.
-        correct: [B, G] bool, the outcome term is 1 and every gate is open.
-        terms: [K, B, G] float32, what each term adds to `total`, in the mixture's order.
+        correct: [B, G] bool, the outcome term and every gate are 1.
+        terms: [K, B, G] float32, the contribution of each term to `total`, in the mixture's order.
         weights: [K] float32 of the terms.
     """
 
@@ -49,12 +49,12 @@ class Scores:
 
     @property
     def means(self) -> dict[str, float]:
-        """Mean of each term and gate over the answers that it applies to; one that applies to none is left out."""
+        """Mean of each term and gate over the answers that it applies to; without the ones that apply to none."""
         means = {name: float(values.nanmean()) for name, values in self.by_term.items()}
         return {name: mean for name, mean in means.items() if not math.isnan(mean)}
 
     def with_groups(self, places: Tensor, other: Scores) -> Scores:
-        """The same with the groups at `places` [b] int64 taken from `other`, whose b groups they are."""
+        """These scores with the groups at `places` [b] int64 replaced by the b groups of `other`."""
         return Scores(
             total=self.total.index_copy(0, places, other.total),
             by_term={name: value.index_copy(0, places, other.by_term[name]) for name, value in self.by_term.items()},
@@ -66,12 +66,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class RewardMixture:
-    """Terms that add up, gates that multiply.
+    """The weighted sum of terms, multiplied by gates.
 
     Attributes:
         terms: name -> term.
         gates: name -> function in [0, 1]; the total is multiplied by each (format, hedging).
-        outcome: name of the term that says whether the diagnosis is right (value 1).
+        outcome: name of the term that is 1 for a right diagnosis.
     """
 
     terms: Mapping[str, RewardTerm]
@@ -86,11 +86,11 @@ class RewardMixture:
 
     @property
     def full(self) -> float:
-        """The total that a perfect answer earns."""
+        """The total of a perfect answer."""
         return sum(term.weight for term in self.terms.values())
 
     def __call__(self, answers: Sequence[Sequence[Answer]], samples: Sequence[Sample]) -> Scores:
-        """Score G answers of each of B samples.
+        """The scores of G answers of each of B samples.
 
         Raises:
             TrainingError: if a reward raises or is not finite, naming the reward and the sample.

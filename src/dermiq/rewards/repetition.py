@@ -1,4 +1,4 @@
-"""Does the reasoning go round in circles?"""
+"""Repetition penalty of the reasoning."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dermiq.schema import Answer, Sample
 
 @dataclass(frozen=True)
 class Repetition:
-    """Repetition penalty: minus the share of the reasoning's n-grams of words that it has had before, in [-1, 0].
+    """Repetition penalty: minus the share of the reasoning's n-grams of words that occurred before, in [-1, 0].
 
     The idea is that of Yeo et al. 2025, "Demystifying Long Chain-of-Thought Reasoning in LLMs" (arXiv:2502.03373), who
-    need it to keep a length reward from being paid for repetition. Ours is one number of the whole reasoning; words are
+    need it so that a length reward does not reward repetition. Ours is one number for the whole reasoning; words are
     split at white space, and case does not matter.
 
     Attributes:

@@ -1,9 +1,9 @@
-"""Splits that keep what belongs together on one side: ``python -m dermiq.datamodules.splits --help``."""
+"""Splits without leaks, by group, link and duplicate: ``python -m dermiq.datamodules.splits --help``."""
 
 from dermiq.datamodules.splits.clusters import Numbers, cluster_names, encoded, straddling
 from dermiq.datamodules.splits.file import parts_of
-from dermiq.datamodules.splits.sharing import joined, limit_by_group, shares_in_words, split_by_group, split_table
 from dermiq.datamodules.splits.source import SplitSource
+from dermiq.datamodules.splits.stratified import joined, limit_by_group, shares_in_words, split_by_group, split_table
 
 __all__ = [
     "Numbers",

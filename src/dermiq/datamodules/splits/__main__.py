@@ -1,4 +1,4 @@
-"""Split data sets once, for all stages: what belongs together stays together.
+"""Split data sets once for all stages, without leaks between the splits.
 
 ``python -m dermiq.datamodules.splits --config splits.yaml --out split.parquet``; see docs/data_splits.md.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,12 @@ from dermiq.datamodules.splits.clusters import Numbers, Tie, cluster_names, grou
 from dermiq.datamodules.splits.duplicates import listed_tie
 from dermiq.datamodules.splits.file import write_split
 from dermiq.datamodules.splits.leaks import SEEDS, Leak, leaks_by_cause
-from dermiq.datamodules.splits.perceptual import likeness
-from dermiq.datamodules.splits.sharing import joined, shares_in_words, split_by_group
-from dermiq.programs.exits import PREFIX, begin
+from dermiq.datamodules.splits.perceptual import near_duplicates
+from dermiq.datamodules.splits.stratified import joined, shares_in_words, split_by_group
+from dermiq.programs.exits import exit_codes
 from dermiq.programs.options import OneLine
-from dermiq.schema import DataError, DermIQError
+from dermiq.schema import DataError
 
-WELL, FAILED, INTERRUPTED = 0, 2, 130
 _SHOWN = 5
 
 
@@ -44,20 +42,20 @@ def make_split(
     processes: int | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Split data sets so that what belongs together stays together, and report what a random split would have leaked.
+    """Write a split file without leaks, and report what a random split would have leaked.
 
-    Samples that share a group or a link belong together, and so do known duplicates and images that look alike. What
-    belongs together is shared out by `fractions`, stratified by target, skin type and data set.
+    Samples that share a group or a link form a cluster, and so do known duplicates and near-duplicate images. Whole
+    clusters are allocated by `fractions`, stratified by target, skin type and data set.
 
     Args:
         sources: the data sets.
         out: the split file, Parquet with the columns dataset, id, group and split.
-        fractions: split -> share of the samples; what is trained on first, what is tested on last.
+        fractions: split -> fraction of the samples; the split to train on first, the one to test on last.
         seed: another seed gives another split.
         duplicates: CSV files with the ids of duplicates in each row, or with one id and a column ``cluster``.
         perceptual_distance: link images whose hashes differ in at most so many of 256 bits; none: do not open images.
         processes: to hash images in; none: one per processor.
-        settings: what to keep in the metadata of the file beside what would have leaked.
+        settings: what to keep in the file's metadata beside the leaks.
 
     Raises:
         DataError: if a source or a list cannot be used, or a split stays empty.
@@ -71,7 +69,7 @@ def make_split(
     if duplicates:
         causes["duplicates"] = listed_tie(duplicates, samples)
     if perceptual_distance is not None:
-        causes["perceptual hash"] = _likeness(sources, perceptual_distance, processes)
+        causes["perceptual hash"] = _near_duplicates(sources, perceptual_distance, processes)
     groups = cluster_names(samples, union(len(samples), causes.values()))
     within = joined(samples, ("skin_type", "dataset"))
     splits = split_by_group(groups, samples.strings("target"), fractions, seed, within)
@@ -81,8 +79,8 @@ def make_split(
     _report(samples, len(pc.unique(groups)), splits, leaks)
 
 
-def _likeness(sources: Sequence[Source], distance: int, processes: int | None) -> Tie:
-    tie, images, unreadable = likeness(sources, distance, processes)
+def _near_duplicates(sources: Sequence[Source], distance: int, processes: int | None) -> Tie:
+    tie, images, unreadable = near_duplicates(sources, distance, processes)
     if unreadable:
         shown = "; ".join(unreadable[:_SHOWN]) + ("; ..." if len(unreadable) > _SHOWN else "")
         logging.getLogger(__name__).warning(
@@ -92,7 +90,7 @@ def _likeness(sources: Sequence[Source], distance: int, processes: int | None) -
 
 
 def _report(samples: SampleTable, clusters: int, splits: Mapping[str, Numbers], leaks: Mapping[str, Leak]) -> None:
-    """Print what the splits hold, and what a random split would have leaked."""
+    """Print the sizes of the splits, and the leaks of a random split."""
     console = Console(highlight=False)
     console.print(f"{len(samples):,} samples in {clusters:,} clusters:")
     table = Table()
@@ -116,7 +114,7 @@ def _report(samples: SampleTable, clusters: int, splits: Mapping[str, Numbers], 
 
 
 class Parser(OneLine, ArgumentParser):
-    """jsonargparse's parser, whose refusals are one line."""
+    """jsonargparse's parser with errors of one line."""
 
 
 def parser() -> Parser:
@@ -127,20 +125,8 @@ def parser() -> Parser:
     return top
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Make a split file; 0 if all is well, 2 if it could not be done."""
-    begin()
-    try:
-        return _main(arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except (DermIQError, OSError) as error:
-        print(f"{PREFIX}{error}", file=sys.stderr)
-        return FAILED
-
-
-def _main(arguments: list[str] | None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make a split file."""
     commands = parser()
     options = commands.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -149,8 +135,8 @@ def _main(arguments: list[str] | None) -> int:
     given: dict[str, Any] = {name: value for name, value in vars(ready).items() if name != "config"}
     make_split(**given, settings=settings)
     print(f"Wrote {ready.out}.")
-    return WELL
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with exit_codes():
+        main()

@@ -1,4 +1,4 @@
-"""Which samples belong together: the union of all that ties them, be it a group, a link or a known duplicate."""
+"""Clusters of samples: connected components by group, link, duplicate list or near-duplicate image."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from dermiq.datamodules.sample_table import IMAGE_LINK, SampleTable
 
@@ -16,11 +18,11 @@ Numbers = NDArray[np.int64]
 
 
 class Tie(NamedTuple):
-    """Samples that have a key in common belong together.
+    """Edges between samples and keys: samples with a key in common are connected.
 
     Attributes:
         samples: index of a sample, [entries] int64; a sample may have any number of entries.
-        keys: its key, [entries] int64, 0 <= key; keys mean nothing beyond their tie.
+        keys: its key, [entries] int64, 0 <= key; the keys of two ties are unrelated.
     """
 
     samples: Numbers
@@ -28,7 +30,7 @@ class Tie(NamedTuple):
 
 
 def encoded(texts: Any) -> tuple[Numbers, pa.Array]:
-    """Texts as numbers: which of the distinct texts each is, and these, in the order in which they first occur.
+    """Dictionary encoding: the code of each text, [texts] int64, and the distinct texts in order of occurrence.
 
     Args:
         texts: a list of texts or an Arrow array of them.
@@ -39,41 +41,29 @@ def encoded(texts: Any) -> tuple[Numbers, pa.Array]:
 
 
 def group_tie(table: SampleTable) -> Tie:
-    """What the groups of samples tie together."""
+    """The tie of each sample to its group."""
     return Tie(np.arange(len(table)), encoded(table.strings("group"))[0])
 
 
 def link_tie(table: SampleTable) -> Tie:
-    """What the links of samples tie together."""
+    """The tie of each sample to its links."""
     samples, links = table.links()
     return Tie(samples, encoded(links)[0])
 
 
 def union(length: int, ties: Iterable[Tie]) -> Numbers:
-    """The clusters that ties make of `length` samples.
-
-    All roots are hooked at once to the smallest root that they meet, then paths are halved until they are flat, over
-    and over until every tie lies within one tree (Shiloach and Vishkin, J. Algorithms 3 (1982) 57-67).
-
-    Returns:
-        The smallest index in the cluster of each sample, [length] int64.
-    """
-    parent = np.arange(length)
-    pairs = [(parent[:0], parent[:0]), *map(_pairs, ties)]
+    """The cluster of each of `length` samples, [length] int64: the smallest index of the samples that ties connect."""
+    samples = np.arange(length)
+    pairs = [(samples[:0], samples[:0]), *map(_pairs, ties)]
     left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    while True:
-        first, second = parent[left], parent[right]
-        apart = first != second
-        if not apart.any():
-            return parent
-        left, right, first, second = left[apart], right[apart], first[apart], second[apart]
-        np.minimum.at(parent, np.maximum(first, second), np.minimum(first, second))
-        while not np.array_equal(shorter := parent[parent], parent):
-            parent = shorter
+    edges = coo_array((np.ones(len(left)), (left, right)), (length, length))
+    components = connected_components(edges, directed=False)[1] if length else samples
+    _, first = np.unique(components, return_index=True)
+    return first[components]
 
 
 def straddling(table: SampleTable, sides: Numbers) -> tuple[str, str, int, int] | None:
-    """Something that ties samples of two sides together.
+    """A group or a link with samples on two sides, the first that is found; None if there is none.
 
     A group that is the name of an image below its data set's folder counts by the image's file alone, which is a link:
     in two folders one name may stand for two images.
@@ -83,7 +73,7 @@ def straddling(table: SampleTable, sides: Numbers) -> tuple[str, str, int, int] 
         sides: a number for each sample, [samples] int64.
 
     Returns:
-        What it is (``group`` or ``link``), its text, and the two sides; None if no side is tied to another.
+        ``group`` or ``link``, its text, and the two sides.
     """
     samples, links = table.links()
     by_image = samples[pc.starts_with(links, IMAGE_LINK).to_numpy().astype(bool)]
@@ -101,7 +91,7 @@ def straddling(table: SampleTable, sides: Numbers) -> tuple[str, str, int, int] 
 
 
 def cluster_names(table: SampleTable, clusters: Numbers | None = None) -> pa.ChunkedArray:
-    """The cluster of each sample by a name that does not depend on their order: its alphabetically first group.
+    """The name of each sample's cluster, whatever the order of the samples: its alphabetically first group.
 
     Args:
         table: of the samples.
@@ -122,7 +112,7 @@ def cluster_names(table: SampleTable, clusters: Numbers | None = None) -> pa.Chu
 
 
 def _pairs(tie: Tie) -> tuple[Numbers, Numbers]:
-    """Each entry's sample beside one sample of the same key."""
+    """The edges between each entry's sample and one sample of the same key."""
     if not len(tie.keys):
         return tie.samples, tie.samples
     one = np.zeros(tie.keys.max() + 1, np.int64)

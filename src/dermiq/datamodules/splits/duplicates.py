@@ -1,4 +1,4 @@
-"""Lists of known duplicates."""
+"""Lists of known duplicates, read as ties between samples."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class _Cell(NamedTuple):
 
 
 def listed_tie(paths: Sequence[str], table: SampleTable) -> Tie:
-    """What lists of known duplicates tie together.
+    """The tie between samples that lists name as duplicates.
 
-    A list is a CSV file. The samples that a row names are duplicates; where there is a column `cluster`, those of all
-    rows with the same value in it are. A sample is named by its id, by ``dataset:id``, or by one of its links; the end
-    of an image file's name is left off. Columns that name no sample at all are not looked at.
+    A list is a CSV file. The samples in one row are duplicates; with a column `cluster`, those in all rows of the same
+    cluster are. A sample is named by its id, by ``dataset:id``, or by one of its links; the suffix of an image file is
+    ignored. Columns that name no sample at all are ignored.
 
     Raises:
-        DataError: if a file is missing or unreadable, or names no samples to tie together.
+        DataError: if a file is missing or unreadable, or names no two samples as duplicates.
     """
     cells = [cell for path in paths for cell in _cells(path)]
     samples, places = _named([cell.name for cell in cells], table)
@@ -73,7 +73,7 @@ def _cells(path: str) -> Iterator[_Cell]:
 
 
 def _named(names: Sequence[str], table: SampleTable) -> tuple[Numbers, Numbers]:
-    """Indices of samples that are named, and the place among the names of the first that names each."""
+    """Indices of the samples that are named, and for each the position of the first name that names it."""
     wanted = pa.array(names, pa.string())
     ids, datasets = table.strings("id"), table.strings("dataset")
     samples, links = table.links()
@@ -92,7 +92,7 @@ def _named(names: Sequence[str], table: SampleTable) -> tuple[Numbers, Numbers]:
 
 
 def _refuse_useless(path: str, cells: Sequence[_Cell], tie: Tie, places: Numbers) -> None:
-    """Check that a list ties at least two samples together, and say how many it does."""
+    """Log how many duplicates a list names; a list without any is refused."""
     ours = np.array([cell.column.startswith(f"{path}:") for cell in cells], bool)
     pairs = np.unique(np.stack([tie.keys, tie.samples])[:, ours[places]], axis=1)
     clusters, counts = np.unique(pairs[0], return_counts=True)

@@ -1,4 +1,4 @@
-"""The file that says which sample is in which split, for all stages and data sets."""
+"""The split file: data set, id, group and split of every sample, for all stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from dermiq.datamodules.file_faults import is_file, reading, refuse_special
 from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.splits.clusters import Numbers, straddling
-from dermiq.datamodules.splits.sharing import joined
+from dermiq.datamodules.splits.stratified import joined
 from dermiq.files import replacing
 from dermiq.schema import DataError
 
@@ -28,14 +28,14 @@ _SHOWN = 5
 def write_split(
     path: str | Path, samples: SampleTable, groups: pa.ChunkedArray, splits: Mapping[str, Numbers], settings: Any
 ) -> None:
-    """Write a split file, its rows sorted by data set and id; it replaces what was there as a whole.
+    """Write a split file, its rows sorted by data set and id; an earlier file is replaced as a whole.
 
     Args:
         path: of the Parquet file.
         samples: of all samples.
         groups: the cluster of each.
         splits: split -> indices of its samples; each sample is in one of them.
-        settings: what the split was made with, to stand in the file's metadata as JSON.
+        settings: what the split was made with, kept as JSON in the file's metadata.
 
     Raises:
         DataError: if two samples of one data set have the same id, or the file cannot be written.
@@ -55,7 +55,7 @@ def write_split(
 
 
 def read_split(path: str | Path) -> pa.Table:
-    """The rows of a split file.
+    """The rows of a split file, with the columns `COLUMNS` as texts.
 
     Raises:
         DataError: if it is missing or no split file.
@@ -78,14 +78,14 @@ def read_split(path: str | Path) -> pa.Table:
 
 
 def parts_of(path: str | Path, samples: SampleTable) -> dict[str, Numbers]:
-    """The split that a file gives to each of some samples, looked up by data set and id.
+    """Indices of the samples of each split in a split file, looked up by data set and id.
 
     Returns:
-        split -> indices of its samples, ascending, [samples of the split] int64; every split that the file knows.
+        split -> indices of its samples, ascending, [samples of the split] int64; every split in the file.
 
     Raises:
-        DataError: if the file is no split file, does not name every sample, or puts samples that a group or a link
-            ties together into different splits.
+        DataError: if the file is no split file, does not name every sample, or has samples of one group or link in
+            two splits.
     """
     table = read_split(path)
     keys = pc.binary_join_element_wise(*(table[column] for column in _KEY), "\x1f")

@@ -1,4 +1,4 @@
-"""What a split of single images would have leaked."""
+"""Leakage of random splits of single samples: test samples with a companion in train."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Leak(NamedTuple):
 
 
 def random_leak(clusters: Numbers, train: float, test: float, seeds: Iterable[int] = range(SEEDS)) -> Leak:
-    """How much leaks if samples are split at random, each by itself.
+    """The share of test samples with a sample of their cluster in train, over random splits of single samples.
 
     Args:
-        clusters: which samples belong together: a number for each, at least 0, [samples] int64.
-        train: share of the samples to train on.
-        test: share of the samples to test on.
+        clusters: of each sample, a number from 0 on, [samples] int64.
+        train: fraction of the samples to train on.
+        test: fraction of the samples to test on.
         seeds: one random split for each; at least two.
     """
     length = len(clusters)
@@ -44,12 +44,12 @@ def random_leak(clusters: Numbers, train: float, test: float, seeds: Iterable[in
 
 
 def leaks_by_cause(length: int, causes: Mapping[str, Tie], fractions: Mapping[str, float]) -> dict[str, Leak]:
-    """What a random split of single samples would leak through each cause by itself, and through all together.
+    """The leak of a random split of single samples through each cause alone, and through ``all`` of them.
 
     Args:
         length: number of samples.
-        causes: name -> what ties samples together.
-        fractions: split -> share of the samples; the first is trained on, the last is tested on.
+        causes: name -> the tie that connects samples.
+        fractions: split -> fraction of the samples; the first is trained on, the last is tested on.
     """
     train, *_, test = fractions.values()
     ties = {name: [tie] for name, tie in causes.items()} | {"all": list(causes.values())}

@@ -1,4 +1,4 @@
-"""Images that look alike: a perceptual hash, and the pairs of hashes that differ in few bits.
+"""Near-duplicate images: a perceptual hash, and the pairs of hashes that differ in few bits.
 
 The hash is the known one of the discrete cosine transform (C. Zauner, "Implementation and benchmarking of perceptual
 image hash functions", 2010), with 256 bits in place of 64: dermatoscopic photographs, a dark spot in the middle of
@@ -33,13 +33,13 @@ _COSINES = np.cos(np.pi / _SIDE * _frequencies * (np.arange(_SIDE) + 0.5))
 _sources: Sequence[Source] = ()
 
 
-class Likeness(NamedTuple):
-    """What images that look alike tie together.
+class NearDuplicates(NamedTuple):
+    """Ties between the samples of near-duplicate images.
 
     Attributes:
         tie: between samples.
         images: how many there are.
-        unreadable: why some of them could not be opened, and so are tied to nothing.
+        unreadable: the errors of those that could not be opened; they have no tie.
     """
 
     tie: Tie
@@ -48,18 +48,18 @@ class Likeness(NamedTuple):
 
 
 def image_hash(image: Image.Image) -> NDArray[np.uint64]:
-    """Which of the 16 x 16 lowest frequencies of an image are stronger than their median: 256 bits, [4] uint64."""
+    """Perceptual hash, [4] uint64: a bit for each of the 16 x 16 lowest frequencies, set if it exceeds their median."""
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
     strength = (_COSINES @ np.asarray(grey, np.float64) @ _COSINES.T).ravel()
     return np.packbits(strength > np.median(strength[1:])).view(np.uint64)
 
 
-def likeness(sources: Sequence[Source], distance: int, processes: int | None = None) -> Likeness:
-    """Tie together the samples of which an image looks like one of the other's.
+def near_duplicates(sources: Sequence[Source], distance: int, processes: int | None = None) -> NearDuplicates:
+    """Ties between samples with near-duplicate images.
 
     Args:
         sources: loaded; their samples count one source after the other.
-        distance: the most bits of 256 in which the hashes of such images differ.
+        distance: the most bits of 256 in which the hashes of near-duplicates differ.
         processes: to open images in; None takes one per processor.
 
     Raises:
@@ -78,14 +78,14 @@ def likeness(sources: Sequence[Source], distance: int, processes: int | None = N
     distinct, same = np.unique(np.array(hashes, np.uint64).reshape(-1, BITS // 64), axis=0, return_inverse=True)
     pairs = close_pairs(distinct, distance)
     alike = union(len(distinct), [Tie(pairs.ravel(), np.arange(len(pairs)).repeat(2))])
-    return Likeness(Tie(owners[places], alike[same]), len(jobs), unreadable)
+    return NearDuplicates(Tie(owners[places], alike[same]), len(jobs), unreadable)
 
 
 def close_pairs(hashes: NDArray[np.uint64], distance: int) -> Numbers:
     """The pairs of hashes that differ in at most `distance` bits.
 
-    The bits are cut into bands, more than half as many as bits may differ. Hashes that close agree in some band but
-    for one bit, and only pairs that do are compared (multi-index hashing: M. Norouzi, A. Punjani, D. Fleet, CVPR 2012).
+    Multi-index hashing (M. Norouzi, A. Punjani, D. Fleet, CVPR 2012): the bits are cut into bands, more than half as
+    many as bits may differ. Such hashes differ by at most one bit in some band, and only pairs that do are compared.
 
     Args:
         hashes: distinct, [images, 4] uint64.
@@ -99,13 +99,13 @@ def close_pairs(hashes: NDArray[np.uint64], distance: int) -> Numbers:
     for band in np.array_split(bits, max(distance // 2 + 1, _FEWEST_BANDS), axis=1):
         keys = band.astype(np.int64) @ (1 << np.arange(band.shape[1]))
         for pairs in _candidates(keys, band.shape[1]):
-            apart = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]).sum(axis=1)
-            found.append(pairs[apart <= distance])
+            differing = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]).sum(axis=1)
+            found.append(pairs[differing <= distance])
     return np.unique(np.concatenate(found), axis=0)
 
 
 def _candidates(keys: Numbers, width: int) -> Iterator[Numbers]:
-    """Pairs whose keys of `width` bits differ in at most one, the smaller index first."""
+    """Batches of pairs whose keys of `width` bits differ in at most one, the smaller index first, [pairs, 2] int64."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     for flip in [0, *(1 << np.arange(width)).tolist()]:
@@ -120,7 +120,7 @@ def _candidates(keys: Numbers, width: int) -> Iterator[Numbers]:
 
 
 def _images(sources: Sequence[Source]) -> tuple[Numbers, list[tuple[int, str]]]:
-    """The samples that the images belong to, by index, and source and reference of each image."""
+    """The sample of each image by index, [images] int64, and the source and reference of each image."""
     owners: list[int] = []
     jobs: list[tuple[int, str]] = []
     start = 0
@@ -145,7 +145,7 @@ def _hashed(
 
 
 def _hold(sources: Sequence[Source]) -> None:
-    """Keep the sources in a process that opens images."""
+    """Initialise a worker process: keep the sources whose images it opens."""
     global _sources
     _sources = sources
 

@@ -1,4 +1,4 @@
-"""One split of a source, so that stages with sources of their own share the same splits."""
+"""One split of a source, so that stages with their own sources share the same splits."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from dermiq.datamodules.sample_table import SampleTable
 from dermiq.datamodules.sources.base import Source
 from dermiq.datamodules.splits.clusters import Numbers
 from dermiq.datamodules.splits.file import parts_of
-from dermiq.datamodules.splits.sharing import split_table
+from dermiq.datamodules.splits.stratified import split_table
 from dermiq.ranges import SEED, check_numbers
 from dermiq.schema import DataError, Sample
 
 
 class SplitSource(Source):
-    """The samples of a source that a split gives to one name: a split file's, or the split by group.
+    """The samples of one split of a source, by a split file or by fractions.
 
-    With the fractions and the seed of a data module whose source is ``all``, or with its split file, it is the same
-    split.
+    The split is that of a data module whose source is ``all``, given the same fractions and seed or split file.
 
     Args:
         source: the whole.
-        name: which part.
-        fractions: name -> share of the samples, of all parts.
-        seed: of the split by group (`split_seed` of the data modules).
+        name: of the split.
+        fractions: split -> fraction of the samples, of all splits.
+        seed: of the split by fractions (`split_seed` of the data modules).
         split_file: see `dermiq.datamodules.splits.file`; in place of `fractions`.
     """
 
@@ -49,7 +48,7 @@ class SplitSource(Source):
         """Read the metadata of the source, and split it.
 
         Raises:
-            DataError: if the split file does not fit the source, or a part stays empty.
+            DataError: if the split file does not fit the source, or a split stays empty.
         """
         if self._indices is not None:
             return

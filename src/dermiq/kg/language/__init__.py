@@ -1,1 +1,1 @@
-"""From the text of an answer to the claims that it makes."""
+"""Claim extraction: the claims that the text of an answer makes."""

@@ -1,4 +1,4 @@
-"""Words that decide what a sentence asserts: negation, hedges, conditions, contrasts, and the roles of names."""
+"""Cues of assertion: negation, hedges, conditions, contrasts, and the roles of names."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import yaml
 
 
 class Cue(IntEnum):
-    """What a word or phrase does to what stands around it."""
+    """The effect of a word or phrase on the clause or sentence around it."""
 
-    __hash__ = int.__hash__  # cues are looked up for every word of every answer
+    __hash__ = int.__hash__  # the fast one: cues are looked up for every word of every answer
 
     STOP = auto()  # ends a sentence
     QUESTION = auto()  # ends a question, which asserts nothing
@@ -24,20 +24,20 @@ class Cue(IntEnum):
     BE = auto()
     VERB = auto()
     ITS = auto()  # "it's": a pronoun and a verb
-    IT = auto()  # stands for what the sentence before was about
-    LESION = auto()  # stands for the case in question
+    IT = auto()  # refers to the topic of the sentence before
+    LESION = auto()  # refers to the case in question
     OTHERS = auto()  # "many rashes": the clause is about other conditions
     NOT = auto()  # denies what follows in the clause
     LACK = auto()  # likewise, and undoes another negation
     LEAVE = auto()
-    ALONE = auto()  # denies what stands before it, after "leaves"
+    ALONE = auto()  # after "leaves": denies what precedes it
     WITHOUT = auto()  # like LACK, but is no verb
     WRONG = auto()  # denies all that follows in the sentence
-    ABSENT = auto()  # denies what stands before it
+    ABSENT = auto()  # denies what precedes it
     SPARED = auto()  # denies a site before it, or what follows
     AVOID = auto()  # denies treatments and tests around it
     WORSEN = auto()  # likewise
-    SEEN = auto()  # turns a negation before it upon what stands before that
+    SEEN = auto()  # a negation before it denies what precedes that
     RATHER = auto()  # denies the next mention
     RARELY = auto()  # a weak denial
     HEDGE = auto()
@@ -66,7 +66,7 @@ _PHRASES: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("cues.y
 CUES: tuple[tuple[str, Cue], ...] = tuple(
     (phrase, Cue[name.upper()]) for name, phrases in reversed(_PHRASES.items()) for phrase in phrases
 )
-"""(phrase, cue), of ``cues.yaml``; of two cues with the same phrase the one that counts stands first."""
+"""(phrase, cue) of ``cues.yaml``; of two cues with the same phrase the first one counts."""
 
 # Verbs that are values too: after "and" they start a clause, so that a negation before it has ended.
 VERBAL = frozenset(

@@ -1,4 +1,4 @@
-"""What a text says of which condition, drawn from its clauses."""
+"""Claims, and their extraction from a clause."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _PHRASE = 3  # so many words of a mention of these kinds are a statement in them
 
 
 class Claim(NamedTuple):
-    """What a text says.
+    """One statement about a condition.
 
     Attributes:
         subject: identifier of a condition.
         relation: a relation of the graph, or `DIAGNOSIS` (the case is this condition), or `TREATMENT` (of any line).
         value: identifier of a concept.
         positive: affirmed, not denied.
-        hedged: said with reserve.
-        words: first and last word (exclusive) of the value, as `dermiq.kg.linking.spans` counts them.
+        hedged: stated with reserve.
+        words: first and last word (exclusive) of the value, counted as by `dermiq.kg.linking.spans`.
         sentence: number of the sentence.
     """
 
@@ -57,19 +57,19 @@ class Claim(NamedTuple):
     sentence: int = 0
 
     def place(self, places: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-        """First character and last (exclusive) of the value's words, by the `spans` of the text; None without words."""
+        """First and last character (exclusive) of the value in the text with these `spans`; None without words."""
         first, end = self.words
         return (places[first][0], places[end - 1][1]) if end else None
 
 
 @dataclass(slots=True)
 class Licensed:
-    """What a sentence as a whole may claim.
+    """Kinds of claims that a sentence as a whole allows.
 
     Attributes:
-        terse: it is a note without a verb, which may only describe.
-        spread: it speaks of contagion, so it may name ways of transmission.
-        care: it speaks of medical care, so that a single word may say how soon it is needed.
+        terse: it is a note without a verb: only descriptive values are claims.
+        spread: it is about contagion: ways of transmission are claims.
+        care: it is about medical care: a single word such as "soon" is a claim of urgency.
     """
 
     terse: bool = False
@@ -77,8 +77,8 @@ class Licensed:
     care: bool = False
 
 
-def draw(clause: Clause, subjects: list[str], case: str, licensed: Licensed) -> list[Claim]:
-    """What a clause says of its subjects, in an answer about a case; all of them identifiers of conditions."""
+def extract(clause: Clause, subjects: list[str], case: str, licensed: Licensed) -> list[Claim]:
+    """The claims of a clause about its subjects, in an answer about a case; all are identifiers of conditions."""
     clause.finish()
     claims = [
         Claim(subject, relation, name, positive, hedged, words)
@@ -88,13 +88,13 @@ def draw(clause: Clause, subjects: list[str], case: str, licensed: Licensed) -> 
     if not clause.past:
         for mention in clause.mentions:
             if relation := _relation(clause, mention, licensed):
-                said = (relation, mention.value, mention.positive, mention.hedged, mention.words)
-                claims += [Claim(subject, *said) for subject in subjects]
+                statement = (relation, mention.value, mention.positive, mention.hedged, mention.words)
+                claims += [Claim(subject, *statement) for subject in subjects]
     return claims
 
 
 def _relation(clause: Clause, mention: Mention, licensed: Licensed) -> str:
-    """The relation that a mention claims; empty if it claims nothing."""
+    """The relation of the claim that a mention makes; empty if it makes none."""
     kind = mention.kind
     length = mention.words[1] - mention.words[0]
     if licensed.terse and kind not in _DESCRIPTIVE and (kind not in _STATING or length < _PHRASE):
@@ -111,12 +111,12 @@ def _relation(clause: Clause, mention: Mention, licensed: Licensed) -> str:
     return _RELATION_OF[kind]
 
 
-def draw_from_names(clause: Clause, elided: list[Claim], case: str) -> Iterator[Claim]:
-    """What a clause says that only names conditions.
+def extract_from_names(clause: Clause, elided: list[Claim], case: str) -> Iterator[Claim]:
+    """The claims of a clause that only names conditions.
 
     Args:
         clause: such as "…, but psoriasis is not" or "Psoriasis is unlikely".
-        elided: what the clause before said, which this one may say again of its own names.
+        elided: the claims of the clause before, which this one may repeat for its own names.
         case: identifier of the condition in question.
     """
     positive = (clause.denied or clause.absent) == clause.wrong

@@ -1,8 +1,8 @@
-"""The state of reading one clause: what it mentions, and with what polarity."""
+"""The state of reading one clause: its mentions, their polarity, and the roles of names."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dermiq.kg.language.assertion import Cue
 from dermiq.kg.linking import Link
@@ -30,7 +30,7 @@ Words = tuple[int, int]
 
 @dataclass(slots=True)
 class Mention:
-    """A value that a clause mentions, with the polarity in force there."""
+    """The mention of a value, with its polarity."""
 
     value: str
     kind: str
@@ -40,47 +40,45 @@ class Mention:
     line: str
 
 
+@dataclass(slots=True)
 class Clause:
-    """The state of reading one clause. What the cues do to it is said in `dermiq.kg.language.assertion.Cue`.
+    """The state of reading one clause. `dermiq.kg.language.assertion.Cue` says what each cue does to it."""
 
-    The defaults are the class's own, since a clause is made for every few words of every answer.
-    """
-
-    denied = False
-    denied_from = 0  # how many mentions stand before the denial
-    denied_once = False
-    avoided = False
-    absent = False
-    hedged = False
-    past = False
-    others = False
-    denial_end = -1  # the word after the denial
-    name_denied = False
-    name_words = (0, 0)
-    attributive = False
-    pronoun = False
-    verb = False
-    likely = False
-    dark = False
-    without = False  # what denies is a preposition
-    pairing = False
-    excluding = False
-    leaving = False
-    relative = False  # "which …"
-    spreading = False
-    cared: Words | None = None  # where it speaks of medical care
-    person = False
-    role: Cue | None = None
-    line = TREATMENT
-
-    def __init__(self, wrong: bool = False) -> None:
-        self.wrong = wrong  # the whole sentence is denied
-        self.mentions: list[Mention] = []
-        self.names: list[str] = []  # of conditions that it is about
-        self.joined: list[tuple[str, str, bool, bool, Words]] = []  # relation, name, positive, hedged, words
+    wrong: bool = False  # the whole sentence is denied
+    denied: bool = False  # what follows is denied
+    denied_from: int = 0  # how many mentions stand before the denial
+    denied_once: bool = False  # the next mention is denied
+    denial_end: int = -1  # the word after the denial
+    without: bool = False  # the denial is a preposition
+    name_denied: bool = False  # a condition's name is denied, not a value
+    absent: bool = False  # what precedes is denied
+    avoided: bool = False  # treatments and tests are denied
+    excluding: bool = False  # values are denied, and names are differentials
+    leaving: bool = False  # "leaves … alone": the mentions before "alone" are denied
+    hedged: bool = False
+    past: bool = False  # about another time or person
+    others: bool = False  # about other conditions
+    relative: bool = False  # "which …"
+    verb: bool = False  # it has one
+    pronoun: bool = False  # its subject is "it" or the lesion
+    likely: bool = False  # the name before is the diagnosis
+    pairing: bool = False  # of two names that follow, the second is a differential of the first
+    attributive: bool = False  # the name follows a preposition
+    name_words: Words = (0, 0)  # of the last name
+    dark: bool = False  # about dark skin
+    spreading: bool = False  # about contagion
+    person: bool = False  # about other people, with `spreading`
+    cared: Words | None = None  # where it mentions medical care
+    role: Cue | None = None  # of the next name
+    line: str = TREATMENT  # of treatments
+    mentions: list[Mention] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # of the conditions that are its subjects
+    joined: list[tuple[str, str, bool, bool, Words]] = field(
+        default_factory=list
+    )  # relation, name, positive, hedged, words
 
     def mention(self, link: Link, kind: str) -> None:
-        """Take up a value."""
+        """Add the mention of a value."""
         start, end, value = link
         role = self.role
         if kind == "malignancy" or kind == "category":
@@ -103,7 +101,7 @@ class Clause:
         return positive
 
     def name(self, link: Link, before: str) -> None:
-        """Take up the name of a condition that stands behind the word `before`."""
+        """Add the name of a condition, which follows the word `before`."""
         if self.past or self.role == Cue.UNLIKE:
             return
         distance = link[0] - self.denial_end
@@ -118,7 +116,7 @@ class Clause:
             self.joined.append((relation, link[2], self._polarity(), self.hedged, link[:2]))
 
     def _is_subject(self, before: str) -> bool:
-        """True if the clause is about the name."""
+        """True if the name is the subject of the clause."""
         if self.names:
             return self.role not in _RELATION_OF_ROLE and not self.verb and before in _JOINING
         if self.pairing:
@@ -133,7 +131,7 @@ class Clause:
         return self.attributive or not (self.pronoun and self.verb)
 
     def _relation(self) -> str:
-        """What joins the clause's subject to a further name; empty if nothing does."""
+        """The relation of the clause's subject to a further name; empty without one."""
         if self.role in _RELATION_OF_ROLE:
             return _RELATION_OF_ROLE[self.role]
         if self.mentions:
@@ -141,7 +139,7 @@ class Clause:
         return "subtype_of" if self.names else DIAGNOSIS
 
     def flip(self, up_to: int, *kinds: str) -> bool:
-        """Turn the polarity of the first mentions, of some kinds or of all; True if there were any."""
+        """Flip the polarity of the first mentions, of some kinds or of all; True if there were any."""
         flipped = [
             mention
             for mention in self.mentions[:up_to]
@@ -157,7 +155,7 @@ class Clause:
         return bool(flipped or self.joined)
 
     def deny(self, denied: bool = True, end: int = -1) -> None:
-        """Deny what follows, or cease to; `end` is the word after the denial."""
+        """Begin or end the denial of what follows; `end` is the word after the denial."""
         self.denial_end = end
         if denied and not self.denied:
             self.denied_from = len(self.mentions)
@@ -245,14 +243,14 @@ class Clause:
         self._contagion(words)
 
     def _contagion(self, words: Words) -> None:
-        """Take "It passes … to your family" for what it says."""
+        """Add the mention of contagion that "It passes … to your family" makes."""
         if self.spreading and self.person and all(mention.kind != "contagion" for mention in self.mentions):
             self.mentions.append(
                 Mention("contagious", "contagion", self.denied == self.wrong, self.hedged, words, self.line)
             )
 
     def on_care(self, words: Words) -> None:
-        """Take up medical care; "You do not need a doctor" says how soon."""
+        """Add medical care; "You do not need a doctor" is a mention of self-care."""
         if self.denied and words[0] - self.denial_end <= _NEAR:
             self._self_care(words)
         else:
@@ -288,6 +286,6 @@ class Clause:
             mention.line = line
 
     def finish(self) -> None:
-        """Settle a denial that nothing followed: "Nickel does not cause it", "The palm is free of lesions"."""
+        """Apply a denial that nothing followed to the mentions before it: "Nickel does not cause it"."""
         if self.denied and 0 < self.denied_from == len(self.mentions):
             self.flip(self.denied_from, *(() if self.name_denied else _ACTING))

@@ -1,6 +1,6 @@
-"""Free text -> claims, sentence by sentence.
+"""Claim extraction from free text, sentence by sentence.
 
-Sentences that were read before are remembered: the answers of one group, and of one model, share many.
+Readings of sentences are cached: the answers of one group, and of one model, share many.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dermiq.kg.language.sentences import ENDS, Reading, Sentence
 from dermiq.kg.linking import Link, Linker, words
 
 _LONGEST = 256  # words of a sentence
-_MEMORY = 32_768
+_MEMORY = 32_768  # readings
 
 
 class ClaimReader:
-    """Reads claims about the conditions of a graph."""
+    """Extracts the claims of texts about the conditions of a graph."""
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._kinds = {concept.id: concept.kind for concept in graph.concepts.values()}
@@ -26,19 +26,19 @@ class ClaimReader:
         self._memory: dict[tuple[str, ...], Reading] = {}
 
     def mentions(self, text: str) -> list[Link]:
-        """The concepts that a text mentions, whatever it says of them."""
+        """The concepts that a text mentions, asserted or not."""
         return [link for link in self._linker.link(words(text)) if not isinstance(link[2], Cue)]
 
     def read(self, text: str, condition: str) -> list[Claim]:
         """The claims of a text about a case of a condition, given by identifier.
 
-        A bare list of terms claims nothing, nor does a question; but a "yes" or a "no" after it does.
+        A bare list of terms makes no claim, nor does a question; a "yes" or a "no" after the question does.
         """
         claims: list[Claim] = []
         tokens = words(text)
         before = Reading(about=condition)
         for number, (first, end) in enumerate(_sentences(tokens)):
-            reading = self._recall(tokens[first:end], condition, before)
+            reading = self._cached(tokens[first:end], condition, before)
             claims += [
                 Claim(subject, relation, value, positive, hedged, (start + first, stop + first), number)
                 for subject, relation, value, positive, hedged, (start, stop), _ in reading.claims
@@ -46,8 +46,8 @@ class ClaimReader:
             before = reading
         return claims
 
-    def _recall(self, tokens: list[str], case: str, before: Reading) -> Reading:
-        """Read a sentence, or remember it: unless a question came before, it says the same as ever."""
+    def _cached(self, tokens: list[str], case: str, before: Reading) -> Reading:
+        """The reading of a sentence, from the cache unless it follows a question, on which it may depend."""
         if before.question:
             return self._read(tokens, case, before)
         key = (case, before.about, *tokens)
@@ -63,7 +63,7 @@ class ClaimReader:
 
 
 def _sentences(tokens: list[str]) -> Iterator[tuple[int, int]]:
-    """First and last word (exclusive, behind the mark that ends it) of each sentence, cut where it is endless."""
+    """First and last word (exclusive, behind the final mark) of each sentence; one of over 256 words is cut."""
     first = 0
     ends = [position + 1 for position, token in enumerate(tokens) if token in ENDS]
     for end in [*ends, len(tokens)]:

@@ -1,4 +1,4 @@
-"""Does a sentence say yes or no to the question before it?"""
+"""The yes or no of a sentence that follows a question."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _PAUSES = frozenset((",", ".", "!", ";", "\n", "-", "–", "—", ":", "it", "th
 
 
 def reply(tokens: list[str]) -> bool | None:
-    """True for a yes, False for a no, None for neither, from the words of a sentence."""
+    """True if the words of a sentence say yes, False for no, None for neither."""
     if tokens[:3] in _DENIALS:
         return False
-    said = 2 if tokens[1:2] == [","] else 0  # "Regrettably, it is."
-    if tokens[said : said + 2] in _AFFIRMATIONS:
-        return "not" not in tokens[said : said + 4]
+    first = 2 if tokens[1:2] == [","] else 0  # "Regrettably, it is."
+    if tokens[first : first + 2] in _AFFIRMATIONS:
+        return "not" not in tokens[first : first + 4]
     if len(tokens) == 1 or tokens[1] in _PAUSES:
         return _REPLIES.get(tokens[0])
     return None

@@ -1,7 +1,7 @@
-"""The reading of one sentence, clause by clause.
+"""Claim extraction from one sentence, clause by clause.
 
-Mentions are collected with the polarity in force. They belong to the condition that the clause names, else to the one
-that the sentence is about, else to the case in question.
+Mentions are collected with the polarity that the cues before them set. They belong to the condition that the clause
+names, else to the one that the sentence is about, else to the case in question.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dermiq.kg.language.assertion import VERBAL, Cue
-from dermiq.kg.language.claims import Claim, Licensed, draw, draw_from_names
+from dermiq.kg.language.claims import Claim, Licensed, extract, extract_from_names
 from dermiq.kg.language.clauses import Clause
 from dermiq.kg.language.replies import reply
 from dermiq.kg.linking import Link
@@ -38,15 +38,15 @@ _TRAILING = frozenset("is are was were does do did can has have not them either 
 
 @dataclass(slots=True)
 class Reading:
-    """What a sentence says.
+    """Claims and topic of a sentence.
 
     Attributes:
         claims: what it asserts; words are counted from its first.
-        asked: what it asks, if it is a question.
-        about: what it is about, which an "it" of the next sentence stands for.
+        asked: the claims that it asks about, if it is a question.
+        about: its topic, to which an "it" of the next sentence refers.
         question: it is a question.
-        spread: it speaks of contagion.
-        dark: it speaks of dark skin.
+        spread: it is about contagion.
+        dark: it is about dark skin.
     """
 
     claims: list[Claim] = field(default_factory=list)
@@ -58,13 +58,13 @@ class Reading:
 
 
 class Sentence:
-    """The reading of one sentence.
+    """The state of reading one sentence.
 
     Args:
         kinds: identifier -> kind of concept.
         case: identifier of the condition in question.
         tokens: its words.
-        before: the sentence before.
+        before: the reading of the sentence before.
     """
 
     def __init__(self, kinds: dict[str, str], case: str, tokens: list[str], before: Reading) -> None:
@@ -81,12 +81,12 @@ class Sentence:
         self.silent = False
 
     def read(self, links: list[Link]) -> Reading:
-        """Read what was found in it."""
+        """The reading of the sentence with these linked concepts and cues."""
         self.links = links
-        said = reply(self.tokens) if self.before.question else None
-        if said is not None:
+        answered = reply(self.tokens) if self.before.question else None
+        if answered is not None:
             self.reading.claims += [
-                claim._replace(positive=claim.positive == said, words=(0, 1)) for claim in self.before.asked
+                claim._replace(positive=claim.positive == answered, words=(0, 1)) for claim in self.before.asked
             ]
             if links and links[0][0] == 0 and links[0][2] == Cue.NOT:
                 del links[0]  # this "no" denies the question, not what follows
@@ -98,7 +98,7 @@ class Sentence:
         return self.reading
 
     def _is_prose(self) -> bool:
-        """False for a bare list of terms; on the way, see what the sentence may claim."""
+        """False for a bare list of terms; sets `licensed`."""
         licensed = self.licensed
         stating = self.before.question
         mentions = covered = 0
@@ -122,13 +122,13 @@ class Sentence:
         return bool(something) and mentions <= _MENTIONS_PER_OTHER_WORD * others
 
     def _is_statement(self, start: int, after: int, what: str) -> bool:
-        """True for a mention that says something by itself: "spreads easily", "call an ambulance"."""
+        """True for a mention that is a statement by itself: "spreads easily", "call an ambulance"."""
         if self.tokens[start] in VERBAL:
             return True
         return after - start >= _PHRASE and self.kinds[what] in ("urgency", "contagion")
 
     def _follow(self) -> None:
-        """Go through the sentence, clause by clause."""
+        """Apply every link in order: a concept is mentioned, a cue changes the clause, gives it a role, or ends it."""
         for index, (start, after, what) in enumerate(self.links):
             if what.__class__ is str:
                 self._take_up(start, after, what)
@@ -158,29 +158,29 @@ class Sentence:
         self.clause.mention((start, after, what), kind)
 
     def close(self, end: int) -> None:
-        """End a clause before the word `end`, and draw the claims from it."""
+        """End the clause before the word `end`, and extract its claims."""
         clause, reading = self.clause, self.reading
         names = clause.names
         topic = self.before.about if clause.pronoun else reading.about
         if clause.mentions or clause.joined:
-            drawn = draw(clause, names or [topic], self.case, self.licensed)
-            self.elided = drawn or self.elided
+            claims = extract(clause, names or [topic], self.case, self.licensed)
+            self.elided = claims or self.elided
             if not clause.others:
-                reading.claims += drawn
+                reading.claims += claims
         elif names:
             elided = self.elided if self._is_elliptic(clause.name_words[1], end) else []
-            reading.claims += draw_from_names(clause, elided, self.case)
+            reading.claims += extract_from_names(clause, elided, self.case)
         reading.dark = reading.dark or clause.dark
         reading.about = names[-1] if names else topic
         self.clause = Clause(clause.wrong)
 
     def _is_elliptic(self, name_end: int, end: int) -> bool:
-        """True if a clause stops at its verb: "…, but psoriasis is not (one of them)"."""
+        """True if a clause ends with its verb: "…, but psoriasis is not (one of them)"."""
         words = [token for token in self.tokens[name_end:end] if token not in ENDS]
         return 0 < len(words) <= _ELLIPSIS and words[-1] in _TRAILING
 
     def _clause_follows(self, index: int, predicates: frozenset[Cue] = _PREDICATES) -> bool:
-        """True if what follows a link has a verb of its own before the next conjunction."""
+        """True if a verb follows a link before the next conjunction."""
         end = self.links[index][1]
         if end < len(self.tokens) and self.tokens[end] in VERBAL:
             return True
@@ -227,7 +227,7 @@ class Sentence:
         self.reading.about = self.outer or self.reading.about
 
     def on_distinguish(self, index: int) -> None:
-        """Two names follow; "Do not confuse them" says that they look alike."""
+        """Two names follow; "Do not confuse them" claims that they look alike."""
         if self.tokens[0] in ("do", "never") and index and self.links[index - 1][2] == Cue.NOT:
             self.clause.deny(False)
         self.clause.on_distinguish()
@@ -274,6 +274,7 @@ class Sentence:
         self.silent = self.silent or index == 0
 
 
+# Cues that change the clause alone.
 _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
     Cue.ITS: Clause.on_its,
     Cue.IT: Clause.on_it,
@@ -296,6 +297,7 @@ _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
     Cue.SECOND: Clause.on_second,
     Cue.DARK: Clause.on_dark,
 }
+# Cues that need the sentence around them: words, other links, the end of the clause.
 _HANDLERS: dict[Cue, Callable[[Sentence, int], None]] = {
     Cue.COMMA: Sentence.on_comma,
     Cue.OR: Sentence.on_or,

@@ -1,6 +1,6 @@
-"""Names, definitions and identifiers of OBO ontologies (Disease Ontology, Symptom Ontology) for concepts of ours.
+"""Import of names, definitions and identifiers from OBO ontologies (Disease Ontology, Symptom Ontology).
 
-A concept takes from a class that it names among its xrefs, never from one that merely bears the same name.
+A concept takes them from the class that it names among its xrefs, never from one that merely has the same name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dermiq.kg.graph import Concept, KnowledgeGraph
-from dermiq.kg.linking import normal, words
+from dermiq.kg.linking import name_key
 from dermiq.kg.ontology.owl import Node, read_bytes, read_nodes
 from dermiq.kg.ontology.writing import OBO, OBO_IN_OWL, OWL
 from dermiq.schema import KnowledgeError
@@ -26,10 +26,10 @@ _FEW_LETTERS = 4  # abbreviations so short mean too many things
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that a source offers and that was left.
+    """A synonym or an identifier that was not imported.
 
     Attributes:
-        concept: identifier of the concept of ours.
+        concept: identifier of our concept.
         what: the synonym or the identifier.
         why: the reason.
     """
@@ -44,15 +44,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Enrichment:
-    """What an import did.
+    """Summary of an import.
 
     Attributes:
-        matched: concepts of ours for which a source has a class.
+        matched: our concepts with a class in a source.
         synonyms: synonyms added.
         definitions: definitions added.
         xrefs: identifiers added.
-        skipped: what was left, and why.
-        unknown: (concept, xref) of ours that a source should know and does not.
+        skipped: what was not imported, and why.
+        unknown: our (concept, xref) of a source's vocabulary that the source lacks.
     """
 
     matched: int
@@ -73,13 +73,13 @@ class Enrichment:
 
 
 def enrich(graph: KnowledgeGraph, sources: Sequence[Path]) -> tuple[KnowledgeGraph, Enrichment]:
-    """Add what other ontologies know of the concepts that refer to them.
+    """The graph with synonyms, definitions and identifiers of other ontologies, and a summary.
 
     From the class that an xref names, or the one that has replaced it, a concept takes the label and the exact
     synonyms as synonyms, the definition if it has none, and the identifiers.
 
     Args:
-        graph: ours; facts and citations stay as they are.
+        graph: ours; facts and citations do not change.
         sources: OBO-style ontologies in RDF/XML, plain or gzipped, whose classes are called as in
             ``http://purl.obolibrary.org/obo/DOID_8893``; that one is our xref ``DOID:8893``.
 
@@ -114,7 +114,7 @@ def _xref(iri: str) -> str:
 
 
 def _current(classes: Mapping[str, Node], xref: str) -> tuple[str, str]:
-    """The class in force for an identifier, and why there is none if it is empty."""
+    """The class that an identifier stands for today; if it is empty, why there is none."""
     seen = {xref}
     while _deprecated(classes[xref]):
         xref = _xref(classes[xref].link(_REPLACED_BY) or classes[xref].literal(_REPLACED_BY))
@@ -128,12 +128,8 @@ def _deprecated(node: Node) -> bool:
     return node.literal(f"{OWL}deprecated") in ("true", "1")
 
 
-def _key(name: str) -> tuple[str, ...]:
-    return tuple(map(normal, words(name)))
-
-
 class _Adding:
-    """Concepts as they grow, who owns which name and identifier, and what was counted."""
+    """The state of an import: concepts so far, the owners of names and identifiers, and counts."""
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self.concepts = dict(graph.concepts)
@@ -142,7 +138,7 @@ class _Adding:
         self._xrefs: dict[str, str] = {}
         for concept in graph.concepts.values():
             for name in (concept.label, *concept.synonyms):
-                self._names.setdefault(_key(name), concept.id)
+                self._names.setdefault(name_key(name), concept.id)
             for xref in concept.xrefs:
                 self._xrefs.setdefault(xref, concept.id)
         self._matched: set[str] = set()
@@ -151,7 +147,7 @@ class _Adding:
         self._unknown: list[tuple[str, str]] = []
 
     def take(self, classes: Mapping[str, Node]) -> None:
-        """Add what one source knows."""
+        """Import from the classes of one source."""
         vocabulary = next(iter(classes)).partition(":")[0] + ":"
         for concept in self._ours.values():
             for xref in concept.xrefs:
@@ -181,7 +177,7 @@ class _Adding:
 
     def _new_names(self, concept: str, names: Iterable[str]) -> Iterator[str]:
         for name in (" ".join(name.split()) for name in names):
-            key = _key(name)
+            key = name_key(name)
             owner = self._names.get(key)
             if owner == concept:
                 continue
@@ -205,7 +201,7 @@ class _Adding:
                 self._skipped.append(Skipped(concept, xref, f"already identifies {owner!r}"))
 
     def report(self) -> Enrichment:
-        """What was done."""
+        """The summary."""
         return Enrichment(
             matched=len(self._matched),
             synonyms=self._count["synonyms"],

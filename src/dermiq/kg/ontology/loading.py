@@ -1,4 +1,4 @@
-"""The knowledge graph from its OWL file, by way of a cache of frozen graphs."""
+"""Loading of the knowledge graph from OWL files, with a cache of pickled graphs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from dermiq.kg.ontology.validation import validate
 from dermiq.schema import KnowledgeError
 
 ONTOLOGY = Path(__file__).parents[1] / "dermiq.owl"
-_FORMAT = 1  # raise it when the frozen classes change
+_FORMAT = 1  # raise it when the pickled classes change
 
 
 def load_graph(ontology: Path | None = None, merge: Iterable[Path] = ()) -> KnowledgeGraph:
-    """The graph of an OWL file, with others laid on top of it.
+    """The graph of an OWL file, with others merged on top of it.
 
     Args:
         ontology: RDF/XML, plain or gzipped; None takes the one that comes with the package.
         merge: further files; see `dermiq.kg.graph.merged`.
 
     Raises:
-        KnowledgeError: if a file cannot be read as an ontology of DermIQ's vocabulary, or what it says has errors.
+        KnowledgeError: if a file cannot be read as an ontology of DermIQ's vocabulary, or fails the validation.
     """
     graphs = [_load(Path(path)) for path in (ontology or ONTOLOGY, *merge)]
     graph = graphs[0] if len(graphs) == 1 else merged(graphs)
@@ -46,7 +46,7 @@ def _check(graph: KnowledgeGraph) -> None:
 
 
 def cache_directory() -> Path:
-    """Where frozen graphs are kept: ``$XDG_CACHE_HOME/dermiq`` or ``~/.cache/dermiq``."""
+    """The directory of cached graphs: ``$XDG_CACHE_HOME/dermiq`` or ``~/.cache/dermiq``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "dermiq"
 
 
@@ -65,8 +65,8 @@ def _load(path: Path) -> KnowledgeGraph:
 
 
 def _keep(graph: KnowledgeGraph, path: Path) -> None:
-    """Write a frozen graph as a whole or not at all; a cache that cannot be written is done without."""
-    graph.by_name, graph.ancestors, graph.facts_of("")  # frozen with it
+    """Write a graph to the cache, whole or not at all; without a writable cache it is not kept."""
+    graph.by_name, graph.ancestors, graph.facts_of("")  # computed here, and pickled with it
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:

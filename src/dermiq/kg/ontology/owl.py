@@ -1,4 +1,4 @@
-"""OWL files -> the knowledge graph. The only module that knows owlready2.
+"""Reading of OWL files into a knowledge graph; the only module that imports owlready2.
 
 A file is read from bytes into a private world of its own: nothing is fetched, no process is forked, nothing
 outlives the call.
@@ -46,7 +46,7 @@ _REMEDY = "Save it as RDF/XML, for instance with Protégé or ROBOT."
 
 @dataclass
 class Node:
-    """What an OWL file says of one IRI or blank node: literals and links by property IRI."""
+    """One IRI or blank node of an OWL file: its literals and links by property IRI."""
 
     literals: dict[str, list[str]] = field(default_factory=dict)
     links: dict[str, list[str]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Node:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's bytes, unpacked if it is gzipped.
+    """The bytes of a file, unpacked if it is gzipped.
 
     Raises:
         KnowledgeError: if it cannot be read or is larger than 256 MiB.
@@ -80,7 +80,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_nodes(data: bytes, name: str = "the ontology") -> dict[str, Node]:
-    """IRI -> node of an RDF/XML document.
+    """The nodes of an RDF/XML document by IRI.
 
     Raises:
         KnowledgeError: if it is of another format, not well-formed, holds a DOCTYPE or imports another ontology.
@@ -107,7 +107,7 @@ def read_nodes(data: bytes, name: str = "the ontology") -> dict[str, Node]:
 
 
 def _check_format(data: bytes, name: str) -> None:
-    """Call by its name what is no RDF/XML, of which owlready2 says that it is bad N-Triples."""
+    """Refuse other formats by name: owlready2 would call them all bad N-Triples."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise KnowledgeError(f"{name} is encoded as UTF-16, which is not read. Save it as UTF-8.")
     head = map(str.strip, data[:4096].decode("utf-8-sig", "replace").splitlines())
@@ -118,7 +118,7 @@ def _check_format(data: bytes, name: str) -> None:
 
 
 def _inspect(data: bytes, name: str) -> None:
-    """Refuse what owlready2 would fetch, expand without end, or misname."""
+    """Refuse what owlready2 would fetch, expand without limit, or report under a wrong name."""
     _check_format(data, name)
     if _LONG_TAG.search(data):
         raise KnowledgeError(f"{name} {_TOO_LONG}")
@@ -153,7 +153,7 @@ def _inspect(data: bytes, name: str) -> None:
 
 
 def read_graph(data: bytes, name: str = "the ontology") -> KnowledgeGraph:
-    """Freeze an ontology that uses DermIQ's vocabulary.
+    """The graph of an ontology in DermIQ's vocabulary.
 
     Raises:
         KnowledgeError: if it cannot be read, or a fact's strength is none of the four.

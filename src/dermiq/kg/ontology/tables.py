@@ -1,4 +1,4 @@
-"""The source tables (YAML) -> the knowledge graph; see ``source/README.md`` for their format."""
+"""Reading of the source tables (YAML) into a knowledge graph; ``source/README.md`` has their format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[1] / "source"
 
 
 class _Loader(yaml.CSafeLoader):
-    """Refuses a key that stands twice in one mapping."""
+    """YAML loader that refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -27,7 +27,7 @@ class _Loader(yaml.CSafeLoader):
 
 
 def read_tables(source: Path = SOURCE) -> KnowledgeGraph:
-    """Read bibliography, vocabulary and conditions.
+    """The graph of bibliography, vocabulary and conditions.
 
     Raises:
         KnowledgeError: if a table is not valid YAML or lacks a field, naming the file.
@@ -58,7 +58,7 @@ def read_tables(source: Path = SOURCE) -> KnowledgeGraph:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Name the table in which something is amiss."""
+    """Errors inside are raised with the path of the table."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -96,7 +96,7 @@ def _concept(kind: str, name: str, row: dict[str, Any]) -> Concept:
 
 
 def _texts(row: dict[str, Any], field: str) -> tuple[str, ...]:
-    """A list of texts; YAML reads ``no`` and ``1`` as something else, and a text alone as its letters."""
+    """The list of texts of a field; YAML reads an unquoted ``no`` or ``1`` as another type, which is refused."""
     texts = row.get(field) or []
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{row.get('name', '')} {field} must be a list of texts, not {texts!r}")

@@ -1,4 +1,4 @@
-"""What is wrong with a knowledge graph: errors that make it unfit to judge answers, and warnings."""
+"""Validation of a knowledge graph: errors that make it unfit to judge answers, and warnings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from dermiq.kg.graph import Fact, KnowledgeGraph
-from dermiq.kg.linking import normal, words
+from dermiq.kg.linking import name_key
 from dermiq.kg.relations import CONDITION, KINDS, RELATIONS, STRENGTHS
 
 # Pairs of relations of which one condition cannot have the same value.
@@ -24,10 +24,10 @@ _FEW_FACTS = 12
 
 @dataclass(frozen=True)
 class Finding:
-    """Something amiss.
+    """An error or a warning.
 
     Attributes:
-        error: True if the graph must not be used so; False for a warning.
+        error: True if the graph must not be used; False for a warning.
         where: the concept or fact concerned.
         message: what is wrong.
     """
@@ -41,7 +41,7 @@ class Finding:
 
 
 def validate(graph: KnowledgeGraph) -> list[Finding]:
-    """Everything amiss, errors first."""
+    """All errors and warnings of a graph, errors first."""
     found = [
         *_dangling(graph),
         *_cycles(graph),
@@ -71,7 +71,7 @@ def _dangling(graph: KnowledgeGraph) -> Iterator[Finding]:
 
 
 def _misplaced(graph: KnowledgeGraph, fact: Fact) -> Iterator[Finding]:
-    """A fact of an unknown relation or strength, or between concepts that it cannot join."""
+    """Errors of a fact: unknown relation or strength, or concepts of the wrong kind."""
     if fact.relation not in RELATIONS:
         yield Finding(True, _where(fact), "unknown relation")
         return
@@ -114,7 +114,7 @@ def _contradictions(graph: KnowledgeGraph) -> Iterator[Finding]:
 
 
 def _denied_above(graph: KnowledgeGraph, listed: tuple[Fact, ...]) -> Iterator[Finding]:
-    """Something always so that falls under something never so."""
+    """A positive fact below a value that is denied."""
     for one, other in combinations(listed, 2):
         for held, denied in ((one, other), (other, one)):
             if held.positive and not denied.positive and denied.value in graph.ancestors.get(held.value, ()):
@@ -133,7 +133,7 @@ def _names(graph: KnowledgeGraph) -> Iterator[Finding]:
     owners: dict[tuple[str, ...], str] = {}
     for concept in graph.concepts.values():
         for name in dict.fromkeys((concept.label, *concept.synonyms)):
-            key = tuple(map(normal, words(name)))
+            key = name_key(name)
             owner = owners.setdefault(key, concept.id)
             if not key:
                 yield Finding(True, concept.id, f"the name {name!r} holds no word")

@@ -1,7 +1,7 @@
-"""The knowledge graph -> RDF/XML, the same bytes for the same graph.
+"""Writing of the knowledge graph as RDF/XML, the same bytes for the same graph.
 
 Concepts are named individuals, typed by their kind. A fact is a property assertion whose strength, citation and
-review stand in an axiom annotation, as OWL 2 does it; a fact of strength ``never`` is a negative property assertion.
+review are an axiom annotation of OWL 2; a fact of strength ``never`` is a negative property assertion.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from dermiq.kg import Citation, Concept, Fact, KnowledgeGraph, load_graph
-from dermiq.kg.card import WIDTH, describe
+from dermiq.kg.condition_page import WIDTH, describe
 from dermiq.kg.verbalising import written
 from dermiq.schema import KnowledgeError
 

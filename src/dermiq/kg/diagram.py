@@ -1,7 +1,7 @@
-"""A condition and what the graph says of it, drawn as SVG.
+"""SVG diagram of a condition and its facts.
 
-The condition stands in the middle, a box for each relation to either side of it, in the box its values. Strength shows
-in the weight and dash of the line to a value and in the dot at its end, so that the drawing can be read without colour.
+The condition is in the middle, with a box for each relation on either side and the values in the box. The strength is
+shown by weight and dash of the line to a value and by the dot at its end, so the diagram can be read without colour.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from dermiq.kg.card import title
+from dermiq.kg.condition_page import title
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.relations import RELATIONS
 from dermiq.kg.verbalising import ADVERBS, capitalised, written
@@ -19,7 +19,7 @@ from dermiq.kg.verbalising import ADVERBS, capitalised, written
 _WIDTH, _MARGIN, _BOX_WIDTH, _HUB_WIDTH = 1260, 28, 410, 264
 _LINE, _PADDING, _GAP, _TITLE = 19, 12, 14, 24
 _TOP = 92
-_VALUE_CHARACTERS, _HUB_CHARACTERS = 36, 18  # that fit the widest of the fonts, letters of average width
+_VALUE_CHARACTERS, _HUB_CHARACTERS = 36, 18  # of average width in the widest of the fonts
 _MAX_MAIN, _MAX_POSSIBLE = 8, 3
 _FONT = "'DejaVu Sans', Verdana, Arial, sans-serif"
 _STROKES = {
@@ -27,7 +27,7 @@ _STROKES = {
     "typical": 'stroke-width="2"',
     "possible": 'stroke-width="1.6" stroke-dasharray="5 4"',
 }
-# Okabe and Ito's colours, which colour-blind people can tell apart, darkened for lines on a light ground.
+# Okabe and Ito's colours, distinct for colour-blind readers, darkened for lines on a light background.
 _COLOURS = (
     ("#0060a0", ("subtype_of", "category", "malignancy")),
     ("#007a5a", ("morphology", "secondary_morphology", "colour", "colour_on_dark_skin", "distribution", "site")),
@@ -44,7 +44,7 @@ _COLOUR_OF = {relation: colour for colour, relations in _COLOURS for relation in
 
 @dataclass(frozen=True)
 class _Box:
-    """A relation with its values: each a strength and the lines of its text; the last may be "+ n more", of none."""
+    """A relation with its values: (strength, lines of text) each; the last may be "+ n more", without a strength."""
 
     relation: str
     rows: tuple[tuple[str, tuple[str, ...]], ...]
@@ -55,9 +55,9 @@ class _Box:
 
 
 def neighbourhood_svg(graph: KnowledgeGraph, condition: str) -> str:
-    """Draw a condition's relations and their values, as a self-contained SVG document.
+    """A self-contained SVG document of a condition's relations and their values.
 
-    Values that are always or typically so, and a few that are possibly so; the others are counted.
+    It shows values that are always or typically so and a few that are possibly so; the others are counted.
 
     Args:
         graph: where to look.
@@ -75,14 +75,14 @@ def neighbourhood_svg(graph: KnowledgeGraph, condition: str) -> str:
     middle = _TOP + depth // 2
     parts = [*_header(name, len(boxes)), *_legend(graph.about(concept.id, name) for name in RELATIONS)]
     curves: list[str] = []
-    drawn: list[str] = []
+    frames: list[str] = []
     for column, is_left in ((left, True), (right, False)):
         y = _TOP + (depth - _height(column)) // 2
         for box in column:
             curves.append(_curve(box, y, middle, is_left))
-            drawn += _drawn(box, y, is_left)
+            frames += _frame(box, y, is_left)
             y += box.height + _GAP
-    parts += [*curves, *drawn, *_hub(hub, middle)]
+    parts += [*curves, *frames, *_hub(hub, middle)]
     height = _TOP + depth + _MARGIN
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
@@ -92,7 +92,7 @@ def neighbourhood_svg(graph: KnowledgeGraph, condition: str) -> str:
 
 
 def _box(graph: KnowledgeGraph, relation: str, facts: Iterable[Fact]) -> _Box | None:
-    """The values of a relation that are drawn; None if there is nothing to draw."""
+    """The box of a relation; None if it has no positive value."""
     held = [fact for fact in facts if fact.positive]
     main = [fact for strength in ("always", "typical") for fact in held if fact.strength == strength]
     possible = [fact for fact in held if fact.strength == "possible"]
@@ -106,7 +106,7 @@ def _box(graph: KnowledgeGraph, relation: str, facts: Iterable[Fact]) -> _Box | 
 
 
 def _columns(boxes: Sequence[_Box]) -> tuple[list[_Box], list[_Box]]:
-    """Boxes in order, split in two columns as equal in height as can be."""
+    """Boxes in order, split into two columns of the most equal height."""
     splits = [(list(boxes[:cut]), list(boxes[cut:])) for cut in range(len(boxes) + 1)]
     return min(splits, key=lambda split: abs(_height(split[0]) - _height(split[1])))
 
@@ -132,7 +132,7 @@ def _header(name: str, relations: int) -> list[str]:
 
 
 def _legend(groups: Iterable[tuple[Fact, ...]]) -> list[str]:
-    """What the lines mean, and who has reviewed the facts."""
+    """The legend of the lines, and the review status of the facts."""
     parts, x = [], _MARGIN
     for strength, stroke in _STROKES.items():
         parts.append(f'<line x1="{x}" y1="32" x2="{x + 44}" y2="32" stroke="#1a1a1a" {stroke}/>')
@@ -140,7 +140,7 @@ def _legend(groups: Iterable[tuple[Fact, ...]]) -> list[str]:
         parts.append(_text(x + 64, 37, ADVERBS[strength]))
         x += 170
     reviews = sorted({fact.review for facts in groups for fact in facts})
-    note = f"Not drawn: what is never so, notes and sources. Review: {'; '.join(reviews) or 'no facts'}."
+    note = f"Not shown: what is never so, notes and sources. Review: {'; '.join(reviews) or 'no facts'}."
     return [*parts, _text(_MARGIN, 64, note, 'font-size="13" fill="#4a4a4a"')]
 
 
@@ -150,7 +150,7 @@ def _dot(x: float, y: float, strength: str, colour: str) -> str:
 
 
 def _curve(box: _Box, y: int, middle: int, is_left: bool) -> str:
-    """From the condition to the edge of a box that faces it."""
+    """The curve from the condition to the facing edge of a box."""
     edge = _MARGIN + _BOX_WIDTH if is_left else _WIDTH - _MARGIN - _BOX_WIDTH
     side = (_WIDTH - _HUB_WIDTH) // 2 if is_left else (_WIDTH + _HUB_WIDTH) // 2
     target = y + _PADDING + _TITLE // 2
@@ -161,7 +161,7 @@ def _curve(box: _Box, y: int, middle: int, is_left: bool) -> str:
     )
 
 
-def _drawn(box: _Box, y: int, is_left: bool) -> list[str]:
+def _frame(box: _Box, y: int, is_left: bool) -> list[str]:
     """A box: its frame and title, a stem on the side that faces the condition, and a branch to each value."""
     colour = _COLOUR_OF.get(box.relation, "#3d3d3d")
     x = _MARGIN if is_left else _WIDTH - _MARGIN - _BOX_WIDTH

@@ -1,4 +1,4 @@
-"""A condition as a card for the terminal."""
+"""The page of a condition for the terminal: all its facts with their sources."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def title(relation: str) -> str:
 
 
 def describe(graph: KnowledgeGraph, condition: str) -> str:
-    """Everything the graph says of a condition, 80 columns wide.
+    """The page of a condition, 80 columns wide.
 
     Args:
         graph: where to look.
@@ -98,7 +98,7 @@ def _relation(
 
 
 def _values(graph: KnowledgeGraph, facts: Iterable[Fact], numbers: dict[str, int]) -> str:
-    """Values with their notes, by citation, whose number follows."""
+    """Values with their notes, grouped by citation, whose number follows."""
     by_citation: dict[str, list[str]] = {}
     for fact in facts:
         note = f" ({fact.note.strip()})" if fact.note else ""
@@ -110,7 +110,7 @@ def _values(graph: KnowledgeGraph, facts: Iterable[Fact], numbers: dict[str, int
 
 
 def _review(facts: Iterable[Fact]) -> list[str]:
-    """Who has reviewed the facts, by status."""
+    """The numbers of facts by review status."""
     counts = Counter(fact.review for fact in facts)
     lines = []
     for status, count in counts.items():
