@@ -92,7 +92,7 @@ def test_looking_seldom_changes_nothing(talkative, monkeypatch):
     """On a GPU what is finished is looked at every 16 steps only."""
     batch = batch_of(talkative)
     often = sample_rollout(talkative, batch, Sampling(12, stop=("a",)), group_size=4)
-    monkeypatch.setattr("dermiq.policy.decoding._steps_per_look", lambda device: 16)
+    monkeypatch.setattr("dermiq.policy.decoding._steps_per_check", lambda device: 16)
     seldom = sample_rollout(talkative, batch, Sampling(12, stop=("a",)), group_size=4)
     assert torch.equal(often.ids, seldom.ids) and torch.equal(often.mask, seldom.mask)
     torch.testing.assert_close(often.logprobs, seldom.logprobs, atol=3e-5, rtol=0)

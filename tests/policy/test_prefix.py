@@ -95,7 +95,7 @@ def test_logprobs_and_gradients_equal_the_duplicated_forward(family, memory, fam
         part_scores = score(backbone, prefix, rows[part], ids[part], mask[part]).logprobs
         (part_scores * weights[part]).sum().backward()
         found[part] = part_scores.detach()
-    prefix.pullback().backward()
+    prefix.backward_through_prompt().backward()
 
     assert (found - expected).abs().max() < 1e-5
     assert relative_difference(gradients(backbone), expected_gradients) < 1e-5
@@ -123,7 +123,7 @@ def test_undetached_prefix_gives_the_same_gradients(family, family_dir):
     direct = gradients(backbone)
     prefix = prefill(backbone, prompt).detach()
     score(backbone, prefix, rows, ids, mask).logprobs.sum().backward()
-    prefix.pullback().backward()
+    prefix.backward_through_prompt().backward()
     assert relative_difference(gradients(backbone), direct) < 1e-6
 
 

@@ -14,7 +14,6 @@ from dermiq.objectives.alignment import SemanticPull
 from dermiq.objectives.correction import corrections
 from dermiq.policy.backbone import LoRA, VLMBackbone
 from dermiq.policy.chat_template import frame, says
-from dermiq.policy.decoding import Completions
 from dermiq.policy.processing import (
     banned_ids,
     encode_completions,
@@ -24,6 +23,7 @@ from dermiq.policy.processing import (
     texts_of,
 )
 from dermiq.policy.rollout import Rollout, Sampling, sample_rollout
+from dermiq.policy.sampling import Completions
 from dermiq.prompts import in_words, parse
 from dermiq.schema import ModelError, Sample
 from support.families import THINKING

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from dermiq.policy.backbone import LoRA, VLMBackbone
-from dermiq.policy.decoding import Sampling
 from dermiq.policy.prefix import prefill, score
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import sample_rollout
+from dermiq.policy.sampling import Sampling
 from dermiq.policy.vllm_server import VLLMServer, _Completion, _padded
 from dermiq.prompts import to_messages
 from dermiq.schema import Sample, TrainingError

@@ -36,8 +36,8 @@ from torch import nn
 
 from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.chat_template import in_plain_text
-from dermiq.policy.decoding import Completions, Sampling, seed_digests
 from dermiq.policy.prefix import Prefix
+from dermiq.policy.sampling import Completions, Sampling, seed_digests
 from dermiq.ranges import SECONDS, check_numbers
 from dermiq.schema import Sample, TrainingError
 from dermiq.servers import call
@@ -99,7 +99,7 @@ class VLLMServer:
         seed: str,
         prefix: Prefix | None = None,
     ) -> Completions:
-        """See `dermiq.policy.decoding.Engine.complete`; of the batch, `messages` and `images` are needed.
+        """See `dermiq.policy.sampling.Engine.complete`; of the batch, `messages` and `images` are needed.
 
         Raises:
             TrainingError: if the server cannot be reached, refuses what it is asked, or draws from something other than
