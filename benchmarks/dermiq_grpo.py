@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import dermiq.modules.grpo as grpo
 from dermiq.modules import GRPOModule
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.lora import LoRA
 from dermiq.policy.rollout import Sampling
 from dermiq.rewards import RewardMixture, RewardTerm
 from dermiq.schema import Answer, Sample

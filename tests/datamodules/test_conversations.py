@@ -15,15 +15,16 @@ from dermiq.datamodules import ConversationDataModule
 from dermiq.datamodules.collate import Item
 from dermiq.datamodules.sources import Conversations
 from dermiq.objectives.losses import sft_loss
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.hub import load_processor
 from dermiq.policy.logprobs import token_logprobs
+from dermiq.policy.lora import LoRA
 from dermiq.policy.prefix import prefill, score, sequence_logprobs
 from dermiq.policy.processing import (
     ProcessorMixin,
     encode_completions,
     encode_conversations,
     encode_prompts,
-    load_processor,
 )
 from dermiq.schema import DataError, ModelError
 from support.conversations import write_talks

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from dermiq.policy.adapter_files import KINDS, _same_model
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.lora import LoRA
 from dermiq.policy.prefix import prefill, score
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import Sampling, sample_rollout

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.decoding import Decoder, group_pieces
+from dermiq.policy.lora import LoRA
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import Sampling, sample_rollout
 from dermiq.prompts import to_messages

@@ -14,8 +14,10 @@ from PIL import Image
 from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.datamodules.conversation import ConversationCollate, HeldOutCollate
 from dermiq.datamodules.sources import Conversations, HubDataset, TabularSource
-from dermiq.policy.chat_template import in_plain_text, says, special_ids
-from dermiq.policy.processing import encode_completions, load_processor, texts_of
+from dermiq.policy.chat_template import says
+from dermiq.policy.hub import load_processor
+from dermiq.policy.processing import encode_completions, texts_of
+from dermiq.policy.special_tokens import in_plain_text, special_ids
 from dermiq.prompts import gold_completion, parse, with_facts
 from dermiq.schema import DataError, Message, ModelError, Sample
 from support.families import FAMILIES

@@ -7,7 +7,8 @@ import torch
 import torch.utils.checkpoint
 from PIL import Image
 
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.lora import LoRA
 from dermiq.policy.prefix import prefill, score
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import Decoder, Sampling, sample_rollout

@@ -12,14 +12,15 @@ from transformers import AddedToken
 
 from dermiq.objectives.alignment import SemanticPull
 from dermiq.objectives.correction import corrections
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.chat_template import frame, says
+from dermiq.policy.hub import load_processor
+from dermiq.policy.lora import LoRA
 from dermiq.policy.processing import (
     banned_ids,
     encode_completions,
     encode_conversations,
     encode_prompts,
-    load_processor,
     texts_of,
 )
 from dermiq.policy.rollout import Rollout, Sampling, sample_rollout

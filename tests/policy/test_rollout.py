@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.decoding import _pick
+from dermiq.policy.lora import LoRA
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import Rollout, Sampling, sample_rollout
 from dermiq.prompts import to_messages

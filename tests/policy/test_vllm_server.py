@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.lora import LoRA
 from dermiq.policy.prefix import prefill, score
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import sample_rollout

@@ -30,7 +30,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from dermiq.policy.processing import encode_prompts, load_processor
+from dermiq.policy.hub import load_processor
+from dermiq.policy.processing import encode_prompts
 
 DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
 

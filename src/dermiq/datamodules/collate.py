@@ -30,7 +30,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dermiq.datamodules.sources.base import Source
-from dermiq.policy.processing import ProcessorMixin, context_length, encode_prompts, load_processor
+from dermiq.policy.hub import context_length, load_config, load_processor
+from dermiq.policy.processing import ProcessorMixin, encode_prompts
 from dermiq.prompts import IMAGE, check_marks, to_messages
 from dermiq.schema import DataError, DermIQError, Message, ModelError, Sample
 
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 # Once per process; workers that are forked inherit what setup has loaded.
 _processor = cache(load_processor)
-_context = cache(context_length)
+_context = cache(lambda model_id: context_length(load_config(model_id)))
 
 # What processors and tokenizers raise at what they cannot read; an error of this machine is none of the sample's.
 _UNREADABLE = (ModelError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError)

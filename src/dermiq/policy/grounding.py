@@ -1,6 +1,6 @@
-"""Knowledge-graph retrieval at inference (KG-RAG): the policy diagnoses the images, and answers beside the facts.
+"""Retrieval-augmented prompts at inference (KG-RAG): the policy names a condition, and answers with its facts.
 
-The truth has no part in it: what is retrieved are facts of the condition that the policy itself names.
+The label is never used: what is retrieved are facts of the condition that the policy itself names.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.hub import context_length
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import Sampling, sample_rollout
 from dermiq.prompts import normalise, question, to_messages, with_facts
@@ -29,18 +30,18 @@ class Passage(Protocol):
 
     @property
     def citation(self) -> str:
-        """The work in which it can be looked up."""
+        """The work that states it."""
 
 
 class FactRetriever(Protocol):
-    """Finds the facts that answer a question, such as `dermiq.kg.Retriever`."""
+    """A retriever of the facts that answer a question, such as `dermiq.kg.Retriever`."""
 
     def retrieve(self, question: str, conditions: Sequence[str]) -> Any:
-        """A sequence of `Passage`, the best first.
+        """Retrieved `Passage`s, the best first.
 
         Args:
             question: free text.
-            conditions: names of the conditions in view.
+            conditions: names of the conditions whose facts are wanted.
 
         Raises:
             KnowledgeError: if it does not know one of them.
@@ -48,12 +49,12 @@ class FactRetriever(Protocol):
 
 
 class Grounded(NamedTuple):
-    """Prompts with facts in them.
+    """Prompts with retrieved facts.
 
     Attributes:
         prompt: as `encode_prompts` makes it, on the batch's device; B rows.
-        facts: of each row, those that stand in its prompt.
-        conditions: of each row, the one in view; empty if there is none that the retriever knows.
+        facts: of each row, those in its prompt.
+        conditions: of each row, the condition whose facts they are; empty if the retriever knows none.
     """
 
     prompt: dict[str, Tensor]
@@ -62,10 +63,10 @@ class Grounded(NamedTuple):
 
 
 def diagnose(backbone: VLMBackbone, batch: Batch, max_new_tokens: int) -> list[str]:
-    """The condition that the policy, decoding greedily, names for the images of each sample; empty if none.
+    """The policy's own diagnosis for the images of each sample, by greedy decoding; empty if it names none.
 
-    A sample that asks for the diagnosis is answered as it stands. In place of a conversation the default question
-    is asked about the same images; without images there is nothing to diagnose.
+    A sample that asks for the diagnosis keeps its prompt. A conversation is replaced by the default question about the
+    same images; without images there is nothing to diagnose.
 
     Raises:
         ModelError: if that question does not fit into the model's context.
@@ -84,16 +85,16 @@ def diagnose(backbone: VLMBackbone, batch: Batch, max_new_tokens: int) -> list[s
         ]
         prompt = _encode(backbone, messages, [batch["images"][i] for i in rows], batch)
         _refuse_overlong(backbone, prompt, asked, max_new_tokens)
-    asked_about = {"prompt": prompt, "samples": [samples[i] for i in rows]}
-    drawn = sample_rollout(backbone, asked_about, Sampling(max_new_tokens, temperature=0.0))
-    named = dict(zip(rows, drawn.answers, strict=True))
+    queried = {"prompt": prompt, "samples": [samples[i] for i in rows]}
+    rollout = sample_rollout(backbone, queried, Sampling(max_new_tokens, temperature=0.0))
+    named = dict(zip(rows, rollout.answers, strict=True))
     return [normalise(named[i][0].diagnosis or "") if i in named else "" for i in range(len(samples))]
 
 
 def ground(
     backbone: VLMBackbone, batch: Batch, retriever: FactRetriever, conditions: Sequence[str], max_new_tokens: int
 ) -> Grounded:
-    """Put what is known of a condition into the prompt of each sample.
+    """Prompts with the facts of one condition for each sample.
 
     The sentences go into the prompt, their citations do not. Facts that do not fit into the model's context beside
     the prompt and `max_new_tokens` are left out, the last first.
@@ -102,19 +103,19 @@ def ground(
         backbone: a loaded backbone.
         batch: see `dermiq.datamodules.collate`.
         retriever: where the facts come from.
-        conditions: the name of one condition for each sample, or "". What the retriever does not know counts as "";
-            then the facts are those of conditions that the question itself names, if it does.
-        max_new_tokens: to be left for the completion.
+        conditions: the name of one condition for each sample, or "". A name that the retriever does not know counts as
+            ""; then the facts are those of conditions that the question itself names, if any.
+        max_new_tokens: reserved for the completion.
     """
     retrieved = [
         _retrieve(retriever, question(sample), condition)
         for sample, condition in zip(batch["samples"], conditions, strict=True)
     ]
     facts, known = [found for found, _ in retrieved], [condition for _, condition in retrieved]
-    context = _context(backbone)
+    context = context_length(backbone.vlm.config) or math.inf
     while any(facts):
         sentences = [[fact.sentence for fact in row] for row in facts]
-        messages = [with_facts(row, told) for row, told in zip(batch["messages"], sentences, strict=True)]
+        messages = [with_facts(row, texts) for row, texts in zip(batch["messages"], sentences, strict=True)]
         prompt = _encode(backbone, messages, batch["images"], batch)
         needed = (prompt["attention_mask"].sum(dim=1) + max_new_tokens).tolist()
         overlong = [i for i, row in enumerate(facts) if row and needed[i] > context]
@@ -125,7 +126,7 @@ def ground(
 
 
 def _about_images(sample: Sample) -> Sample:
-    """The default question about a sample's images, and nothing else of it."""
+    """A sample of the default question about the same images, without its label."""
     return Sample(id=sample.id, images=sample.images, target="", label="", group=sample.group)
 
 
@@ -139,14 +140,10 @@ def _retrieve(retriever: FactRetriever, asked: str, condition: str) -> tuple[lis
     return list(retriever.retrieve(asked, [])), ""
 
 
-def _context(backbone: VLMBackbone) -> float:
-    """Positions that the language model was made for, in tokens; infinite where its config does not say."""
-    return getattr(backbone.vlm.config.get_text_config(), "max_position_embeddings", None) or math.inf
-
-
 def _encode(
     backbone: VLMBackbone, messages: Sequence[list[dict[str, Any]]], images: Sequence[list[Any]], batch: Batch
 ) -> dict[str, Tensor]:
+    """Model inputs of conversations on the batch's device."""
     device = batch["prompt"]["input_ids"].device
     return {name: value.to(device) for name, value in encode_prompts(backbone.processor, messages, images).items()}
 
@@ -154,7 +151,7 @@ def _encode(
 def _refuse_overlong(
     backbone: VLMBackbone, prompt: Mapping[str, Tensor], samples: Sequence[Sample], max_new_tokens: int
 ) -> None:
-    context = _context(backbone)
+    context = context_length(backbone.vlm.config) or math.inf
     for sample, length in zip(samples, prompt["attention_mask"].sum(dim=1).tolist(), strict=True):
         if length + max_new_tokens > context:
             raise ModelError(

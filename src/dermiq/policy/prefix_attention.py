@@ -64,8 +64,7 @@ class _Layout:
             shape = (self.prompts, self.kv, self.group * self.rep, self.tokens, -1)
             to_prompt.view(shape).masked_fill_(~at_prompt[:, None, None], -torch.inf)  # [B, kv, G*rep, t, P]
         if at_own is not None:
-            shape = (self.rows * self.kv, self.rep, self.tokens, -1)
-            to_own.view(shape).masked_fill_(~at_own, -torch.inf)  # [N*kv, rep, t, S]
+            to_own.view(self.rows * self.kv, self.rep, self.tokens, -1).masked_fill_(~at_own, -torch.inf)
         return grouped, single, to_prompt, to_own
 
 

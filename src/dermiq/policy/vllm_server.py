@@ -35,9 +35,9 @@ from PIL import Image
 from torch import nn
 
 from dermiq.policy.backbone import VLMBackbone
-from dermiq.policy.chat_template import in_plain_text
 from dermiq.policy.prefix import Prefix
 from dermiq.policy.sampling import Completions, Sampling, seed_digests
+from dermiq.policy.special_tokens import in_plain_text
 from dermiq.ranges import SECONDS, check_numbers
 from dermiq.schema import Sample, TrainingError
 from dermiq.servers import call
