@@ -11,23 +11,13 @@ from dermiq.policy.rollout import Sampling, sample_rollout
 from dermiq.prompts import to_messages
 from dermiq.schema import Sample
 from support.families import FAMILIES
+from support.gradients import loaded
 from support.images import picture
 
 
 @pytest.fixture(scope="module")
 def backbone(family_dir):
-    return loaded(family_dir, "idefics3")
-
-
-def loaded(family_dir, family):
-    torch.manual_seed(0)
-    made = VLMBackbone(str(family_dir(family)), LoRA(rank=4))
-    made.load()
-    with torch.no_grad():
-        for name, parameter in sorted(made.named_parameters()):
-            if "lora_B" in name:
-                parameter.normal_(0, 0.3)
-    return made
+    return loaded(family_dir("idefics3"))
 
 
 def batch_of(backbone, questions=("What is it?", "Which skin condition does this photograph show?", "And this?")):
@@ -81,7 +71,7 @@ def test_finished_rows_leave_and_nothing_else_changes(talkative, monkeypatch):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_steps_of_one_shape_draw_the_same(family, family_dir):
     """What a GPU records as a CUDA graph, run here step by step; Gemma 3 has sliding windows."""
-    backbone = loaded(family_dir, family)
+    backbone = loaded(family_dir(family))
     batch = batch_of(backbone)
     growing = sample_rollout(backbone, batch, Sampling(20), group_size=2)
     fixed = sample_rollout(backbone, batch, Sampling(20), group_size=2, engine=Decoder(compiled=True))
