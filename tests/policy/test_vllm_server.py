@@ -16,7 +16,8 @@ from dermiq.policy.prefix import prefill, score
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import sample_rollout
 from dermiq.policy.sampling import Sampling
-from dermiq.policy.vllm_server import VLLMServer, _Completion, _padded
+from dermiq.policy.vllm_protocol import Completion, to_tensors
+from dermiq.policy.vllm_server import VLLMServer
 from dermiq.prompts import to_messages
 from dermiq.schema import Sample, TrainingError
 from support.images import picture
@@ -325,8 +326,8 @@ def test_log_probs_stay_float32_where_the_trainer_changes_the_default():
     """As `--trainer.precision=bf16-true` does."""
     torch.set_default_dtype(torch.bfloat16)
     try:
-        drawn = _padded([_Completion([5, 6], [-1.2345678, -0.5]), _Completion([7], [-2.0])], 0, torch.device("cpu"))
+        made = to_tensors([Completion([5, 6], [-1.2345678, -0.5]), Completion([7], [-2.0])], 0, torch.device("cpu"))
     finally:
         torch.set_default_dtype(torch.float32)
-    assert drawn.logprobs.dtype == torch.float32
-    torch.testing.assert_close(drawn.logprobs, torch.tensor([[-1.2345678, -0.5], [-2.0, 0.0]]))
+    assert made.logprobs.dtype == torch.float32
+    torch.testing.assert_close(made.logprobs, torch.tensor([[-1.2345678, -0.5], [-2.0, 0.0]]))

@@ -1,8 +1,7 @@
 """An attention function for transformers: completions attend to a shared prompt and to their own tokens.
 
-    B prompts of P tokens; N completions, as many of each prompt, side by side
-    t new tokens of a completion (the queries); S of its own tokens in all, or slots for them
-    heads query heads on kv heads of keys and values; d channels
+Shapes: B prompts of P tokens; N completions, as many of each prompt, side by side; t new tokens of a completion (the
+queries); S of its own tokens in all, or slots for them; `heads` query heads on kv heads of keys and values, d channels.
 
 The arithmetic is in `dermiq.policy.prefix_attention`.
 """

@@ -1,6 +1,6 @@
 """Key-value caches for transformers' decoders: one records a prompt, one grows with its completions.
 
-    B prompts of P tokens; N completions with slots for T tokens; kv heads of keys and values; d channels
+Shapes: B prompts of P tokens; N completions with slots for T tokens; kv heads of d channels.
 
 Neither trims a sliding window: completions need the whole prompt, and the masks of `dermiq.policy.attention` do it.
 """

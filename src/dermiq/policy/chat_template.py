@@ -41,20 +41,20 @@ class Transcript(NamedTuple):
     turns: list[Turn]
 
 
-def says(role: str, text: str) -> dict[str, Any]:
-    """A message of one text."""
+def text_message(role: str, text: str) -> dict[str, Any]:
+    """A chat message of one text."""
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
-def render(processor: ProcessorMixin, conversation: Sequence[Mapping[str, Any]], waiting: bool) -> str:
-    """The rendered conversation; `waiting` adds the header of the assistant's next turn.
+def render(processor: ProcessorMixin, conversation: Sequence[Mapping[str, Any]], generation_prompt: bool) -> str:
+    """The rendered conversation; `generation_prompt` adds the header of the assistant's next turn.
 
     Raises:
         ModelError: if there is no chat template, or it refuses the conversation.
     """
     messages = in_plain_text(processor, conversation)
     try:
-        return str(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=waiting))
+        return str(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt))
     except TemplateError as error:
         raise ModelError(
             f"The chat template of {processor.tokenizer.name_or_path!r} refuses a conversation of "
@@ -94,11 +94,12 @@ def frame(processor: ProcessorMixin) -> Frame:
 
 @lru_cache(maxsize=8)
 def _frame(processor: ProcessorMixin, template: str) -> Frame:
-    asked = [says("user", _MARKER)]
-    prompt, silent = render(processor, asked, waiting=True), render(processor, asked, waiting=False)
-    header = prompt[len(silent) :] if prompt.startswith(silent) else prompt[prompt.rindex(_MARKER) + len(_MARKER) :]
-    tags = list(_TAG.finditer(header))
-    whole = render(processor, [*asked, says("assistant", _MARKER)], waiting=False)
+    history = [text_message("user", _MARKER)]
+    prompt = render(processor, history, generation_prompt=True)
+    before = render(processor, history, generation_prompt=False)
+    header = prompt[len(before) :] if prompt.startswith(before) else prompt[prompt.rindex(_MARKER) + len(_MARKER) :]
+    tags = list(_TAG.finditer(header))  # a last one that opens is left to the policy to close
+    whole = render(processor, [*history, text_message("assistant", _MARKER)], generation_prompt=False)
     tail = whole[whole.rindex(_MARKER) + len(_MARKER) :].strip()
     ids = processor.tokenizer(tail, add_special_tokens=False)["input_ids"]
     end = int(ids[0]) if ids else int(processor.tokenizer.eos_token_id)
@@ -120,8 +121,8 @@ def check_replies(processor: ProcessorMixin) -> None:
         ModelError: naming the template.
     """
     begun = frame(processor).opened
-    written = begun + reply_to_learn(processor, [says("user", _MARKER), says("assistant", _GOLD)])
-    if (found := parse(written)).diagnosis != "melanoma" or "brown" not in found.think:
+    rendered = begun + reply_to_learn(processor, [text_message("user", _MARKER), text_message("assistant", _GOLD)])
+    if (found := parse(rendered)).diagnosis != "melanoma" or "brown" not in found.think:
         raise ModelError(
             f"The chat template of {processor.tokenizer.name_or_path!r} begins a reply with {begun!r}, where an answer "
             "of <think>...</think> <answer>...</answer> cannot go on. Take that out of its generation prompt "
@@ -135,24 +136,25 @@ def reply_to_learn(processor: ProcessorMixin, conversation: Sequence[Mapping[str
     What the template renders after the prompt, if that is all of the reply, else the reply's own text. White space at
     its beginning is stripped where it would share a token with the end of the prompt.
     """
-    *asked, last = in_plain_text(processor, conversation)
+    *history, last = in_plain_text(processor, conversation)
     around = frame(processor)
     reply = "".join(part["text"] for part in last["content"] if part["type"] == "text").removeprefix(around.space)
-    before, after = render(processor, asked, True), render(processor, [*asked, says(last["role"], reply)], False)
-    written = after[len(before) : _end(after, len(before), around)] if after.startswith(before) else ""
-    if not _is_all(around.opened + written, reply):
-        written = _continued(around, reply)
-    return written if _keeps_tokens(processor, around.header, written) else written.lstrip()
+    before = render(processor, history, generation_prompt=True)
+    after = render(processor, [*history, text_message(last["role"], reply)], generation_prompt=False)
+    rendered = after[len(before) : _end(after, len(before), around)] if after.startswith(before) else ""
+    if not _is_complete(around.opened + rendered, reply):
+        rendered = _continuation(around, reply)
+    return rendered if _keeps_tokens(processor, around.header, rendered) else rendered.lstrip()
 
 
-def _is_all(written: str, reply: str) -> bool:
+def _is_complete(rendered: str, reply: str) -> bool:
     """True if a reply was rendered in full, but for white space and an empty think block before a plain one."""
-    found, wanted = ("".join(text.split()) for text in (written, reply))
+    found, wanted = ("".join(text.split()) for text in (rendered, reply))
     thinks = wanted.lower().startswith("<think>")
     return found == wanted or (not thinks and found.lower() == f"<think></think>{wanted}".lower())
 
 
-def _continued(around: Frame, reply: str) -> str:
+def _continuation(around: Frame, reply: str) -> str:
     """A reply's own text after what the template opens of it."""
     tag = _TAG.match(around.opened)
     if tag is None:
@@ -163,10 +165,11 @@ def _continued(around: Frame, reply: str) -> str:
     return words[len(tag[0]) :] if words.lower().startswith(tag[0].lower()) else f"</think>\n\n{words}"
 
 
-def _keeps_tokens(processor: ProcessorMixin, header: str, written: str) -> bool:
+def _keeps_tokens(processor: ProcessorMixin, header: str, rendered: str) -> bool:
     """True if the header's tokens stay what they are when a reply follows."""
-    alone, whole = (processor.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (header, header + written))
-    return bool(whole[: len(alone)] == alone)
+    texts = (header, header + rendered)
+    header_ids, whole = (processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+    return bool(whole[: len(header_ids)] == header_ids)
 
 
 def _end(text: str, start: int, around: Frame) -> int:
@@ -179,30 +182,32 @@ def transcript(processor: ProcessorMixin, conversation: Sequence[Mapping[str, An
     """The transcript of a conversation, its turns found by rendering the conversation up to each.
 
     Raises:
-        ModelError: if a turn before the last is rendered otherwise when it is asked for.
+        ModelError: if an earlier turn is rendered otherwise than it is prompted for.
     """
-    whole, around = render(processor, conversation, waiting=False), frame(processor)
+    whole, around = render(processor, conversation, generation_prompt=False), frame(processor)
     text, turns, images = whole, [], 0
     for number, message in enumerate(conversation):
         images += sum(part["type"] == "image" for part in message["content"])
         if message["role"] != "assistant":
             continue
-        before = render(processor, conversation[:number], waiting=True)
+        before = render(processor, conversation[:number], generation_prompt=True)
         if number == len(conversation) - 1:
             text = before + reply_to_learn(processor, conversation) + around.closing
             turns.append(Turn(len(before), len(text), images))
             continue
-        after = render(processor, conversation[: number + 1], waiting=False)
+        after = render(processor, conversation[: number + 1], generation_prompt=False)
         if not (after.startswith(before) and whole.startswith(after)):
-            raise uneven(processor, f"renders turn {number + 1} otherwise when it is asked for, or more is said")
+            raise ambiguous_turns(
+                processor, f"renders turn {number + 1} otherwise when it is asked for, or more is said"
+            )
         stop = _end(after, len(before), around)
         turns.append(Turn(len(before), stop + len(around.closing) * after.startswith(around.closing, stop), images))
     if len(turns) > 1 and text[: turns[-2].stop] != whole[: turns[-2].stop]:
-        raise uneven(processor, "renders earlier turns otherwise when another is asked for")
+        raise ambiguous_turns(processor, "renders earlier turns otherwise when another is asked for")
     return Transcript(text, turns)
 
 
-def uneven(processor: ProcessorMixin, what: str) -> ModelError:
+def ambiguous_turns(processor: ProcessorMixin, what: str) -> ModelError:
     """The refusal of a template under which it is not known which tokens are the assistant's."""
     return ModelError(
         f"The processor of {processor.tokenizer.name_or_path!r} {what}, so that the assistant's tokens cannot be told "

@@ -1,8 +1,7 @@
 """The default engine: token-by-token decoding of groups of completions that share their prompts' keys and values.
 
-B prompts, G completions of each, N = B*G, of T tokens at most
-b prompts and n completions that are still decoded, as many slots for each prompt
-V tokens in the vocabulary; H channels of a hidden state
+Shapes: B prompts, G completions of each, N = B*G, of T tokens at most; b prompts that are still decoded, with as many
+slots each, n in all; V tokens in the vocabulary; H channels of a hidden state.
 """
 
 from __future__ import annotations

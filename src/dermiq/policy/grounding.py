@@ -78,13 +78,13 @@ def diagnose(backbone: VLMBackbone, batch: Batch, max_new_tokens: int) -> list[s
     if all(sample.asks_diagnosis for sample in samples) and len(rows) == len(samples):
         prompt = batch["prompt"]
     else:
-        asked = [samples[i] for i in rows]
+        with_images = [samples[i] for i in rows]
         messages = [
             batch["messages"][i] if sample.asks_diagnosis else to_messages(_about_images(sample))
-            for i, sample in zip(rows, asked, strict=True)
+            for i, sample in zip(rows, with_images, strict=True)
         ]
         prompt = _encode(backbone, messages, [batch["images"][i] for i in rows], batch)
-        _refuse_overlong(backbone, prompt, asked, max_new_tokens)
+        _refuse_overlong(backbone, prompt, with_images, max_new_tokens)
     queried = {"prompt": prompt, "samples": [samples[i] for i in rows]}
     rollout = sample_rollout(backbone, queried, Sampling(max_new_tokens, temperature=0.0))
     named = dict(zip(rows, rollout.answers, strict=True))
@@ -130,14 +130,14 @@ def _about_images(sample: Sample) -> Sample:
     return Sample(id=sample.id, images=sample.images, target="", label="", group=sample.group)
 
 
-def _retrieve(retriever: FactRetriever, asked: str, condition: str) -> tuple[list[Passage], str]:
+def _retrieve(retriever: FactRetriever, query: str, condition: str) -> tuple[list[Passage], str]:
     """The facts, and the condition if the retriever knows it."""
     if condition:
         try:
-            return list(retriever.retrieve(asked, [condition])), condition
+            return list(retriever.retrieve(query, [condition])), condition
         except KnowledgeError:  # it does not know the condition; a graph that cannot be read raises again
             pass
-    return list(retriever.retrieve(asked, [])), ""
+    return list(retriever.retrieve(query, [])), ""
 
 
 def _encode(

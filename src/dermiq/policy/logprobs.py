@@ -1,8 +1,7 @@
 """Token log-probs from hidden states, the vocabulary in tiles: no [N, V] logits in memory.
 
-    N tokens; H channels of a hidden state; V tokens in the vocabulary, v of them in a tile
-
-The backward pass computes the logits again.
+The backward pass computes the logits again. Shapes: N tokens; H channels of a hidden state; V tokens in the vocabulary,
+v of them in a tile.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Packing: log-probs of a batch of conversations that runs as one row, without its padding.
 
-    B conversations, padded on the right to W tokens; S tokens of them in all, without padding
-    K True places of a mask; heads of d channels (kv of them for keys and values); H channels of a hidden state
-
 What works token by token (projections, MLPs, norms, the vocabulary) needs no padding: the batch runs as one row of its
 real tokens, in their order, and so do its images. Attention alone looks beyond a token. It puts queries, keys and
 values back into the padded batch, so that a conversation attends to itself alone, under the model's own mask.
+
+Shapes: B conversations, padded on the right to W tokens; S tokens of them in all, without padding; K True places of a
+mask; `heads` of d channels (kv of them for keys and values); H channels of a hidden state.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Shared-prefix forward pass: a prompt and its images run once, and all of its completions continue from there.
 
-B prompts of P tokens, padded on the left; N completions of T tokens, padded on the right
-t new tokens of each; L tokens of whole conversations; K True places of a mask
-kv heads of d channels; H channels of a hidden state
+Shapes: B prompts of P tokens, padded on the left; N completions of T tokens, padded on the right; t new tokens of each;
+L tokens of whole conversations; K True places of a mask; kv heads of d channels; H channels of a hidden state.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Softmax attention of many completions to one prompt, whose keys and values are neither copied nor repeated.
 
-    B prompts of P tokens; G completions of each, N = B*G, those of a prompt side by side
-    t new tokens of a completion (the queries); S of its own tokens in all, the new ones last
-    heads = kv*rep query heads on kv heads of keys and values; d channels; x any last dimension
+Shapes: B prompts of P tokens; G completions of each, N = B*G, those of a prompt side by side; t new tokens of a
+completion (the queries); S of its own tokens in all; heads = kv*rep query heads on kv heads of keys and values, d
+channels; x any last dimension.
 
 Attention over prompt and completion is computed in two blocks. The queries of all completions of a prompt are rows of
 one matrix product with its keys, so that a group reads the prompt once (as bifurcated attention does in decoding,

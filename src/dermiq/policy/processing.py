@@ -12,12 +12,12 @@ from transformers import PreTrainedConfig, ProcessorMixin
 
 from dermiq.policy.chat_template import (
     Transcript,
+    ambiguous_turns,
     frame,
     render,
     reply_to_learn,
-    says,
+    text_message,
     transcript,
-    uneven,
 )
 from dermiq.policy.special_tokens import in_plain_text, special_ids, without_breaks
 
@@ -48,7 +48,9 @@ def encode_prompts(
     Raises:
         ModelError: if the model's chat template refuses a conversation.
     """
-    return _encode(processor, [render(processor, each, waiting=True) for each in conversations], images, "left")
+    return _encode(
+        processor, [render(processor, each, generation_prompt=True) for each in conversations], images, "left"
+    )
 
 
 def encode_conversations(
@@ -110,7 +112,7 @@ def encode_completions(processor: ProcessorMixin, texts: Sequence[str]) -> tuple
     opening = _tokens(processor, around.header)
     rows = []
     for text in texts:
-        reply = reply_to_learn(processor, [says("user", "?"), says("assistant", text)])
+        reply = reply_to_learn(processor, [text_message("user", "?"), text_message("assistant", text)])
         whole = _tokens(processor, around.header + reply)
         follows = whole[: len(opening)] == opening
         rows.append([*(whole[len(opening) :] if follows else _tokens(processor, reply)), around.end])
@@ -122,7 +124,7 @@ def encode_completions(processor: ProcessorMixin, texts: Sequence[str]) -> tuple
 
 def text_ids(processor: ProcessorMixin, text: str) -> list[int]:
     """Token ids of a part of a reply."""
-    (message,) = in_plain_text(processor, [says("assistant", text)])
+    (message,) = in_plain_text(processor, [text_message("assistant", text)])
     return _tokens(processor, message["content"][0]["text"])
 
 
@@ -183,12 +185,14 @@ def _spans(processor: ProcessorMixin, whole: Transcript, images: list[Image.Imag
     for turn in whole.turns:
         head, tail = (_tokens(processor, text[:place], special) for place in (turn.start, turn.stop))
         if plain[: len(head)] != head or plain[: len(tail)] != tail:
-            raise uneven(processor, f"runs a turn into what stands beside it ({text[turn.start : turn.stop][:40]!r})")
+            raise ambiguous_turns(
+                processor, f"runs a turn into what stands beside it ({text[turn.start : turn.stop][:40]!r})"
+            )
         shift = len(ids) - len(plain)
         if turn.images < len(images):
             before = _encode(processor, [text[: turn.start]], [images[: turn.images]], "right")
             shift = before["input_ids"].shape[1] - len(head)
         span = slice(len(head) + shift, len(tail) + shift)
         if ids[span] != plain[len(head) : len(tail)]:
-            raise uneven(processor, "writes other tokens for a text with images than for the text alone")
+            raise ambiguous_turns(processor, "writes other tokens for a text with images than for the text alone")
         yield span

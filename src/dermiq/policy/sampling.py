@@ -1,6 +1,6 @@
 """Sampling of completions: its settings, its result, what an engine is, and the random numbers of each completion.
 
-B prompts, G completions of each, N = B*G; T tokens of the longest completion
+Shapes: B prompts, G completions of each, N = B*G; T tokens of the longest completion.
 """
 
 from __future__ import annotations
