@@ -1,4 +1,4 @@
-"""The default engine: rows leave, texts stop, and steps of one shape draw what growing ones draw."""
+"""The default engine: finished rows are dropped, texts stop, and steps of one shape sample what growing ones do."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def widths_of(backbone, monkeypatch):
     return widths
 
 
-def test_finished_rows_leave_and_nothing_else_changes(talkative, monkeypatch):
+def test_finished_rows_are_dropped_and_nothing_else_changes(talkative, monkeypatch):
     batch = batch_of(talkative)
     alone = sample_rollout(talkative, batch, Sampling(12), group_size=4, engine=Decoder(rows_per_pass=1))
     widths = widths_of(talkative, monkeypatch)
@@ -69,7 +69,7 @@ def test_finished_rows_leave_and_nothing_else_changes(talkative, monkeypatch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_steps_of_one_shape_draw_the_same(family, family_dir):
+def test_steps_of_one_shape_sample_the_same(family, family_dir):
     """What a GPU records as a CUDA graph, run here step by step; Gemma 3 has sliding windows."""
     backbone = loaded(family_dir(family))
     batch = batch_of(backbone)
@@ -79,8 +79,8 @@ def test_steps_of_one_shape_draw_the_same(family, family_dir):
     torch.testing.assert_close(growing.logprobs, fixed.logprobs, atol=3e-5, rtol=0)
 
 
-def test_looking_seldom_changes_nothing(talkative, monkeypatch):
-    """On a GPU what is finished is looked at every 16 steps only."""
+def test_checking_seldom_changes_nothing(talkative, monkeypatch):
+    """On a GPU finished rows are checked for every 16 steps only."""
     batch = batch_of(talkative)
     often = sample_rollout(talkative, batch, Sampling(12, stop=("a",)), group_size=4)
     monkeypatch.setattr("dermiq.policy.decoding._steps_per_check", lambda device: 16)

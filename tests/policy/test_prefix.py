@@ -137,7 +137,7 @@ def test_rollout_logprobs_are_those_of_the_update(family, family_dir):
 
 
 def test_the_trap_of_transformers_own_checkpointing_is_real(family_dir):
-    """Its switch drops the cache, so a prompt leaves nothing behind. Hence `recompute_layers`."""
+    """Its switch drops the cache, so nothing of a prompt is cached. Hence `recompute_layers`."""
     backbone = loaded(family_dir("qwen2_5_vl")).train()
     _, conversations, images = batch()
     prompt = encode_prompts(backbone.processor, conversations, images)
