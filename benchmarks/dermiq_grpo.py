@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import dermiq.modules.grpo as grpo
 from dermiq.modules import GRPOModule
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.lora import LoRA
 from dermiq.policy.rollout import Sampling
 from dermiq.rewards import RewardMixture, RewardTerm
 from dermiq.schema import Answer, Sample
@@ -64,7 +65,7 @@ class Watch(Callback):
 
     * `prefill`: the one pass over prompt and pictures, with gradient, that rollout and update share;
     * `rollout`: prefill and decoding, texts and parsing included;
-    * `update`: from there on to the optimiser's step: rewards, advantages, scoring, backward, pullback;
+    * `update`: from there on to the optimiser's step: rewards, advantages, scoring, backward through both;
     * `update_alone`: the update with the prefill, as if no rollout had needed it;
     * `step`: from the hook before a batch to the hook after it, optimiser and logging included.
 

@@ -166,7 +166,7 @@ class Bench:
                 leash = None if reference is None else reference[part]
                 self._loss(tokens.logprobs, before, mask, part, leash).backward()
                 scored.append(tokens.logprobs.detach())
-            prefix.pullback().backward()
+            prefix.backward_through_prompt().backward()
         return torch.cat(scored)
 
     def _reference(self, batch: dict[str, Any], rollout: Rollout) -> Tensor:

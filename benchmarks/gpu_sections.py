@@ -14,8 +14,9 @@ from gpu_paths import Bench
 from gpu_shapes import Shape, build_completions, build_model, build_policy, quantise
 from torch import Tensor
 
-from dermiq.policy.decoding import Decoder, Sampling
+from dermiq.policy.decoding import Decoder
 from dermiq.policy.prefix import prefill
+from dermiq.policy.sampling import Sampling
 
 QLORA_TARGET_GIB = 12.0
 

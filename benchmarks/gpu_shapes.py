@@ -21,7 +21,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.lora import LoRA
 
 # The tokens behind the words, in the released order (ids 151643 to 151664).
 SPECIAL = (

@@ -27,8 +27,9 @@ from torch.profiler import ProfilerActivity, profile
 import dermiq.modules.grpo as grpo
 import dermiq.policy.rollout as rollout
 from dermiq.cli import run
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.decoding import Decoder
+from dermiq.policy.lora import LoRA
 from dermiq.rewards import RewardMixture
 from dermiq.tiny import write_tiny_vlm
 

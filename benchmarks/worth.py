@@ -125,7 +125,7 @@ def measure_time(lab: Lab, repeats: int) -> dict[str, Any]:
         pairs = list(torch.arange(GROUP).split(2))
         width = lab.rollout.ids.shape[1]
         found["rollout: finished rows leave"] = side_by_side(
-            lab.draw, lab.draw, repeats, lambda: mock.patch.object(decoding, "_WORTH_LEAVING", 0.0)
+            lab.draw, lab.draw, repeats, lambda: mock.patch.object(decoding, "_COMPACT_BELOW", 0.0)
         )
         found["update: micro-batches by tokens, as wide as their longest row"] = side_by_side(
             lambda: lab.update(by_length, widths), lambda: lab.update(pairs, [width] * len(pairs)), repeats, nullcontext

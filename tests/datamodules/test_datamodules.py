@@ -20,7 +20,7 @@ from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.datamodules.phantom import PhantomSource
 from dermiq.datamodules.sources import HAM10000, Source, TabularSource
 from dermiq.policy.batches import Samples
-from dermiq.policy.processing import load_processor
+from dermiq.policy.hub import load_processor
 from dermiq.prompts import gold_completion, to_messages
 from dermiq.schema import DataError, Sample
 from support.small_data import write_csv, write_ham10000, write_jpeg

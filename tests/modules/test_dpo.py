@@ -15,8 +15,9 @@ from dermiq.modules.reference_cache import ReferenceCache, fingerprint, pair_key
 from dermiq.objectives.losses import dpo_ipo, dpo_sigmoid
 from dermiq.prompts import to_messages
 from dermiq.schema import Message, PreferencePair, TrainingError
-from policy.test_prefix import gradients, loaded, picture, relative_difference
 from support.families import FAMILIES
+from support.gradients import gradients, loaded, relative_difference
+from support.images import picture
 from support.reference import duplicated_logprobs
 from support.runs import adapter, checkpoint, different, logged
 

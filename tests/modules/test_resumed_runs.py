@@ -9,7 +9,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from dermiq.modules.resuming import policy_of, refuse_other_policy
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.lora import LoRA
 from dermiq.run_directory import LAST
 from dermiq.schema import DermIQError, TrainingError
 from support.families import build_model_dir

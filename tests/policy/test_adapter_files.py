@@ -1,4 +1,4 @@
-"""Adapters that others wrote: drawn from, scored and merged as the policy that they are under peft, or refused."""
+"""Adapters that others wrote: sampled from, scored and merged as the policy that they are under peft, or refused."""
 
 import json
 import shutil
@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from dermiq.policy.adapter_files import KINDS, _same_model
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.lora import LoRA
 from dermiq.policy.prefix import prefill, score
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import Sampling, sample_rollout
@@ -102,14 +103,14 @@ def scored(backbone, rollout):
         return score(backbone, prefill(backbone, prompt(backbone)), ROWS, rollout.ids, rollout.mask).logprobs
 
 
-def drawn(backbone):
+def rollout_of(backbone):
     return sample_rollout(backbone, {"prompt": prompt(backbone), "samples": [SAMPLE]}, Sampling(5), 3)
 
 
 def check_that_it_is_the_policy_of_peft(config, family, family_dir, tmp_path):
     theirs = written(config, family, family_dir, tmp_path / "theirs")
     backbone = policy(family, family_dir, tmp_path / "theirs")
-    rollout = drawn(backbone)
+    rollout = rollout_of(backbone)
     expected = by_peft(theirs, backbone, rollout)
     torch.testing.assert_close(rollout.logprobs, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(scored(backbone, rollout), expected, atol=1e-4, rtol=1e-4)
@@ -176,7 +177,7 @@ def test_dora_merges(load_in_4bit, family_dir, tmp_path):
         str(family_dir("idefics3")), None, str(tmp_path / "theirs"), load_in_4bit=load_in_4bit, dtype="float32"
     )
     backbone.load()
-    rollout = drawn(backbone)
+    rollout = rollout_of(backbone)
     backbone.save_merged(tmp_path / "merged")
     merged = VLMBackbone(str(tmp_path / "merged"), None)
     merged.load()

@@ -49,7 +49,7 @@ VISIBLE = torch.tensor([[True] * 5, [False, False, True, True, True]])
 @pytest.mark.parametrize(("tokens", "own", "first"), [(3, 3, 0), (1, 1, 0), (1, 4, 3), (2, 5, 1)])
 @pytest.mark.parametrize("padded", [False, True])
 def test_output_and_gradients_are_those_of_plain_attention(padded, tokens, own, first, window):
-    """The last two cases look at room that is not written yet: place `first + i` of `own` places."""
+    """The last two cases have slots that are still empty: a query is token `first + i` of `own` slots."""
     inputs = tensors(tokens, own)
     visible = VISIBLE if padded else torch.ones_like(VISIBLE)
     place = first if own == first + tokens else torch.tensor([first])
@@ -65,8 +65,8 @@ def test_output_and_gradients_are_those_of_plain_attention(padded, tokens, own, 
         torch.testing.assert_close(gradient, reference, atol=1e-6, rtol=1e-5)
     with torch.no_grad():
         shared.move(place)
-        read, _ = attend(LAYER, query, key, value, None, sliding_window=window, shared_prefix=shared)
-    torch.testing.assert_close(read, expected, atol=1e-6, rtol=1e-5)
+        decoded, _ = attend(LAYER, query, key, value, None, sliding_window=window, shared_prefix=shared)
+    torch.testing.assert_close(decoded, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_half_precision_is_as_close_as_its_numbers_allow():
@@ -115,8 +115,8 @@ def test_half_precision_is_as_close_as_that_of_torch(size):
     ):
         assert found < 1.1 * expected
     with torch.no_grad():
-        read = attend(LAYER, query, key, value, None, shared_prefix=shared)[0]
-    assert float((read - exact[0]).norm() / exact[0].norm()) < 1.4 * allowed[0]
+        decoded = attend(LAYER, query, key, value, None, shared_prefix=shared)[0]
+    assert float((decoded - exact[0]).norm() / exact[0].norm()) < 1.4 * allowed[0]
 
 
 def test_no_matrix_of_scores_is_kept_for_the_backward_pass():

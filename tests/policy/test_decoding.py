@@ -1,32 +1,23 @@
-"""The default engine: rows leave, texts stop, and steps of one shape draw what growing ones draw."""
+"""The default engine: finished rows are dropped, texts stop, and steps of one shape sample what growing ones do."""
 
 import pytest
 import torch
 
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.decoding import Decoder, group_pieces
+from dermiq.policy.lora import LoRA
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import Sampling, sample_rollout
 from dermiq.prompts import to_messages
 from dermiq.schema import Sample
 from support.families import FAMILIES
+from support.gradients import loaded
 from support.images import picture
 
 
 @pytest.fixture(scope="module")
 def backbone(family_dir):
-    return loaded(family_dir, "idefics3")
-
-
-def loaded(family_dir, family):
-    torch.manual_seed(0)
-    made = VLMBackbone(str(family_dir(family)), LoRA(rank=4))
-    made.load()
-    with torch.no_grad():
-        for name, parameter in sorted(made.named_parameters()):
-            if "lora_B" in name:
-                parameter.normal_(0, 0.3)
-    return made
+    return loaded(family_dir("idefics3"))
 
 
 def batch_of(backbone, questions=("What is it?", "Which skin condition does this photograph show?", "And this?")):
@@ -62,7 +53,7 @@ def widths_of(backbone, monkeypatch):
     return widths
 
 
-def test_finished_rows_leave_and_nothing_else_changes(talkative, monkeypatch):
+def test_finished_rows_are_dropped_and_nothing_else_changes(talkative, monkeypatch):
     batch = batch_of(talkative)
     alone = sample_rollout(talkative, batch, Sampling(12), group_size=4, engine=Decoder(rows_per_pass=1))
     widths = widths_of(talkative, monkeypatch)
@@ -78,9 +69,9 @@ def test_finished_rows_leave_and_nothing_else_changes(talkative, monkeypatch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_steps_of_one_shape_draw_the_same(family, family_dir):
+def test_steps_of_one_shape_sample_the_same(family, family_dir):
     """What a GPU records as a CUDA graph, run here step by step; Gemma 3 has sliding windows."""
-    backbone = loaded(family_dir, family)
+    backbone = loaded(family_dir(family))
     batch = batch_of(backbone)
     growing = sample_rollout(backbone, batch, Sampling(20), group_size=2)
     fixed = sample_rollout(backbone, batch, Sampling(20), group_size=2, engine=Decoder(compiled=True))
@@ -88,11 +79,11 @@ def test_steps_of_one_shape_draw_the_same(family, family_dir):
     torch.testing.assert_close(growing.logprobs, fixed.logprobs, atol=3e-5, rtol=0)
 
 
-def test_looking_seldom_changes_nothing(talkative, monkeypatch):
-    """On a GPU what is finished is looked at every 16 steps only."""
+def test_checking_seldom_changes_nothing(talkative, monkeypatch):
+    """On a GPU finished rows are checked for every 16 steps only."""
     batch = batch_of(talkative)
     often = sample_rollout(talkative, batch, Sampling(12, stop=("a",)), group_size=4)
-    monkeypatch.setattr("dermiq.policy.decoding._steps_per_look", lambda device: 16)
+    monkeypatch.setattr("dermiq.policy.decoding._steps_per_check", lambda device: 16)
     seldom = sample_rollout(talkative, batch, Sampling(12, stop=("a",)), group_size=4)
     assert torch.equal(often.ids, seldom.ids) and torch.equal(often.mask, seldom.mask)
     torch.testing.assert_close(often.logprobs, seldom.logprobs, atol=3e-5, rtol=0)

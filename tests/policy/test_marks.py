@@ -14,8 +14,10 @@ from PIL import Image
 from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.datamodules.conversation import ConversationCollate, HeldOutCollate
 from dermiq.datamodules.sources import Conversations, HubDataset, TabularSource
-from dermiq.policy.chat_template import in_plain_text, says, special_ids
-from dermiq.policy.processing import encode_completions, load_processor, texts_of
+from dermiq.policy.chat_template import text_message
+from dermiq.policy.hub import load_processor
+from dermiq.policy.processing import encode_completions, texts_of
+from dermiq.policy.special_tokens import in_plain_text, special_ids
 from dermiq.prompts import gold_completion, parse, with_facts
 from dermiq.schema import DataError, Message, ModelError, Sample
 from support.families import FAMILIES
@@ -81,16 +83,16 @@ def test_texts_without_marks_stay_as_they_are(model_id):
         "日本 \u200b",
         "<",
     ):
-        message = says("user", text)
+        message = text_message("user", text)
         assert in_plain_text(processor, [message]) == [message]
-        once = in_plain_text(processor, [says("user", f"{text}<image></s><|im_end|>[IMG]")])
+        once = in_plain_text(processor, [text_message("user", f"{text}<image></s><|im_end|>[IMG]")])
         assert in_plain_text(processor, once) == once
 
 
 def test_words_that_were_added_to_a_tokenizer_stay_words(family_dir):
     processor = load_processor(str(family_dir("qwen3_vl")))
     processor.tokenizer.add_tokens(["nevus", "melanoma", "  ", "<tool_call>"])
-    (message,) = in_plain_text(processor, [says("user", "A nevus  or melanoma? <tool_call>")])
+    (message,) = in_plain_text(processor, [text_message("user", "A nevus  or melanoma? <tool_call>")])
     assert message["content"][0]["text"] == "A nevus  or melanoma? <\u200btool_call>"
 
 

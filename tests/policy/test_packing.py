@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import dermiq.policy.packing
-from datamodules.test_conversations import LONGER, SINGLE, TEXT, TEXTS, TURNS, encoded, loaded
 from dermiq.modules import SFTModule
 from dermiq.objectives.losses import sft_loss
 from dermiq.policy.backbone import VLMBackbone
@@ -17,7 +16,9 @@ from dermiq.policy.batches import Samples
 from dermiq.policy.packing import can_pack, check_packing, packed_logprobs
 from dermiq.policy.prefix import sequence_logprobs
 from dermiq.schema import ModelError
+from support.conversations import LONGER, SINGLE, TEXT, TEXTS, TURNS, encoded
 from support.families import FAMILIES
+from support.gradients import loaded
 from support.trl import difference, first_step, gradients
 
 BATCHES = {
@@ -34,7 +35,7 @@ def family(request) -> str:
 
 @pytest.fixture(scope="module")
 def backbone(family, family_dir) -> VLMBackbone:
-    return loaded(family_dir(family))
+    return loaded(family_dir(family)).train()
 
 
 def learned(logprobs, backbone, inputs, mask) -> tuple[Tensor, dict[str, Tensor]]:
@@ -62,7 +63,7 @@ def test_packed_equals_padded(batch, backbone):
 
 def test_recomputed_layers_pack_too(family, family_dir, backbone):
     """The backward pass runs the layers again long after the forward pass is over."""
-    recomputed = loaded(family_dir(family), checkpointing=True)
+    recomputed = loaded(family_dir(family), gradient_checkpointing=True).train()
     inputs, mask = encoded(backbone.processor, *BATCHES["mixed"])
     assert_same(recomputed, inputs, mask, reference=backbone)
 
@@ -112,7 +113,7 @@ def test_positions_that_flash_kernels_go_by(backbone, monkeypatch):
 
 
 def test_what_cannot_be_packed(family_dir, monkeypatch):
-    backbone = loaded(family_dir("qwen2_5_vl"))
+    backbone = loaded(family_dir("qwen2_5_vl")).train()
     config = backbone.vlm.get_decoder().config
     assert config.layer_types and can_pack(backbone)
     monkeypatch.setattr(config, "layer_types", ["linear_attention", "full_attention"])
@@ -124,7 +125,7 @@ def test_what_cannot_be_packed(family_dir, monkeypatch):
 
 def test_a_model_that_looks_further_is_refused(family_dir, monkeypatch):
     """Gemma 3, if it were not known that its images are seen both ways."""
-    backbone = loaded(family_dir("gemma3", seed=1))  # the images of this one matter most
+    backbone = loaded(family_dir("gemma3", seed=1)).train()  # the images of this one matter most
     inputs, mask = encoded(backbone.processor, *BATCHES["mixed"])
     masks = dermiq.policy.packing._masks
     monkeypatch.setattr(
@@ -137,7 +138,7 @@ def test_a_model_that_looks_further_is_refused(family_dir, monkeypatch):
 @pytest.mark.parametrize("packing", [True, False])
 def test_training_packs_and_says_what_that_saves(packing, family_dir):
     """The first step of `fit` has the loss and the gradients of the padded batch either way."""
-    backbone = loaded(family_dir("idefics3"))
+    backbone = loaded(family_dir("idefics3")).train()
     inputs, mask = encoded(backbone.processor, *BATCHES["mixed"])
     batch = {"samples": Samples(["a", "b", "c", "d", "e"]), "conversation": inputs, "loss_mask": mask}
     expected, _ = sft_loss(sequence_logprobs(backbone, inputs, mask), mask)

@@ -5,27 +5,23 @@ from functools import partial
 import pytest
 import torch
 import torch.utils.checkpoint
-from PIL import Image
 
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.lora import LoRA
 from dermiq.policy.prefix import prefill, score
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import Decoder, Sampling, sample_rollout
 from dermiq.prompts import to_messages
 from dermiq.schema import Sample
 from support.families import FAMILIES
+from support.gradients import gradients, loaded, relative_difference
+from support.images import picture
 from support.reference import duplicated_logprobs
 
 GROUP, LENGTH = 3, 7
 ROUNDING = (
     1e-4  # of log-probs; the plain forward itself stands 1.2e-5 from one in float64, other CPUs add in another order
 )
-
-
-def picture(seed, size):
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (size, size, 3), generator=generator, dtype=torch.uint8)
-    return Image.fromarray(pixels.numpy())
 
 
 def batch(sizes=((48,), (64, 32))):
@@ -45,35 +41,12 @@ def batch(sizes=((48,), (64, 32))):
     return samples, [to_messages(sample) for sample in samples], images
 
 
-def loaded(directory, **options):
-    torch.manual_seed(0)
-    backbone = VLMBackbone(str(directory), LoRA(rank=4), **options)
-    backbone.load()
-    with torch.no_grad():
-        for name, parameter in sorted(backbone.named_parameters()):
-            if "lora_B" in name:
-                parameter.normal_(0, 0.3)
-    return backbone
-
-
 def completions(backbone):
     generator = torch.Generator().manual_seed(1)
     allowed = (~backbone.banned).nonzero().flatten()
     ids = allowed[torch.randint(len(allowed), (2 * GROUP, LENGTH), generator=generator)]
     lengths = torch.tensor([7, 3, 1, 5, 7, 2])
     return torch.tensor([0, 0, 0, 1, 1, 1]), ids, torch.arange(LENGTH) < lengths[:, None]
-
-
-def gradients(backbone):
-    found = {n: p.grad.clone() for n, p in backbone.named_parameters() if p.grad is not None}
-    backbone.zero_grad(set_to_none=True)
-    return found
-
-
-def relative_difference(a, b):
-    assert a.keys() == b.keys() and a
-    distance = sum(float((a[k] - b[k]).square().sum()) for k in a) ** 0.5
-    return distance / sum(float(b[k].square().sum()) for k in b) ** 0.5
 
 
 @pytest.mark.parametrize("memory", [None, "gradient_checkpointing", "offload_activations"])
@@ -95,7 +68,7 @@ def test_logprobs_and_gradients_equal_the_duplicated_forward(family, memory, fam
         part_scores = score(backbone, prefix, rows[part], ids[part], mask[part]).logprobs
         (part_scores * weights[part]).sum().backward()
         found[part] = part_scores.detach()
-    prefix.pullback().backward()
+    prefix.backward_through_prompt().backward()
 
     assert (found - expected).abs().max() < 1e-5
     assert relative_difference(gradients(backbone), expected_gradients) < 1e-5
@@ -123,7 +96,7 @@ def test_undetached_prefix_gives_the_same_gradients(family, family_dir):
     direct = gradients(backbone)
     prefix = prefill(backbone, prompt).detach()
     score(backbone, prefix, rows, ids, mask).logprobs.sum().backward()
-    prefix.pullback().backward()
+    prefix.backward_through_prompt().backward()
     assert relative_difference(gradients(backbone), direct) < 1e-6
 
 
@@ -164,7 +137,7 @@ def test_rollout_logprobs_are_those_of_the_update(family, family_dir):
 
 
 def test_the_trap_of_transformers_own_checkpointing_is_real(family_dir):
-    """Its switch drops the cache, so a prompt leaves nothing behind. Hence `recompute_layers`."""
+    """Its switch drops the cache, so nothing of a prompt is cached. Hence `recompute_layers`."""
     backbone = loaded(family_dir("qwen2_5_vl")).train()
     _, conversations, images = batch()
     prompt = encode_prompts(backbone.processor, conversations, images)

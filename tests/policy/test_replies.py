@@ -12,18 +12,19 @@ from transformers import AddedToken
 
 from dermiq.objectives.alignment import SemanticPull
 from dermiq.objectives.correction import corrections
-from dermiq.policy.backbone import LoRA, VLMBackbone
-from dermiq.policy.chat_template import frame, says
-from dermiq.policy.decoding import Completions
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.chat_template import frame, text_message
+from dermiq.policy.hub import load_processor
+from dermiq.policy.lora import LoRA
 from dermiq.policy.processing import (
     banned_ids,
     encode_completions,
     encode_conversations,
     encode_prompts,
-    load_processor,
     texts_of,
 )
 from dermiq.policy.rollout import Rollout, Sampling, sample_rollout
+from dermiq.policy.sampling import Completions
 from dermiq.prompts import in_words, parse
 from dermiq.schema import ModelError, Sample
 from support.families import THINKING
@@ -54,11 +55,11 @@ def opening(template: str, text: str) -> str:
     return template.removesuffix("{% endif %}") + f"{{{{ {json.dumps(text)} }}}}{{% endif %}}"
 
 
-ASKED = (says("user", "What is it?"),)
+ASKED = (text_message("user", "What is it?"),)
 
 
 def learned(processor, reply: str, asked=ASKED) -> list[int]:
-    inputs, mask = encode_conversations(processor, [[*asked, says("assistant", reply)]], [[]])
+    inputs, mask = encode_conversations(processor, [[*asked, text_message("assistant", reply)]], [[]])
     return inputs["input_ids"][0][mask[0]].tolist()
 
 
@@ -121,11 +122,11 @@ def test_a_tokenizer_that_joins_what_is_opened_with_what_follows(family_dir):
 
 def test_a_reply_follows_the_prompt_that_the_policy_is_asked_with(family_dir):
     """Also behind earlier turns, of which such a template drops the reasoning."""
-    asked = [says("user", "What is it?"), says("assistant", "A mole."), says("user", "Sure?")]
+    asked = [text_message("user", "What is it?"), text_message("assistant", "A mole."), text_message("user", "Sure?")]
     for family in THINKING:
         processor = load_processor(str(family_dir(family)))
         prompt = encode_prompts(processor, [asked[:1]], [[]])["input_ids"][0].tolist()
-        inputs, mask = encode_conversations(processor, [[asked[0], says("assistant", GOLD)]], [[]])
+        inputs, mask = encode_conversations(processor, [[asked[0], text_message("assistant", GOLD)]], [[]])
         assert inputs["input_ids"][0].tolist() == prompt + inputs["input_ids"][0][mask[0]].tolist()
         with pytest.raises(ModelError, match=r"renders turn 2 otherwise.*split the conversation"):
             learned(processor, GOLD, asked)
@@ -230,7 +231,7 @@ def test_the_aim_of_the_alignment_loss_is_the_reasoning(thinking, rollout):
 
 def test_what_stops_a_completion_is_looked_for_in_the_completion(thinking):
     """Not in what the template opened, or nothing would be written."""
-    prompt = encode_prompts(thinking.processor, [[says("user", "What is it?")]], [[]])
+    prompt = encode_prompts(thinking.processor, [[text_message("user", "What is it?")]], [[]])
     batch = {"samples": SAMPLES[:1], "prompt": prompt}
     free, stopped = (sample_rollout(thinking, batch, Sampling(6, 0.0, stop)) for stop in ((), ("<think>",)))
     assert free.answers[0][0].text == stopped.answers[0][0].text and free.ids.shape[1] > 1

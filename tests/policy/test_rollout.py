@@ -1,12 +1,13 @@
-"""Sampling: what a rollout holds, and that nothing but seed, sample and place decides what is drawn."""
+"""Sampling: what a rollout holds, and that nothing but seed, sample and place decides what is sampled."""
 
 import math
 
 import pytest
 import torch
 
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.decoding import _pick
+from dermiq.policy.lora import LoRA
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import Rollout, Sampling, sample_rollout
 from dermiq.prompts import to_messages
@@ -26,14 +27,14 @@ def samples_of(*ids):
     return [Sample(id=name, images=("x.png",), target="melanoma", label="mel", group=name) for name in ids]
 
 
-def drawn(backbone, samples, sampling, **options):
+def sampled(backbone, samples, sampling, **options):
     images = [[picture(0, 48)] for _ in samples]
     prompt = encode_prompts(backbone.processor, [to_messages(sample, "Look.") for sample in samples], images)
     return sample_rollout(backbone, {"prompt": prompt, "samples": samples}, sampling, **options)
 
 
 def test_what_a_rollout_holds(backbone):
-    rollout = drawn(backbone, samples_of("a", "b"), Sampling(6), group_size=3)
+    rollout = sampled(backbone, samples_of("a", "b"), Sampling(6), group_size=3)
     assert rollout.ids.shape == rollout.mask.shape == rollout.logprobs.shape == (6, rollout.ids.shape[1])
     assert rollout.rows.tolist() == [0, 0, 0, 1, 1, 1] and rollout.group_size == 3
     assert [len(group) for group in rollout.answers] == [3, 3]
@@ -76,7 +77,7 @@ def test_a_completion_ends_with_its_first_stop_token(backbone):
     """Two steps of 480 tokens seldom stop, so all even tokens are made to."""
     stops, backbone.stop_ids = backbone.stop_ids, tuple(range(0, 480, 2))
     try:
-        rollout = drawn(backbone, samples_of("a"), Sampling(8), group_size=40)
+        rollout = sampled(backbone, samples_of("a"), Sampling(8), group_size=40)
     finally:
         backbone.stop_ids = stops
     for ids, mask in zip(rollout.ids, rollout.mask, strict=True):
@@ -88,13 +89,13 @@ def test_a_completion_ends_with_its_first_stop_token(backbone):
 
 
 def test_special_tokens_are_not_in_the_text(backbone):
-    rollout = drawn(backbone, samples_of("a"), Sampling(8), group_size=20)
+    rollout = sampled(backbone, samples_of("a"), Sampling(8), group_size=20)
     assert not any("<" in answer.text and ">" in answer.text for answer in rollout.answers[0])
 
 
 def test_seed_and_place_decide(backbone):
     first, again, other = (
-        drawn(backbone, samples_of("a"), Sampling(8), group_size=4, seed=seed) for seed in ("0", "0", "1")
+        sampled(backbone, samples_of("a"), Sampling(8), group_size=4, seed=seed) for seed in ("0", "0", "1")
     )
     assert torch.equal(first.ids, again.ids)
     assert not torch.equal(first.ids, other.ids)
@@ -102,19 +103,19 @@ def test_seed_and_place_decide(backbone):
 
 
 def test_a_sample_that_stands_twice_in_a_batch_gets_other_completions(backbone):
-    rollout = drawn(backbone, samples_of("a", "a"), Sampling(8), group_size=2)
+    rollout = sampled(backbone, samples_of("a", "a"), Sampling(8), group_size=2)
     assert not torch.equal(rollout.ids[:2], rollout.ids[2:])
 
 
 def test_sampling_leaves_the_global_random_state_alone(backbone):
     before = torch.get_rng_state()
-    drawn(backbone, samples_of("a"), Sampling(3), group_size=2)
+    sampled(backbone, samples_of("a"), Sampling(3), group_size=2)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_low_temperature_is_nearly_greedy(backbone):
-    greedy = drawn(backbone, samples_of("a"), Sampling(6, temperature=0.0))
-    cold = drawn(backbone, samples_of("a"), Sampling(6, temperature=1e-4), group_size=3)
+    greedy = sampled(backbone, samples_of("a"), Sampling(6, temperature=0.0))
+    cold = sampled(backbone, samples_of("a"), Sampling(6, temperature=1e-4), group_size=3)
     assert all(torch.equal(row, greedy.ids[0]) for row in cold.ids)
 
 
@@ -129,12 +130,12 @@ def test_the_mode_returns_after_an_error(backbone):
     ("uniform", "token"), [(0.0, 1), (0.24, 1), (0.26, 3), (0.9999999, 3), (0.2499, 1), (0.2501, 3)]
 )
 def test_inverse_transform(uniform, token):
-    """Probabilities (0, 1/4, 0, 3/4, 0): tokens that may not be written are never drawn, at either end."""
+    """Probabilities (0, 1/4, 0, 3/4, 0): tokens that may not be sampled never are, at either end."""
     logprobs = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]]).log()
     assert _pick(logprobs, torch.tensor([uniform])).item() == token
 
 
-def test_a_banned_token_is_never_drawn_from_sums_that_decrease(monkeypatch):
+def test_a_banned_token_is_never_sampled_from_sums_that_decrease(monkeypatch):
     """As a GPU's float32 sums do. Here each sum at a banned token is larger than it is, and the next ones are not."""
     banned = torch.arange(40) % 2 == 0
     logprobs = torch.zeros(40).masked_fill(banned, -torch.inf).log_softmax(-1)
@@ -151,7 +152,7 @@ def test_probabilities_that_are_not_finite_stop_the_run(temperature, family_dir)
     with torch.no_grad():
         backbone.trainable_parameters()[0].fill_(math.nan)
     with pytest.raises(TrainingError, match="not finite on the samples case-1, case-2: its weights"):
-        drawn(backbone, samples_of("case-1", "case-2"), Sampling(3, temperature), group_size=2)
+        sampled(backbone, samples_of("case-1", "case-2"), Sampling(3, temperature), group_size=2)
 
 
 @pytest.mark.parametrize("options", [{"max_new_tokens": 0}, {"temperature": -0.1}])

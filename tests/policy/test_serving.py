@@ -112,7 +112,7 @@ def test_it_is_the_adapter_that_answers(answers):
     assert not torch.equal(tokens, names["greedy"])
 
 
-def test_answers_are_drawn(answers):
+def test_answers_are_sampled(answers):
     _, names = answers
     assert len(names["answers"]) == 8 and len(set(names["answers"])) > 1
 

@@ -1,4 +1,4 @@
-"""Rollouts by a vLLM server, against a stand-in that really samples: the policy it draws from is the trainer's."""
+"""Rollouts by a vLLM server, against a stand-in that really samples: the policy it samples from is the trainer's."""
 
 import json
 import logging
@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from dermiq.policy.backbone import LoRA, VLMBackbone
-from dermiq.policy.decoding import Sampling
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.lora import LoRA
 from dermiq.policy.prefix import prefill, score
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import sample_rollout
-from dermiq.policy.vllm_server import VLLMServer, _Completion, _padded
+from dermiq.policy.sampling import Sampling
+from dermiq.policy.vllm_protocol import Completion, to_tensors
+from dermiq.policy.vllm_server import VLLMServer
 from dermiq.prompts import to_messages
 from dermiq.schema import Sample, TrainingError
 from support.images import picture
@@ -81,15 +83,17 @@ def change(backbone, seed):
             parameter.normal_(0.0, 0.3, generator=generator)
 
 
-def draw(engine, backbone, batch, sampling, group_size=2, seed="0"):
+def complete(engine, backbone, batch, sampling, group_size=2, seed="0"):
     with backbone.sampling_mode():
         return engine.complete(backbone, batch, sampling, group_size, seed)
 
 
-def trainers_logprobs(backbone, batch, drawn, temperature):
-    rows = torch.arange(len(batch["samples"])).repeat_interleave(len(drawn.ids) // len(batch["samples"]))
+def trainers_logprobs(backbone, batch, sampled, temperature):
+    rows = torch.arange(len(batch["samples"])).repeat_interleave(len(sampled.ids) // len(batch["samples"]))
     with torch.no_grad():
-        return score(backbone, prefill(backbone, batch["prompt"]), rows, drawn.ids, drawn.mask, temperature).logprobs
+        return score(
+            backbone, prefill(backbone, batch["prompt"]), rows, sampled.ids, sampled.mask, temperature
+        ).logprobs
 
 
 def test_the_server_follows_the_policy(policy, server):
@@ -98,14 +102,14 @@ def test_the_server_follows_the_policy(policy, server):
     seen = []
     for version in (1, 2):
         change(policy, version)
-        drawn = draw(engine, policy, batch, sampling)
-        assert drawn.ids.shape == drawn.mask.shape == drawn.logprobs.shape and len(drawn.ids) == 4
-        assert drawn.mask.dtype == torch.bool and not policy.banned[drawn.ids].any()
-        ours = trainers_logprobs(policy, batch, drawn, sampling.temperature)
-        assert (drawn.logprobs - ours).abs().max() < 1e-5
-        seen.append((drawn, ours))
-    drawn, ours = seen[0]
-    stale = trainers_logprobs(policy, batch, drawn, sampling.temperature)
+        sampled = complete(engine, policy, batch, sampling)
+        assert sampled.ids.shape == sampled.mask.shape == sampled.logprobs.shape and len(sampled.ids) == 4
+        assert sampled.mask.dtype == torch.bool and not policy.banned[sampled.ids].any()
+        ours = trainers_logprobs(policy, batch, sampled, sampling.temperature)
+        assert (sampled.logprobs - ours).abs().max() < 1e-5
+        seen.append((sampled, ours))
+    sampled, ours = seen[0]
+    stale = trainers_logprobs(policy, batch, sampled, sampling.temperature)
     assert (stale - ours).abs().max() > 0.1  # the versions differ by far more than the tolerance above
 
 
@@ -113,7 +117,7 @@ def test_one_version_of_the_adapter_is_there_at_a_time(policy, server):
     engine, batch = VLLMServer(server.url), batch_of(policy, "a")
     for version in (1, 1, 2):
         change(policy, version)  # the second time the weights are written anew, and are the same
-        draw(engine, policy, batch, Sampling(1))
+        complete(engine, policy, batch, Sampling(1))
     first, second = server.bodies("/load_lora_adapter")
     assert first["lora_name"] != second["lora_name"]  # a prefix cache knows an adapter by its name
     assert server.bodies("/unload_lora_adapter") == [{"lora_name": first["lora_name"]}]
@@ -126,21 +130,21 @@ def test_one_version_of_the_adapter_is_there_at_a_time(policy, server):
 
 def test_a_policy_without_adapter_is_the_base(base, server):
     batch = batch_of(base, "a")
-    drawn = draw(VLLMServer(server.url), base, batch, Sampling(4))
+    sampled = complete(VLLMServer(server.url), base, batch, Sampling(4))
     assert not server.bodies("/load_lora_adapter")
-    assert (drawn.logprobs - trainers_logprobs(base, batch, drawn, 1.0)).abs().max() < 1e-5
+    assert (sampled.logprobs - trainers_logprobs(base, batch, sampled, 1.0)).abs().max() < 1e-5
 
 
 def test_seed_sample_and_place_decide(base, server):
     engine, sampling = VLLMServer(server.url), Sampling(4)
     batch = batch_of(base, "a", "b", "a")
-    drawn, again = (draw(engine, base, batch, sampling, 2, "0") for _ in range(2))
-    other = draw(engine, base, batch, sampling, 2, "1")
-    alone = draw(engine, base, batch_of(base, "a"), sampling, 2, "0")
-    assert torch.equal(drawn.ids, again.ids) and not torch.equal(drawn.ids, other.ids)
+    sampled, again = (complete(engine, base, batch, sampling, 2, "0") for _ in range(2))
+    other = complete(engine, base, batch, sampling, 2, "1")
+    alone = complete(engine, base, batch_of(base, "a"), sampling, 2, "0")
+    assert torch.equal(sampled.ids, again.ids) and not torch.equal(sampled.ids, other.ids)
     for i in range(2):
-        assert drawn.ids[i][drawn.mask[i]].tolist() == alone.ids[i][alone.mask[i]].tolist()
-    assert len({tuple(drawn.ids[i].tolist()) for i in (0, 1, 4, 5)}) == 4  # twice the same sample and prompt
+        assert sampled.ids[i][sampled.mask[i]].tolist() == alone.ids[i][alone.mask[i]].tolist()
+    assert len({tuple(sampled.ids[i].tolist()) for i in (0, 1, 4, 5)}) == 4  # twice the same sample and prompt
 
 
 def test_special_tokens_in_a_question_are_words_to_the_server(base, server):
@@ -150,26 +154,26 @@ def test_special_tokens_in_a_question_are_words_to_the_server(base, server):
     messages = [to_messages(sample, "See <|vision_start|>.")]
     batch |= {"samples": [sample], "messages": messages}
     batch["prompt"] = encode_prompts(base.processor, messages, batch["images"])
-    draw(VLLMServer(server.url), base, batch, Sampling(2))
+    complete(VLLMServer(server.url), base, batch, Sampling(2))
     sent = json.dumps(server.bodies("completions")[-1]["messages"], ensure_ascii=False)
     assert "See <\u200b|vision_start|>." in sent and "<\u200b|im_end|>" in sent and "<|" not in sent
 
 
-def test_greedy_completions_are_drawn_once(base, server):
+def test_greedy_completions_are_sampled_once(base, server):
     batch = batch_of(base, "a", "b")
-    drawn = draw(VLLMServer(server.url), base, batch, Sampling(4, temperature=0.0), group_size=3)
+    sampled = complete(VLLMServer(server.url), base, batch, Sampling(4, temperature=0.0), group_size=3)
     assert {body["n"] for body in server.bodies("completions")} == {1}
-    assert torch.equal(drawn.ids[0], drawn.ids[2]) and torch.equal(drawn.ids[3], drawn.ids[5])
+    assert torch.equal(sampled.ids[0], sampled.ids[2]) and torch.equal(sampled.ids[3], sampled.ids[5])
     local = sample_rollout(base, batch, Sampling(4, temperature=0.0), group_size=3)
-    assert torch.equal(local.ids, drawn.ids) and (local.logprobs - drawn.logprobs).abs().max() < 1e-5
+    assert torch.equal(local.ids, sampled.ids) and (local.logprobs - sampled.logprobs).abs().max() < 1e-5
 
 
 def test_completions_end_with_a_stop(base, server):
     """A text that a completion has written already, asked for as a stop, ends it with the token that completes it."""
     engine, batch = VLLMServer(server.url), batch_of(base, "a")
-    free = draw(engine, base, batch, Sampling(8), group_size=1)
+    free = complete(engine, base, batch, Sampling(8), group_size=1)
     word = base.decode(free.ids[:, 2:3], free.mask[:, 2:3])[0]
-    cut = draw(engine, base, batch, Sampling(8, stop=(word,)), group_size=1)
+    cut = complete(engine, base, batch, Sampling(8, stop=(word,)), group_size=1)
     assert word in base.decode(cut.ids, cut.mask)[0] and cut.ids.shape[1] <= 3 < free.ids.shape[1]
     (row,) = cut.ids.tolist()
     assert row == free.ids[0, : len(row)].tolist()
@@ -180,7 +184,7 @@ def test_completions_end_with_a_stop(base, server):
 
 def refusal(engine, backbone, sampling=Sampling(3)):  # noqa: B008 (frozen)
     with pytest.raises(TrainingError) as caught:
-        draw(engine, backbone, batch_of(backbone, "case-1"), sampling)
+        complete(engine, backbone, batch_of(backbone, "case-1"), sampling)
     return str(caught.value)
 
 
@@ -230,12 +234,12 @@ def test_another_model(base, server):
 def test_a_server_that_was_started_anew(policy, server, caplog):
     engine = VLLMServer(server.url)
     change(policy, 1)
-    draw(engine, policy, batch_of(policy, "a"), Sampling(1))
+    complete(engine, policy, batch_of(policy, "a"), Sampling(1))
     server.adapters.clear()
     assert re.search(r"404 The model `dermiq-adapter-\w+` does not exist\.", refusal(engine, policy))
     change(policy, 2)
     with caplog.at_level(logging.WARNING):
-        draw(engine, policy, batch_of(policy, "a"), Sampling(1))
+        complete(engine, policy, batch_of(policy, "a"), Sampling(1))
     assert "could not be unloaded" in caplog.text and len(server.adapters) == 1
 
 
@@ -307,7 +311,7 @@ def test_arguments_that_make_no_sense(arguments):
 
 
 def test_grpo_through_a_server(lab, tmp_path, family_dir):
-    """Two steps of a whole run: the second rollout is drawn from the policy that the first step made."""
+    """Two steps of a whole run: the second rollout is sampled from the policy that the first step made."""
     server = StubServer(family_dir("idefics3")).start()
     try:
         engine = "--model.engine"
@@ -324,8 +328,8 @@ def test_log_probs_stay_float32_where_the_trainer_changes_the_default():
     """As `--trainer.precision=bf16-true` does."""
     torch.set_default_dtype(torch.bfloat16)
     try:
-        drawn = _padded([_Completion([5, 6], [-1.2345678, -0.5]), _Completion([7], [-2.0])], 0, torch.device("cpu"))
+        made = to_tensors([Completion([5, 6], [-1.2345678, -0.5]), Completion([7], [-2.0])], 0, torch.device("cpu"))
     finally:
         torch.set_default_dtype(torch.float32)
-    assert drawn.logprobs.dtype == torch.float32
-    torch.testing.assert_close(drawn.logprobs, torch.tensor([[-1.2345678, -0.5], [-2.0, 0.0]]))
+    assert made.logprobs.dtype == torch.float32
+    torch.testing.assert_close(made.logprobs, torch.tensor([[-1.2345678, -0.5], [-2.0, 0.0]]))

@@ -14,7 +14,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from dermiq.policy.processing import encode_conversations, load_processor
+from dermiq.policy.hub import load_processor
+from dermiq.policy.processing import encode_conversations
 from dermiq.prompts import CONVERSATION_PROMPT, to_conversation
 from dermiq.schema import Message, Sample
 from programs.test_demo import SECRET, photograph_with_a_place

@@ -18,7 +18,8 @@ from transformers import AutoModelForImageTextToText
 from dermiq.export.__main__ import main
 from dermiq.export.card import base_licence, file_size, model_card
 from dermiq.export.lineage import read_lineage
-from dermiq.policy.backbone import LoRA, VLMBackbone
+from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.lora import LoRA
 from dermiq.policy.processing import encode_prompts
 from dermiq.prompts import to_messages
 from dermiq.schema import DermIQError, Sample

@@ -4,8 +4,7 @@ import pytest
 import yaml
 
 from dermiq.cli import main
-from dermiq.policy.backbone import LoRA
-from dermiq.policy.lora_targets import split_names
+from dermiq.policy.lora import LoRA, split_names
 from dermiq.run_directory import found_adapter, hand_over, no_adapter, no_checkpoint
 from dermiq.schema import ModelError
 

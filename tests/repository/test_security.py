@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dermiq.policy.backbone import VLMBackbone
-from dermiq.policy.processing import load_processor
+from dermiq.policy.hub import load_processor
 from dermiq.schema import ModelError, TrainingError
 from dermiq.text_encoder import TextEncoder
 from dermiq.trainer.checkpointing import AtomicCheckpointIO

@@ -1,11 +1,57 @@
-"""Small conversations in a JSON lines file, with drawn JPEG files."""
+"""Small conversations: as chat messages with pictures of noise, and as a JSON lines file with JPEG files."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+from PIL import Image
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from dermiq.policy.processing import encode_conversations
+from support.images import picture
 from support.small_data import write_jpeg
+
+IMAGE = {"type": "image"}
+
+
+def say(role: str, *parts: Any) -> dict[str, Any]:
+    """A message of texts and images."""
+    return {"role": role, "content": [{"type": "text", "text": p} if isinstance(p, str) else p for p in parts]}
+
+
+SINGLE = [say("user", IMAGE, "What is it?"), say("assistant", "<think> brown </think> <answer> nevus </answer>")]
+LONGER = [
+    say("system", "Look."),
+    say("user", IMAGE, IMAGE, "Which skin condition do these two photographs show?"),
+    say("assistant", "A melanoma."),
+]
+TURNS = [
+    say("system", "Look."),
+    say("user", "Can you help me?"),
+    say("assistant", "Yes. Show it."),
+    say("user", IMAGE, "What is it?"),
+    say("assistant", "A nevus."),
+    say("user", "And these?", IMAGE, IMAGE),
+    say("assistant", "One is a melanoma, one is not."),
+    say("user", "Is it urgent?"),
+    say("assistant", "The melanoma is."),
+]
+TEXT = [say("user", "What is a melanoma, please?"), say("assistant", "A tumour.")]
+TEXTS = [say("user", "Hm?"), say("assistant", "Show me the skin."), say("user", "No."), say("assistant", "Then not.")]
+
+
+def pictures(conversation: list[dict[str, Any]]) -> list[Image.Image]:
+    """A picture for each image of a conversation."""
+    count = sum(part == IMAGE for message in conversation for part in message["content"])
+    return [picture(i, (48, 64)[i % 2]) for i in range(count)]
+
+
+def encoded(processor: ProcessorMixin, *conversations: list) -> tuple[dict[str, Tensor], Tensor]:
+    """Model inputs and loss mask of conversations with their pictures."""
+    return encode_conversations(processor, conversations, [pictures(each) for each in conversations])
 
 
 def write_talks(folder: Path, count: int = 16, name: str = "talks.jsonl") -> Path:

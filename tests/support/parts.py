@@ -16,8 +16,9 @@ from torch import Tensor
 from dermiq.objectives.advantages import Advantage, Graded
 from dermiq.objectives.losses import clipped_tokens
 from dermiq.policy.backbone import VLMBackbone
-from dermiq.policy.decoding import Completions, Decoder, Sampling
+from dermiq.policy.decoding import Decoder
 from dermiq.policy.prefix import Prefix, prefill, score
+from dermiq.policy.sampling import Completions, Sampling
 from dermiq.schema import Answer, Sample
 from dermiq.text_encoder import TextEncoder
 

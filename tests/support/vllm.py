@@ -1,7 +1,7 @@
 """A stand-in for `vllm serve`: the documented HTTP interface over a real model with real adapters.
 
-It loads what it is told to load with peft onto its own copy of the base model, and really samples: the whole sequence
-runs forward for every token, so that nothing is shared with the code under test. What a request leaves open comes from
+It loads adapters with peft onto its own copy of the base model, and really samples: the whole sequence runs forward
+for every token, so that nothing is shared with the code under test. What a request leaves out comes from
 the model's generation_config, as in vLLM. vLLM itself, its kernels and its errors' exact words are not in here.
 """
 
@@ -30,7 +30,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from dermiq.policy.processing import encode_prompts, load_processor
+from dermiq.policy.hub import load_processor
+from dermiq.policy.processing import encode_prompts
 
 DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
 
@@ -47,9 +48,9 @@ class StubServer(ThreadingHTTPServer):
     """Serves the model in `directory` under that name; a thread runs it between `start` and `stop`.
 
     Attributes:
-        calls: (path, body) of every request.
+        calls: (path, body) of each request.
         adapters: the loaded ones by name.
-        spoil: what replies to talk in parts (not in one string) go through before they leave.
+        spoil: called with replies to messages in parts (not in one string) before they are sent.
         updating, max_lora_rank, logprobs_mode, max_model_len: what the launch line sets.
         delay: seconds before a chat reply.
     """
@@ -134,7 +135,7 @@ class StubServer(ThreadingHTTPServer):
         options = {k: body.get(k, getattr(configured, k, None) or default) for k, default in DEFAULTS.items()}
         if n > 1 and options["temperature"] == 0:
             raise Refusal(400, f"n must be 1 when using greedy sampling, got {n}.")
-        ids, logprobs = self.draw(self.adapters.get(body["model"], self.base), inputs, steps, options, body)
+        ids, logprobs = self.sample(self.adapters.get(body["model"], self.base), inputs, steps, options, body)
         eos = configured.eos_token_id
         stops = {*body["stop_token_ids"], *(eos if isinstance(eos, list) else [eos])}
         choices = []
@@ -156,7 +157,7 @@ class StubServer(ThreadingHTTPServer):
         return 0
 
     @torch.no_grad()
-    def draw(
+    def sample(
         self, model: Any, inputs: dict[str, Tensor], steps: int, options: dict[str, Any], body: dict[str, Any]
     ) -> tuple[Tensor, Tensor]:
         """Token ids and log-probs [n, steps]."""
@@ -174,8 +175,8 @@ class StubServer(ThreadingHTTPServer):
             probabilities = bent.softmax(-1)
             tokens = probabilities.argmax(-1, keepdim=True)
             if options["temperature"]:
-                drawn = zip(probabilities, generators, strict=True)
-                tokens = torch.stack([row.multinomial(1, generator=generator) for row, generator in drawn])
+                pairs = zip(probabilities, generators, strict=True)
+                tokens = torch.stack([row.multinomial(1, generator=generator) for row, generator in pairs])
             known = (bent if self.logprobs_mode == "processed_logprobs" else raw).log_softmax(-1)
             logprobs.append(known.gather(-1, tokens))
             inputs = _longer(inputs, tokens)
@@ -199,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
                 code, answer = 200, self.server.answer(self.path, body)
             except Refusal as refusal:
                 code, answer = refusal.code, refusal.body
-            except RuntimeError as error:  # of torch, which cannot draw from probabilities that are not finite
+            except RuntimeError as error:  # of torch, which cannot sample from probabilities that are not finite
                 code, answer = 500, {"error": {"message": str(error), "type": "InternalServerError", "code": 500}}
         content = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
         with suppress(BrokenPipeError):  # of a client that waits no longer

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from dermiq.datamodules.sources.base import Source
 from dermiq.policy.batches import Batch, PromptBatch, Samples
-from dermiq.policy.processing import ProcessorMixin, context_length, encode_prompts, load_config, load_processor
+from dermiq.policy.hub import context_length, load_config, load_processor
+from dermiq.policy.processing import ProcessorMixin, encode_prompts
 from dermiq.prompts import IMAGE, check_marks, to_messages
 from dermiq.schema import DataError, DermIQError, Message, ModelError, Sample
 

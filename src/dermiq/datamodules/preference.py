@@ -10,8 +10,8 @@ from PIL import Image
 from dermiq.datamodules.base import DermDataModule
 from dermiq.datamodules.collate import PromptCollate
 from dermiq.policy.batches import PreferenceBatch
-from dermiq.policy.chat_template import special_ids
 from dermiq.policy.processing import encode_completions
+from dermiq.policy.special_tokens import special_ids
 from dermiq.schema import DataError, PreferencePair, Sample
 
 

@@ -15,9 +15,10 @@ from PIL import Image
 from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.batches import PromptBatch
-from dermiq.policy.decoding import Completions, Decoder
+from dermiq.policy.decoding import Decoder
 from dermiq.policy.prefix import Prefix, prefill
-from dermiq.policy.rollout import Sampling, sample_rollout
+from dermiq.policy.rollout import sample_rollout
+from dermiq.policy.sampling import Completions, Sampling
 from dermiq.prompts import CONVERSATION_PROMPT, in_words, unmarked
 from dermiq.schema import Message, Sample
 
@@ -49,7 +50,7 @@ class _Teller(Decoder):
         self.policy, self.texts, self.broken = policy, texts, broken
         self._due = 0.0
 
-    def look(self, written: Completions) -> None:
+    def on_tokens(self, completions: Completions) -> None:
         """Put the completions so far into the queue, every now and then.
 
         Raises:
@@ -60,7 +61,7 @@ class _Teller(Decoder):
         if monotonic() < self._due:
             return
         self._due = monotonic() + _PACE
-        texts = self.policy.backbone.decode(written.ids, written.mask)
+        texts = self.policy.backbone.decode(completions.ids, completions.mask)
         self.texts.put([in_words(text.rstrip(_CUT)) for text in texts])
 
 

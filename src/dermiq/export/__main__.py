@@ -17,7 +17,8 @@ from dermiq.export.card import MergeCost, file_size, load_lines, merge_cost, mod
 from dermiq.export.lineage import Lineage, Stage, read_lineage
 from dermiq.files import PARTIAL, sync
 from dermiq.policy.backbone import VLMBackbone
-from dermiq.policy.processing import encode_prompts, load_config
+from dermiq.policy.hub import load_config
+from dermiq.policy.processing import encode_prompts
 from dermiq.programs.arguments import Program
 from dermiq.programs.exits import exit_codes, reason
 from dermiq.prompts import to_messages

@@ -193,7 +193,7 @@ class GRPOModule(StageModule):
                 self.group_size,
                 f"{seed}/redraw {number}",
                 self.engine,
-                prefix.only(places.to(self.device)),
+                prefix.select(places.to(self.device)),
             )
             rollout = rollout.with_groups(places.tolist(), other)
             scores = scores.with_groups(places, self.rewards(other.answers, other.samples))
@@ -257,7 +257,7 @@ class GRPOModule(StageModule):
         if corrected is not None:
             totals.update({"correction": self._backward_of_corrections(prefix, corrected, rollout, share)})
         with nullcontext() if synchronise else self._without_synchronisation():
-            self.manual_backward(prefix.pullback())
+            self.manual_backward(prefix.backward_through_prompt())
         return totals
 
     def _backward_of_corrections(

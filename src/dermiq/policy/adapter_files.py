@@ -1,4 +1,4 @@
-"""Adapter directories in peft's format, whoever wrote them: read where they act as under peft, refused else."""
+"""Adapter directories in peft's format: loaded if they give the same policy as under peft, else refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from copy import copy
 from pathlib import Path
 from typing import Any
-from warnings import catch_warnings, warn
+from warnings import warn
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
@@ -15,25 +15,25 @@ from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_mo
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dermiq.policy.adapters import difference
+from dermiq.policy.adapters import difference, quiet
 from dermiq.run_directory import ADAPTER_CONFIG, no_adapter
 from dermiq.schema import ModelError
 
-# Kinds that change what layers compute, and can be there twice, as policy and as reference. The others (prompts,
-# prefixes, routers, ...) act in PeftModel.forward, which is not run here, or add losses or weights of their own.
+# Kinds of adapter that change single layers, and can be loaded twice, as policy and as reference. The others (prompts,
+# prefixes, routers, ...) act in PeftModel.forward, which is not called here, or add losses or weights of their own.
 KINDS = frozenset(
     "ADAMSS BEFT BOFT C3A DEFT DELORA FOURIERFT FROD GLORA GRALORA HIRA HRA IA3 LN_TUNING LOHA LOKR LORA MISS OFT OSF "
     "PEANUT PSOFT PVERA RANDLORA ROAD SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA WAVEFT".split()
 )
-_UNKNOWN = ("alora_invocation_tokens", "arrow_config", "monteclora_config")  # what others do that is LoRA by its kind
-_REWRITES_BASE = ("pissa", "olora", "corda", "loftq")  # initialisations that take what they made out of the base
+_UNKNOWN = ("alora_invocation_tokens", "arrow_config", "monteclora_config")  # variants whose kind is LORA
+_REWRITES_BASE = ("pissa", "olora", "corda", "loftq")  # initialisations that subtract the adapter from the base
 _MERGE = "Merge it into its base with peft (merge_and_unload), and give the result as model_id."
 _FITTING = "Use the base model and the LoRA targets that the adapter was trained with."
-_SAMPLES, _SAMPLE = 64, 4096  # places and bytes of a file by which two models are told apart
+_SAMPLES, _SAMPLE = 64, 4096  # places in a file of weights, and bytes read at each, to compare two models
 
 
 def load_adapter(base: PreTrainedModel, path: Path, model_id: str) -> PeftModel:
-    """The base with the adapter of a directory, ready to be trained on; warns if it was made for another base.
+    """The base with the trainable adapter of a directory; warns if it was made for another base.
 
     Raises:
         ModelError: if it is no adapter, is damaged, does not fit, or would not act here as it does under peft.
@@ -57,7 +57,7 @@ def load_adapter(base: PreTrainedModel, path: Path, model_id: str) -> PeftModel:
     if fault := _damaged(expected, weights):
         raise ModelError(f"The adapter in {path} {fault}")
     for parameter in model.parameters():
-        if parameter.requires_grad:  # before the weights come, which nothing shall round
+        if parameter.requires_grad:  # before its weights are set, which would be rounded
             parameter.data = parameter.data.float()
     set_peft_model_state_dict(model, weights)
     if not _same_model(made_for or model_id, model_id):
@@ -67,7 +67,7 @@ def load_adapter(base: PreTrainedModel, path: Path, model_id: str) -> PeftModel:
 
 
 def _read(path: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
-    """Configuration and weights of a directory, of one of `KINDS`."""
+    """Configuration and weights of an adapter directory of one of `KINDS`."""
     if not (path / ADAPTER_CONFIG).is_file():
         raise ModelError(no_adapter(path))
     if not (path / "adapter_model.safetensors").is_file():
@@ -86,13 +86,8 @@ def _read(path: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
     return config, weights
 
 
-def quiet() -> catch_warnings[None]:
-    """Without what peft warns of, which is another program's use of an adapter."""
-    return catch_warnings(action="ignore", category=UserWarning)
-
-
 def beside(config: PeftConfig) -> PeftConfig:
-    """The configuration of a second adapter of the same kind, which leaves the base as the first one found it."""
+    """The configuration of a second adapter of the same kind, whose initialisation leaves the base unchanged."""
     again = copy(config)
     if str(getattr(again, "init_lora_weights", "")).lower().startswith(_REWRITES_BASE):
         again.init_lora_weights = True  # type: ignore[attr-defined]
@@ -116,7 +111,7 @@ def _unknown(config: PeftConfig) -> str | None:
 
 
 def _out_of_bounds(config: PeftConfig, widest: int) -> str | None:
-    """Which rank, alpha or dropout of a configuration is none, in words."""
+    """The first rank, alpha or dropout that is out of bounds, in words; None if none is."""
     ranks = _numbers(config, ("r",), "rank_pattern")
     alphas = _numbers(config, ("lora_alpha", "alpha"), "alpha_pattern")
     dropouts = _numbers(config, ("lora_dropout", "module_dropout"), "")
@@ -136,7 +131,7 @@ def _out_of_bounds(config: PeftConfig, widest: int) -> str | None:
 
 
 def _numbers(config: PeftConfig, names: tuple[str, ...], pattern: str) -> dict[str, Any]:
-    """The options of these names that are not as peft leaves them, and those of a pattern layer by layer."""
+    """The options of these names that are not peft's defaults, and those that a pattern sets for single layers."""
     options = {
         name: value for name in names if (value := getattr(config, name, None)) != getattr(type(config), name, None)
     }
@@ -147,7 +142,7 @@ def _numbers(config: PeftConfig, names: tuple[str, ...], pattern: str) -> dict[s
 
 
 def _damaged(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
-    """What is wrong with the values of weights, in words; some kinds have whole numbers among them."""
+    """What is wrong with the values of weights, in words; None if nothing is. Some kinds hold integers too."""
     for name, value in found.items():
         if value.is_floating_point() != expected[name].is_floating_point():
             return f"holds weights of the type {str(value.dtype).removeprefix('torch.')} (first: {name}), no floats."
@@ -159,13 +154,13 @@ def _damaged(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | Non
 
 
 def _difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    """What differs between the names and shapes of two sets of weights, in words; nothing if nothing does."""
+    """Differences between the names and shapes of two sets of weights, in words; empty if there are none."""
     parts = difference(expected, found).items()
     return "; ".join(f"{len(keys)} weights {what} (first: {keys[0]})" for what, keys in parts if keys)
 
 
 def _same_model(first: str, second: str) -> bool:
-    """True if two ids or directories mean the same model: by what they hold if both are here, else by name."""
+    """True if two ids or directories are the same model: by their weights if both are local, else by name."""
     if first == second:
         return True
     if Path(first).is_dir() and Path(second).is_dir():
@@ -174,7 +169,7 @@ def _same_model(first: str, second: str) -> bool:
 
 
 def _content(directory: Path) -> list[tuple[int, bytes]]:
-    """Size and bytes at places all over each file of weights."""
+    """Sizes and samples of bytes of all files of weights."""
     content = []
     for path in sorted(directory.glob("*.safetensors")):
         size = path.stat().st_size

@@ -1,63 +1,35 @@
-"""The policy: any Hugging Face image-text-to-text model with LoRA adapters; the only user of transformers and peft."""
+"""The policy: any Hugging Face image-text-to-text model with a trainable adapter, and its reference policy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
 
-from dermiq.policy.adapter_files import beside, load_adapter, quiet
-from dermiq.policy.adapters import folded, in_float32, keep_unpacked
+from dermiq.policy.adapter_files import beside, load_adapter
+from dermiq.policy.adapters import folded, in_float32, keep_unpacked, merged, quiet
+from dermiq.policy.hub import from_hub, load_processor
 from dermiq.policy.image_features import ImageFeatures
 from dermiq.policy.layer_memory import offload_layers, recompute_layers
 from dermiq.policy.logprobs import Output
-from dermiq.policy.lora_targets import check_modules, split_names, target_names
-from dermiq.policy.processing import ProcessorMixin, banned_ids, from_hub, load_processor, stop_ids, texts_of
+from dermiq.policy.lora import LoRA
+from dermiq.policy.processing import ProcessorMixin, banned_ids, stop_ids, texts_of
 from dermiq.run_directory import found_adapter
 from dermiq.schema import ModelError
 
 POLICY, REFERENCE = "default", "reference"
 
 
-@dataclass(frozen=True)
-class LoRA:
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on the linear layers of the language model.
-
-    Attributes:
-        targets: names of the linear layers to adapt, as a list or as text with commas; ``all-linear`` for all of them.
-        rank: rank of the update.
-        alpha: the update is scaled by ``alpha / rank``.
-        dropout: on the adapter's input; keep 0 for reinforcement learning.
-        vision: adapt the layers of these names in the vision tower too, which puts it into autograd.
-        fully_trained: names of modules to train as a whole (for models trained from scratch).
-    """
-
-    targets: tuple[str, ...] | str = ("q_proj", "k_proj", "v_proj", "o_proj")
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    vision: bool = False
-    fully_trained: tuple[str, ...] | str = ()
-
-    def __post_init__(self) -> None:
-        for name in ("targets", "fully_trained"):
-            object.__setattr__(self, name, split_names(getattr(self, name)))
-        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1 or not self.targets:
-            raise ValueError(f"LoRA needs rank >= 1, alpha > 0, 0 <= dropout < 1 and at least one target; got {self}")
-
-
 class VLMBackbone(nn.Module):
-    """A vision-language model with a trainable LoRA adapter, and the reference policy behind it.
+    """A vision-language model with a trainable LoRA adapter, and its reference policy.
 
     Construction is cheap; `load` reads the weights. The base is frozen and keeps its own dtype; adapter
     weights are float32 whatever precision the trainer asks for.
@@ -65,7 +37,7 @@ class VLMBackbone(nn.Module):
     Args:
         model_id: Hugging Face id or local directory.
         lora: the adapter to train; None leaves the model as it is.
-        adapter_path: a PEFT adapter directory of an earlier stage to go on from. Its frozen copy is the reference.
+        adapter_path: PEFT adapter directory of an earlier stage, to train on. A frozen copy of it is the reference.
         load_in_4bit: quantise the base's linear layers to NF4 with double quantisation (bitsandbytes).
         dtype: of the base's weights: ``auto`` (as saved) or a torch dtype's name.
         attn_implementation: a name that transformers knows (``sdpa``, ``eager``, ``flash_attention_2``).
@@ -75,7 +47,7 @@ class VLMBackbone(nn.Module):
     Attributes (once loaded):
         processor: the model's own processor.
         stop_ids: token ids that end a completion.
-        banned: [V] bool, tokens that a policy may not write.
+        banned: [V] bool, tokens that a policy may not sample.
     """
 
     banned: Tensor
@@ -85,7 +57,7 @@ class VLMBackbone(nn.Module):
     def __init__(
         self,
         model_id: str,
-        lora: LoRA | None = LoRA(),
+        lora: LoRA | None = LoRA(),  # noqa: B008 (frozen)
         adapter_path: str | None = None,
         load_in_4bit: bool = False,
         dtype: str = "auto",
@@ -127,7 +99,7 @@ class VLMBackbone(nn.Module):
         self.attach(base, processor)
 
     def attach(self, base: PreTrainedModel, processor: ProcessorMixin) -> None:
-        """Take a model that is there already, and add the adapters.
+        """Take a loaded model in place of reading one, and add the adapters.
 
         Raises:
             ModelError: if the adapter does not fit it, or its output layer is no plain one.
@@ -140,7 +112,7 @@ class VLMBackbone(nn.Module):
             self.model = load_adapter(base, Path(self.adapter_path), self.model_id)
             self.add_reference()
         elif self.lora is not None:
-            self.model = get_peft_model(base, self._lora_config(self.lora))
+            self.model = get_peft_model(base, LoraConfig(**self.lora.options(base, self.model_id)))
         if self.gradient_checkpointing:
             recompute_layers(self.vlm.get_decoder())
         elif self.offload_activations:
@@ -150,7 +122,7 @@ class VLMBackbone(nn.Module):
         self.stop_ids = stop_ids(self.processor, self.vlm.generation_config.eos_token_id)
         self.register_buffer("banned", banned_ids(self.processor, self.vlm.config, self.stop_ids), persistent=False)
         self._keep_adapters_in_float32()
-        self.output_layer(restricted=True)  # says now if there is none to use
+        self.output_layer(restricted=True)  # refuses a layer that cannot be used now, before training
 
     @property
     def vlm(self) -> PreTrainedModel:
@@ -172,7 +144,7 @@ class VLMBackbone(nn.Module):
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """The reference policy: the frozen incoming adapter if there is one, else the base without adapters."""
+        """The reference policy within the context: the frozen incoming adapter, or the base without adapters."""
         if not isinstance(self.model, PeftModel):
             yield
         elif REFERENCE in self.model.peft_config:
@@ -203,7 +175,7 @@ class VLMBackbone(nn.Module):
             set_peft_model_state_dict(self.model, {k: v.clone() for k, v in weights.items()}, adapter_name=REFERENCE)
 
     def train(self, mode: bool = True) -> VLMBackbone:
-        """Training or evaluation mode; frozen normalisation goes by what it measured before in either."""
+        """Set training or evaluation mode; frozen batch norms use their running statistics in both."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
@@ -212,7 +184,7 @@ class VLMBackbone(nn.Module):
 
     @contextmanager
     def without_dropout(self) -> Iterator[None]:
-        """Evaluation mode; the former mode returns whatever happens inside."""
+        """Evaluation mode within the context; restores the former mode even on error."""
         training = self.training
         self.eval()
         try:
@@ -222,22 +194,22 @@ class VLMBackbone(nn.Module):
 
     @contextmanager
     def sampling_mode(self) -> Iterator[None]:
-        """Evaluation mode without gradients."""
+        """Evaluation mode without gradients, within the context."""
         with self.without_dropout(), torch.no_grad():
             yield
 
     @contextmanager
     def folded(self) -> Iterator[None]:
-        """The policy's adapter as part of the base's weights where these are float32, for passes without gradient."""
+        """The policy's adapter merged into float32 weights within the context, for passes without gradient."""
         with folded(self, POLICY):
             yield
 
     def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
-        """Completions [N, T] under mask [N, T] as text, without special tokens, behind what the template opened."""
+        """Texts of completions [N, T] under mask [N, T], without special tokens, with what the chat template opened."""
         return texts_of(self.processor, ids, mask)
 
     def output_layer(self, restricted: bool) -> Output:
-        """The layer that makes logits of hidden states; `restricted` rules out what a policy may not write.
+        """The output layer; `restricted` bans the tokens that a policy may not sample.
 
         Raises:
             ModelError: if it is no plain linear layer.
@@ -253,42 +225,27 @@ class VLMBackbone(nn.Module):
         return Output(layer.weight, layer.bias, self.banned if restricted else None)
 
     def save_adapter(self, directory: str | Path) -> None:
-        """Write the policy's adapter in PEFT's format: the input of the next stage, of peft and of vLLM."""
+        """Write the policy's adapter in PEFT's format, which the next stage, peft and vLLM read."""
         if isinstance(self.model, PeftModel):
             with quiet():
                 self.model.save_pretrained(str(directory), selected_adapters=[POLICY])
 
     def save_merged(self, directory: str | Path) -> None:
-        """Write model and processor with the policy's adapter folded in, in the base's dtype; uses this object up.
+        """Write model and processor with the policy's adapter merged; the backbone must not be used afterwards.
 
-        A 4-bit base is dequantised in main memory first, so that the weights keep its rounding. Ask before its first
-        forward pass, in which bitsandbytes rounds biases for good.
+        Weights are in the base's dtype. A 4-bit base is dequantised in main memory first, so that they keep its
+        rounding. Call this before its first forward pass, in which bitsandbytes rounds biases for good.
 
         Raises:
             ModelError: if peft cannot merge an adapter of this kind.
         """
         assert isinstance(self.model, PeftModel), "nothing to merge: the backbone has no adapter"
-        read, written = self.vlm.get_input_embeddings(), self.vlm.get_output_embeddings()
-        if isinstance(read, BaseTunerLayer) and read.get_base_layer().weight is written.weight:
-            raise ModelError(
-                "The adapter cannot be merged: it changes embeddings whose weights the output layer shares."
-            )
-        dtype = self.vlm.config.dtype
-        if self.load_in_4bit:
-            config, weights = self.model.peft_config[POLICY], get_peft_model_state_dict(self.model, adapter_name=POLICY)
-            self.model = get_peft_model(self.model.unload().cpu().dequantize(), config)
-            set_peft_model_state_dict(self.model, weights)
-        try:
-            with quiet():  # an output layer trained as a whole is untied
-                self.model = self.model.merge_and_unload(adapter_names=[POLICY]).to(dtype)
-        except (ValueError, RuntimeError, AttributeError) as error:
-            raise ModelError(
-                f"The adapter cannot be merged into its base: {error} Export it as an adapter, without --merged."
-            ) from error
+        self.model = merged(self.model, POLICY, self.load_in_4bit)
         self.model.save_pretrained(str(directory))
         self.processor.save_pretrained(str(directory))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VLMBackbone:
+        """Move or cast the module as torch does, but keep adapter weights in float32."""
         keys = self.adapter_keys()
         masters = {name: parameter.data for name, parameter in self.named_parameters() if name in keys}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -298,6 +255,7 @@ class VLMBackbone(nn.Module):
         return self
 
     def _keep_adapters_in_float32(self) -> None:
+        """Cast adapter weights to float32, and the inputs of modules trained as a whole to match."""
         keys = self.adapter_keys()
         for name, parameter in self.named_parameters():
             if name in keys and parameter.dtype != torch.float32:
@@ -309,6 +267,7 @@ class VLMBackbone(nn.Module):
                         copy.forward = in_float32(copy.forward)
 
     def _quantisation(self) -> BitsAndBytesConfig | None:
+        """NF4 with double quantisation (Dettmers et al. 2023, arXiv:2305.14314); None unless `load_in_4bit`."""
         if not self.load_in_4bit:
             return None
         compute = torch.bfloat16 if self.dtype == "auto" else getattr(torch, self.dtype)
@@ -317,21 +276,6 @@ class VLMBackbone(nn.Module):
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute,
-        )
-
-    def _lora_config(self, lora: LoRA) -> LoraConfig:
-        names = target_names(self.vlm, self.model_id, lora.targets, lora.vision)
-        check_modules(self.vlm, self.model_id, lora.fully_trained)
-        layers = [cast(nn.Linear, self.vlm.get_submodule(name)) for name in names]
-        widest = max(max(layer.in_features, layer.out_features) for layer in layers)
-        if lora.rank > widest:
-            raise ModelError(f"lora.rank={lora.rank} is more than the {widest} channels of the widest layer it adapts.")
-        return LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=names,
-            modules_to_save=list(lora.fully_trained) or None,
         )
 
     def _frozen_images(self) -> bool:

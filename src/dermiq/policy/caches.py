@@ -1,7 +1,8 @@
-"""Key-value caches in the shape that transformers' decoders expect: what a prompt leaves, and a completion's own.
+"""Key-value caches for transformers' decoders: one records a prompt, one grows with its completions.
 
-K and V of a layer are [rows, heads, tokens, head_dim]. None of them trims a sliding window: the masks of
-`dermiq.policy.attention` do, and a fork needs the whole prompt.
+Shapes: B prompts of P tokens; N completions with slots for T tokens; kv heads of d channels.
+
+Neither trims a sliding window: completions need the whole prompt, and the masks of `dermiq.policy.attention` do it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class _Layer(DynamicLayer):
 
 
 class _RecordingLayer(_Layer):
-    """Written once, so that recomputing the layer in the backward pass changes nothing."""
+    """A prompt's keys and values in one layer, [B, kv, P, d], stored once: the backward pass may run it again."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> KeyValue:
         if not self.is_initialized:
@@ -36,59 +37,63 @@ class _RecordingLayer(_Layer):
 
 
 @dataclass
-class Room:
-    """Where completions' own tokens are kept.
+class CacheSlots:
+    """Slots for the keys and values of completions' own tokens, allocated once.
+
+    `place` has one of two forms. An int: the cache returns the slots up to it, one more with each step. A tensor: the
+    cache returns all T slots, and the mask hides the empty ones, so that every step has the same shapes and can be
+    replayed as a CUDA graph.
 
     Attributes:
-        tokens: of the longest completion.
-        place: of the token that is written next, which whoever owns the cache moves on: a number, and attention looks
-            no further; or [1] int64, and attention is shown all places, so that every step has the same shape.
+        tokens: T, the tokens of the longest completion.
+        place: the slot of the next token, set by the decoding loop before each step: an int, or [1] int64.
     """
 
     tokens: int
     place: int | Tensor
 
 
-class _OwnLayer(_Layer):
-    """Keys and values of a completion's own tokens, one more with each step, in room that is taken once."""
+class _CompletionLayer(_Layer):
+    """Keys and values of completions' own tokens in one layer, [N, kv, T, d]; a step adds one token."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, slots: CacheSlots) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._room = room
+        self._slots = slots
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> KeyValue:
-        room = self._room
+        """Store the states [N, kv, 1, d] of a step, and return those of all slots or of the slots up to it."""
+        tokens, place = self._slots.tokens, self._slots.place
         if not self.is_initialized:
             rows, heads, _, channels = key_states.shape
-            shape = (rows, heads, room.tokens, channels)
+            shape = (rows, heads, tokens, channels)
             self._hold(value_states.new_zeros(shape), value_states.new_zeros(shape))
-        if isinstance(room.place, Tensor):
-            self.keys.index_copy_(2, room.place, key_states.to(self.keys.dtype))
-            self.values.index_copy_(2, room.place, value_states)
-            return self.keys, self.values
-        self.keys[:, :, room.place] = key_states[:, :, 0]
-        self.values[:, :, room.place] = value_states[:, :, 0]
-        return self.keys[:, :, : room.place + 1], self.values[:, :, : room.place + 1]
+        if isinstance(place, Tensor):
+            self.keys.index_copy_(2, place, key_states.to(self.keys.dtype))
+            self.values.index_copy_(2, place, value_states)
+            return self.keys, self.values  # [N, kv, T, d]
+        self.keys[:, :, place] = key_states[:, :, 0]
+        self.values[:, :, place] = value_states[:, :, 0]
+        return self.keys[:, :, : place + 1], self.values[:, :, : place + 1]  # [N, kv, place + 1, d]
 
 
-class OwnCache(Cache):
-    """Keys and values of the tokens that completions have written themselves, for a decoder of so many layers."""
+class CompletionCache(Cache):
+    """Cache of completions' own tokens, for a decoder of so many layers."""
 
-    def __init__(self, layers: int, room: Room) -> None:
-        super().__init__(layers=[_OwnLayer(room) for _ in range(layers)])
+    def __init__(self, layers: int, slots: CacheSlots) -> None:
+        super().__init__(layers=[_CompletionLayer(slots) for _ in range(layers)])
 
     def keep(self, rows: Tensor) -> None:
-        """Only `rows` [n] go on."""
-        for layer in cast(Sequence[_OwnLayer], self.layers):
+        """Drop all completions but `rows` [n] int64."""
+        for layer in cast(Sequence[_CompletionLayer], self.layers):
             if layer.is_initialized:
                 layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
 
 def recording_cache() -> Cache:
-    """An empty cache that keeps what the first pass of each layer writes."""
+    """An empty cache that records the first forward pass of each layer."""
     return Cache(layer_class_to_replicate=_RecordingLayer)
 
 
 def recorded_states(cache: Cache) -> tuple[KeyValue, ...]:
-    """Keys and values of each layer that a recording cache kept, with their graph."""
+    """Keys and values [B, kv, P, d] of each layer of a recording cache, with their graph."""
     return tuple((layer.keys, layer.values) for layer in cast(Sequence[_RecordingLayer], cache.layers))

@@ -1,4 +1,4 @@
-"""Checkpoint files, read with suspicion: whatever is damaged, foreign or incomplete ends in one sentence."""
+"""Checkpoint files: read after their checksums and content are verified, and refused in one sentence otherwise."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dermiq.programs.exits import reason
 from dermiq.schema import TrainingError
 
 _INSTEAD = "Pass another one, or start a new run from the adapter/ beside it with --model.backbone.adapter_path."
-_FOLDER = 0x10  # of which torch reads nothing, and returns memory as it was
-_FORM: dict[str, Any] = {  # what validate, test and predict need, too
+_FOLDER = 0x10  # DOS attribute of an entry: torch reads nothing of such a one, and returns uninitialised memory
+_FORM: dict[str, Any] = {  # the entries that every command needs
     "pytorch-lightning_version": str,
     "state_dict": dict,
     "loops": dict,
@@ -27,16 +27,15 @@ _FORM: dict[str, Any] = {  # what validate, test and predict need, too
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of ours, its tensors in main memory.
+    """The content of a checkpoint that DermIQ has written, its tensors in main memory.
 
-    The archive's checksums come first: torch does not look at them, and would load other weights out of a file in which
-    a single bit has flipped.
+    Checksums come first: torch ignores them, and would load other weights from a file with one flipped bit.
 
     Args:
-        path: of the file; nothing is built of it but tensors and plain values.
+        path: of the file; only tensors and plain values are unpickled.
 
     Raises:
-        TrainingError: if the file is missing, damaged, of another program, or lacks what each of ours has.
+        TrainingError: if the file is missing, damaged, incomplete, or of another program.
     """
     try:
         with ZipFile(path) as archive:
@@ -57,27 +56,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def best_checkpoint(root: Path) -> Path:
-    """The checkpoint that the last word of a `ModelCheckpoint` with a `monitor` calls the best one of a run.
+    """A run's best checkpoint, by the latest record of a `ModelCheckpoint` with a `monitor`.
 
     Args:
         root: the run's directory.
 
     Raises:
-        TrainingError: if none keeps a best one, or it is gone.
+        TrainingError: if no callback records a best one, or its file is gone.
     """
-    words = []
+    records = []
     for file in sorted(root.rglob("*.ckpt")):
         checkpoint = read_checkpoint(file)
         for state in checkpoint.get("callbacks", {}).values():
             if best := isinstance(state, dict) and state.get("best_model_path"):
-                # Of the files of one step, the best one itself is the last that was written.
-                words.append((checkpoint.get("global_step", 0), Path(best).name == file.name, best))
-    if not words:
+                # Of the files of one step, the best one itself was written last.
+                records.append((checkpoint.get("global_step", 0), Path(best).name == file.name, best))
+    if not records:
         raise TrainingError(
             f"The run {root} keeps no best checkpoint: --ckpt_path=last is its last one. To keep the best one, add "
             "a lightning.pytorch.callbacks.ModelCheckpoint with monitor and mode to --trainer.callbacks."
         )
-    *_, best = max(words)
+    *_, best = max(records)
     found = Path(best) if Path(best).is_file() else next(root.rglob(Path(best).name), None)
     if found is None:
         raise TrainingError(f"The best checkpoint of the run {root}, {best}, is gone. Use --ckpt_path=last.")
@@ -85,15 +84,15 @@ def best_checkpoint(root: Path) -> Path:
 
 
 def refuse_misfit(form: Any, content: Any, where: str) -> None:
-    """Make sure that nested mappings have the entries that they need, of the right types.
+    """Refuse nested mappings that lack an entry, or have one of another type.
 
     Args:
-        form: name -> its own form, as deep as need be: a type, or a value of the right one; None allows everything.
+        form: name -> form of the entry: a type, a value of the right type, a nested mapping, or None for anything.
         content: may have other entries, too.
-        where: what the content is, to begin the error with.
+        where: a name of the content, with which the error begins.
 
     Raises:
-        TrainingError: naming the first entry that is not there, or is of another type.
+        TrainingError: naming the first entry that is missing or of another type.
     """
     wrong = _misfit(form, content, "")
     if wrong is not None:
@@ -101,6 +100,7 @@ def refuse_misfit(form: Any, content: Any, where: str) -> None:
 
 
 def _misfit(form: Any, content: Any, path: str) -> str | None:
+    """The first entry that is missing or of another type, in words; None if there is none."""
     kind = form if isinstance(form, type) else type(form)
     if form is not None and not isinstance(content, kind):
         return f"{path.strip('/')} is a {type(content).__name__} and no {kind.__name__}"

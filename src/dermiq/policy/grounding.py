@@ -1,6 +1,6 @@
-"""Knowledge-graph retrieval at inference (KG-RAG): the policy diagnoses the images, and answers beside the facts.
+"""Retrieval-augmented prompts at inference (KG-RAG): the policy names a condition, and answers with its facts.
 
-The truth has no part in it: what is retrieved are facts of the condition that the policy itself names.
+The label is never used: what is retrieved are facts of the condition that the policy itself names.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.batches import PromptBatch
-from dermiq.policy.processing import context_length, encode_prompts
+from dermiq.policy.hub import context_length
+from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import Sampling, sample_rollout
 from dermiq.prompts import normalise, question, to_messages, with_facts
 from dermiq.schema import KnowledgeError, ModelError, Sample
@@ -27,18 +28,18 @@ class Passage(Protocol):
 
     @property
     def citation(self) -> str:
-        """The work in which it can be looked up."""
+        """The work that states it."""
 
 
 class FactRetriever(Protocol):
-    """Finds the facts that answer a question, such as `dermiq.kg.Retriever`."""
+    """A retriever of the facts that answer a question, such as `dermiq.kg.Retriever`."""
 
     def retrieve(self, question: str, conditions: Sequence[str]) -> Any:
-        """A sequence of `Passage`, the best first.
+        """Retrieved `Passage`s, the best first.
 
         Args:
             question: free text.
-            conditions: names of the conditions in view.
+            conditions: names of the conditions whose facts are wanted.
 
         Raises:
             KnowledgeError: if it does not know one of them.
@@ -46,12 +47,12 @@ class FactRetriever(Protocol):
 
 
 class Grounded(NamedTuple):
-    """Prompts with facts in them.
+    """Prompts with retrieved facts.
 
     Attributes:
         prompt: as `encode_prompts` makes it, on the batch's device; B rows.
-        facts: of each row, those that stand in its prompt.
-        conditions: of each row, the one in view; empty if there is none that the retriever knows.
+        facts: of each row, those in its prompt.
+        conditions: of each row, the condition whose facts they are; empty if the retriever knows none.
     """
 
     prompt: dict[str, Tensor]
@@ -60,10 +61,10 @@ class Grounded(NamedTuple):
 
 
 def diagnose(backbone: VLMBackbone, batch: PromptBatch, max_new_tokens: int) -> list[str]:
-    """The condition that the policy, decoding greedily, names for the images of each sample; empty if none.
+    """The policy's own diagnosis for the images of each sample, by greedy decoding; empty if it names none.
 
-    A sample that asks for the diagnosis is answered as it stands. In place of a conversation the default question
-    is asked about the same images; without images there is nothing to diagnose.
+    A sample that asks for the diagnosis keeps its prompt. A conversation is replaced by the default question about the
+    same images; without images there is nothing to diagnose.
 
     Raises:
         ModelError: if that question does not fit into the model's context.
@@ -72,25 +73,25 @@ def diagnose(backbone: VLMBackbone, batch: PromptBatch, max_new_tokens: int) -> 
     rows = [i for i, sample in enumerate(samples) if sample.images]
     if not rows:
         return [""] * len(samples)
-    asked_about = batch
+    queried = batch
     if not all(sample.asks_diagnosis for sample in samples) or len(rows) < len(samples):
-        asked, images = [samples[i] for i in rows], [batch["images"][i] for i in rows]
+        with_images, images = [samples[i] for i in rows], [batch["images"][i] for i in rows]
         messages = [
             batch["messages"][i] if sample.asks_diagnosis else to_messages(_about_images(sample))
-            for i, sample in zip(rows, asked, strict=True)
+            for i, sample in zip(rows, with_images, strict=True)
         ]
         prompt = _encode(backbone, messages, images, batch)
-        _refuse_overlong(backbone, prompt, asked, max_new_tokens)
-        asked_about = {"samples": asked, "prompt": prompt, "messages": messages, "images": images}
-    drawn = sample_rollout(backbone, asked_about, Sampling(max_new_tokens, temperature=0.0))
-    named = dict(zip(rows, drawn.answers, strict=True))
+        _refuse_overlong(backbone, prompt, with_images, max_new_tokens)
+        queried = {"samples": with_images, "prompt": prompt, "messages": messages, "images": images}
+    rollout = sample_rollout(backbone, queried, Sampling(max_new_tokens, temperature=0.0))
+    named = dict(zip(rows, rollout.answers, strict=True))
     return [normalise(named[i][0].diagnosis or "") if i in named else "" for i in range(len(samples))]
 
 
 def ground(
     backbone: VLMBackbone, batch: PromptBatch, retriever: FactRetriever, conditions: Sequence[str], max_new_tokens: int
 ) -> Grounded:
-    """Put what is known of a condition into the prompt of each sample.
+    """Prompts with the facts of one condition for each sample.
 
     The sentences go into the prompt, their citations do not. Facts that do not fit into the model's context beside
     the prompt and `max_new_tokens` are left out, the last first.
@@ -99,9 +100,9 @@ def ground(
         backbone: a loaded backbone.
         batch: the prompts.
         retriever: where the facts come from.
-        conditions: the name of one condition for each sample, or "". What the retriever does not know counts as "";
-            then the facts are those of conditions that the question itself names, if it does.
-        max_new_tokens: to be left for the completion.
+        conditions: the name of one condition for each sample, or "". A name that the retriever does not know counts as
+            ""; then the facts are those of conditions that the question itself names, if any.
+        max_new_tokens: reserved for the completion.
     """
     retrieved = [
         _retrieve(retriever, question(sample), condition)
@@ -111,7 +112,7 @@ def ground(
     context = context_length(backbone.vlm.config)
     while any(facts):
         sentences = [[fact.sentence for fact in row] for row in facts]
-        messages = [with_facts(row, told) for row, told in zip(batch["messages"], sentences, strict=True)]
+        messages = [with_facts(row, texts) for row, texts in zip(batch["messages"], sentences, strict=True)]
         prompt = _encode(backbone, messages, batch["images"], batch)
         needed = (prompt["attention_mask"].sum(dim=1) + max_new_tokens).tolist()
         overlong = [i for i, row in enumerate(facts) if row and needed[i] > context]
@@ -122,23 +123,24 @@ def ground(
 
 
 def _about_images(sample: Sample) -> Sample:
-    """The default question about a sample's images, and nothing else of it."""
+    """A sample of the default question about the same images, without its label."""
     return Sample(id=sample.id, images=sample.images, target="", label="", group=sample.group)
 
 
-def _retrieve(retriever: FactRetriever, asked: str, condition: str) -> tuple[list[Passage], str]:
+def _retrieve(retriever: FactRetriever, query: str, condition: str) -> tuple[list[Passage], str]:
     """The facts, and the condition if the retriever knows it."""
     if condition:
         try:
-            return list(retriever.retrieve(asked, [condition])), condition
+            return list(retriever.retrieve(query, [condition])), condition
         except KnowledgeError:  # it does not know the condition; a graph that cannot be read raises again
             pass
-    return list(retriever.retrieve(asked, [])), ""
+    return list(retriever.retrieve(query, [])), ""
 
 
 def _encode(
     backbone: VLMBackbone, messages: Sequence[list[dict[str, Any]]], images: Sequence[list[Any]], batch: PromptBatch
 ) -> dict[str, Tensor]:
+    """Model inputs of conversations on the batch's device."""
     device = batch["prompt"]["input_ids"].device
     return {name: value.to(device) for name, value in encode_prompts(backbone.processor, messages, images).items()}
 

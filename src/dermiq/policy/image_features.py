@@ -1,4 +1,7 @@
-"""Image features once per batch: rollout, update and reference share what a frozen tower made."""
+"""Cache of the last batch's image features.
+
+Rollout, update and reference share what a frozen vision tower has computed.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,15 @@ from torch import Tensor
 
 
 class ImageFeatures:
-    """Stands in for a model's `get_image_features`: casts pixels, and remembers the last batch's features.
+    """A model's `get_image_features` that casts the pixels and caches the features of the last batch.
 
-    A batch is known by its pixel tensor itself, unchanged, which is kept so that nothing can take its place.
+    The key is the identity of the pixel tensor and its count of changes in place. The tensor is kept, so that no other
+    can get its identity.
 
     Args:
         compute: the model's own method.
         dtype: of the tower.
-        frozen: features depend on no trained weight, so that they may be remembered.
+        frozen: features depend on no trained weight, and may be cached.
     """
 
     def __init__(self, compute: Callable[..., Any], dtype: torch.dtype, frozen: bool) -> None:
@@ -29,7 +33,7 @@ class ImageFeatures:
         self._features: Any = None
 
     def __call__(self, pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The features of `pixel_values`, whatever layout the model's processor gives them."""
+        """The features of `pixel_values`, whose layout is that of the model's processor."""
         if self._pixels is pixel_values and self._version == _version(pixel_values):
             return self._features
         features = self.compute(pixel_values.to(self.dtype), *args, **kwargs)
@@ -39,5 +43,5 @@ class ImageFeatures:
 
 
 def _version(tensor: Tensor) -> int:
-    """How often a tensor was changed in place; inference tensors do not count."""
+    """How often a tensor was changed in place; inference tensors keep no count."""
     return 0 if tensor.is_inference() else tensor._version

@@ -1,4 +1,4 @@
-"""What the backward pass needs of decoder layers: kept, computed again, or kept in main memory."""
+"""Activation checkpointing and CPU offloading of decoder layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WORTH_MOVING = 2**12  # elements
 
 
 def recompute_layers(decoder: nn.Module) -> None:
-    """Compute each layer again in the backward pass, caches and the kind of attention kept.
+    """Activation checkpointing: recompute each layer in the backward pass, with the same caches and attention.
 
     Transformers' own switch drops `past_key_values` with only a warning, and attends differently the second time.
     """
@@ -29,6 +29,7 @@ def recompute_layers(decoder: nn.Module) -> None:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             if not torch.is_grad_enabled():
                 return forward(*args, **kwargs)
+            # The backward pass may come after the kind of attention has been set back.
             again = implementation(config, config._attn_implementation)
             contexts = lambda: (nullcontext(), again)  # noqa: E731
             return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False, context_fn=contexts)
@@ -39,7 +40,7 @@ def recompute_layers(decoder: nn.Module) -> None:
 
 
 def offload_layers(decoder: nn.Module) -> None:
-    """Keep what each layer saves for the backward pass in main memory, pinned, its weights excepted."""
+    """CPU offloading: keep what each layer saves for the backward pass, but its weights, in pinned main memory."""
 
     def offloaded(forward: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(forward)
@@ -56,12 +57,14 @@ def offload_layers(decoder: nn.Module) -> None:
 
 
 def _wrap(decoder: nn.Module, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Replace the forward method of each layer by `wrapper` of it."""
     layers: Any = decoder.layers
     for layer in layers:
         layer.forward = wrapper(layer.forward)
 
 
 def _to_main_memory(weights: set[int], tensor: Tensor) -> tuple[torch.device, Tensor]:
+    """A saved tensor's device, and the tensor in main memory if it is large and none of the weights."""
     if tensor.numel() < _WORTH_MOVING or tensor.untyped_storage().data_ptr() in weights:
         return tensor.device, tensor
     kept = torch.empty(tensor.size(), dtype=tensor.dtype, pin_memory=tensor.is_cuda)
@@ -69,5 +72,6 @@ def _to_main_memory(weights: set[int], tensor: Tensor) -> tuple[torch.device, Te
 
 
 def _back(packed: tuple[torch.device, Tensor]) -> Tensor:
+    """The saved tensor on its device again."""
     device, tensor = packed
     return tensor.to(device, non_blocking=True)

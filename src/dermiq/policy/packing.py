@@ -1,11 +1,11 @@
-"""Conversations of different length in one row, without their padding.
+"""Packing: log-probs of a batch of conversations that runs as one row, without its padding.
 
-A batch is padded to its longest conversation. What works token by token (projections, MLPs, norms, the vocabulary)
-needs none of that padding: the batch runs as one row of its real tokens, in the order in which they and their images
-stood. Attention alone looks beyond a token. It puts queries, keys and values back to where they stood, so that each
-conversation sees itself alone, under the very mask that the model makes for the padded batch.
+What works token by token (projections, MLPs, norms, the vocabulary) needs no padding: the batch runs as one row of its
+real tokens, in their order, and so do its images. Attention alone looks beyond a token. It puts queries, keys and
+values back into the padded batch, so that a conversation attends to itself alone, under the model's own mask.
 
-Shapes: B conversations, padded on the right to W tokens, S tokens of them real.
+Shapes: B conversations, padded on the right to W tokens; S tokens of them in all, without padding; K True places of a
+mask; `heads` of d channels (kv of them for keys and values); H channels of a hidden state.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from transformers.masking_utils import create_masks_for_generate
 from dermiq.policy.attention import implementation
 from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.logprobs import token_logprobs
-from dermiq.policy.prefix import placed, sequence_logprobs
+from dermiq.policy.prefix import scatter_masked, sequence_logprobs
 from dermiq.schema import ModelError
 
 IMPLEMENTATION = "dermiq_packed"
-TOLERANCE = 0.05  # nats a token: more than rounding in bfloat16, less than tokens that see others than they should
+TOLERANCE = 0.05  # nats a token: more than rounding in bfloat16, less than a wrong mask makes
 _PER_TOKEN = ("input_ids", "token_type_ids", "mm_token_type_ids")
 
 
 def can_pack(backbone: VLMBackbone) -> bool:
-    """True if a loaded backbone's tokens meet in attention alone, by ``sdpa`` or by one of the flash kernels.
+    """True if a loaded backbone can pack: tokens interact in attention alone, by ``sdpa`` or a flash kernel.
 
     Eager attention cannot, nor can layers that carry a state from token to token.
     """
@@ -41,7 +41,7 @@ def can_pack(backbone: VLMBackbone) -> bool:
 
 
 def check_packing(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask: Tensor) -> None:
-    """Hold packed log-probs against those of the padded batch, for models that were never tried; see `packed_logprobs`.
+    """Compare packed log-probs with those of the padded batch, for models never tried; see `packed_logprobs`.
 
     Raises:
         ModelError: if they differ.
@@ -51,8 +51,8 @@ def check_packing(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask: Ten
     inputs = {name: pad(value, (0, 1)) if name in columns else value.clone() for name, value in inputs.items()}
     mask = pad(mask, (0, 1))
     with backbone.sampling_mode():
-        apart = packed_logprobs(backbone, inputs, mask) - sequence_logprobs(backbone, inputs, mask)
-    difference = float(apart.abs().sum() / mask.sum().clamp(min=1))
+        error = packed_logprobs(backbone, inputs, mask) - sequence_logprobs(backbone, inputs, mask)
+    difference = float(error.abs().sum() / mask.sum().clamp(min=1))
     if difference > TOLERANCE:
         raise ModelError(
             f"Without their padding, conversations get other log-probs from {backbone.model_id!r} (by {difference:.3f} "
@@ -62,15 +62,15 @@ def check_packing(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask: Ten
 
 
 def packed_logprobs(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-    """What `dermiq.policy.prefix.sequence_logprobs` returns, without computing anything for padding.
+    """Log-probs as of `dermiq.policy.prefix.sequence_logprobs`, without computing anything for padding.
 
-    A batch without padding runs as it is. Flash kernels are handed no mask: they find the conversations by positions
-    that start again.
+    A batch without padding runs as it is. Flash kernels get no mask: they tell conversations apart by positions that
+    start again at 0.
 
     Args:
         backbone: a loaded backbone that can pack.
-        inputs: `input_ids`, `attention_mask` [B, W], padded on the right, and the vision inputs, as
-            `encode_conversations` made them.
+        inputs: `input_ids`, `attention_mask` [B, W], padded on the right, and the vision inputs; see
+            `encode_conversations`.
         mask: [B, W] bool, True = a token whose log-prob is wanted; a row's first token has none.
 
     Returns:
@@ -80,17 +80,17 @@ def packed_logprobs(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask: T
     if keep.all():
         return sequence_logprobs(backbone, inputs, mask)
     vlm, decoder, kind = backbone.vlm, backbone.vlm.get_decoder(), _kind(backbone)
-    tokens = {name: inputs[name][keep][None] for name in _PER_TOKEN if name in inputs}
+    tokens = {name: inputs[name][keep][None] for name in _PER_TOKEN if name in inputs}  # each [1, S]
     vision = {name: value for name, value in inputs.items() if name not in (*_PER_TOKEN, "attention_mask")}
     packed: dict[str, Any] = {"attention_mask": None, "position_ids": _positions(vlm, inputs, keep)}
     if kind == "sdpa":
         packed["attention_mask"], kind = _masks(vlm, inputs), IMPLEMENTATION
     with implementation(decoder.config, kind):
-        states = vlm.model(**tokens, **vision, **packed, use_cache=False).last_hidden_state[0]
-    wanted = mask[keep].nonzero()[:, 0]
+        states = vlm.model(**tokens, **vision, **packed, use_cache=False).last_hidden_state[0]  # [S, H]
+    wanted = mask[keep].nonzero()[:, 0]  # [K], places in the row
     output = backbone.output_layer(restricted=False)
-    logprobs, _ = token_logprobs(states[wanted - 1], tokens["input_ids"][0, wanted], output)
-    return placed(logprobs, mask)
+    logprobs, _ = token_logprobs(states[wanted - 1], tokens["input_ids"][0, wanted], output)  # [K]
+    return scatter_masked(logprobs, mask)  # [B, W]
 
 
 def _kind(backbone: VLMBackbone) -> str:
@@ -98,11 +98,11 @@ def _kind(backbone: VLMBackbone) -> str:
 
 
 def _positions(vlm: Any, inputs: Mapping[str, Tensor], keep: Tensor) -> Tensor:
-    """Positions that start again with each conversation: [1, S], or [4, 1, S] with multimodal ones behind them."""
-    positions = (keep.cumsum(-1) - 1)[None]
+    """Positions that start again at 0 in each conversation: [1, S], or [4, 1, S] with three multimodal ones below."""
+    positions = (keep.cumsum(-1) - 1)[None]  # [1, B, W]
     if not hasattr(vlm.model, "get_rope_index"):
         return positions[:, keep]
-    rope = positions.expand(3, -1, -1)
+    rope = positions.expand(3, -1, -1)  # [3, B, W]
     if "pixel_values" in inputs:
         rope, _ = vlm.model.get_rope_index(
             inputs["input_ids"],
@@ -110,14 +110,14 @@ def _positions(vlm: Any, inputs: Mapping[str, Tensor], keep: Tensor) -> Tensor:
             image_grid_thw=inputs["image_grid_thw"],
             attention_mask=inputs["attention_mask"],
         )
-    return torch.cat([positions, rope])[:, None, keep]
+    return torch.cat([positions, rope])[:, None, keep]  # [4, B, W] -> [4, 1, S]
 
 
 def _masks(vlm: Any, inputs: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
-    """The model's own masks of the padded batch, [B, 1, W, W] bool, by kind of layer where there are several.
+    """The model's own masks of the padded batch, [B, 1, W, W] bool, by kind of layer if there are several.
 
-    Padding stands behind all that is real, so a mask that looks back hides it already: none is needed for it. One
-    that does nothing else is of no width, [B, 1, 0, W].
+    Padding comes last, so that a causal mask hides it already. A mask that is causal and nothing else is not made: a
+    tensor without rows, [B, 1, 0, W], stands in its place and tells `attend` the shape.
     """
     ids = inputs["input_ids"]
     make: Any = getattr(vlm, "create_masks_for_generate", create_masks_for_generate)
@@ -147,30 +147,32 @@ def attend(
     position_ids: Tensor,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function for transformers: query [1, heads, S, d], key and value [1, kv, S, d] -> [1, S, heads, d].
+    """Attention output, query [1, heads, S, d], key and value [1, kv, S, d] -> [1, S, heads, d].
 
-    All that it knows of a batch comes with the call, so that a layer that is run again backward does the same again.
+    All that it knows of a batch comes with the call, so that a layer recomputed in the backward pass does the same.
 
     Args:
         module: the layer.
         query: of the packed row; see `packed_logprobs`.
-        key: see query.
-        value: see query.
+        key: of the packed row.
+        value: of the packed row.
         attention_mask: of the padded batch, [B, 1, W, W] bool, or [B, 1, 0, W] for a causal one.
         position_ids: [1, S] int64, each token's place in its conversation.
         options: what transformers' `sdpa` takes.
     """
-    (rows, _, looking, width), place = attention_mask.shape, position_ids[0]
-    index = ((place == 0).cumsum(0) - 1) * width + place
-    query, key, value = (_padded(states, index, rows, width) for states in (query, key, value))
-    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask if looking else None, **options)
-    return output.flatten(0, 1)[None, index], None
+    (rows, _, mask_rows, width), place = attention_mask.shape, position_ids[0]
+    index = ((place == 0).cumsum(0) - 1) * width + place  # [S] into B*W: a conversation begins at each position 0
+    query, key, value = (_padded(states, index, rows, width) for states in (query, key, value))  # [B, heads, W, d]
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask if mask_rows else None, **options)
+    return output.flatten(0, 1)[None, index], None  # [B, W, heads, d] -> [1, S, heads, d]
 
 
 def _padded(states: Tensor, index: Tensor, rows: int, width: int) -> Tensor:
-    """Packed states [1, heads, S, d] at their places in the padded batch, [B, heads, W, d]."""
+    """The padded batch [B, heads, W, d] of packed states [1, heads, S, d], 0 at padding."""
     _, heads, _, size = states.shape
-    padded = states.new_zeros(rows * width, heads, size).index_copy(0, index, states[0].transpose(0, 1))
+    padded = states.new_zeros(rows * width, heads, size).index_copy(
+        0, index, states[0].transpose(0, 1)
+    )  # [B*W, heads, d]
     return padded.view(rows, width, heads, size).transpose(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""Products that are summed and kept in float32, whatever the factors' dtype."""
+"""Matrix products in float32, whatever the factors' dtype."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def matmul_float32(left: Tensor, right: Tensor) -> Tensor:
-    """Left @ right, [..., n, k] and [..., k, m] -> [..., n, m] float32, 2 or more equal leading dimensions or none.
+    """Left @ right, [n, k] and [k, m] -> [n, m] float32, or batches of them, [b, n, k] and [b, k, m].
 
     Rounding a score or a logit to bfloat16 before it is exponentiated would cost two decimal places. On a GPU the
     factors stay in half precision, which is exact and uses its matrix units.

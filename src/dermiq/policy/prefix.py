@@ -1,7 +1,7 @@
-"""One prompt, many completions: the prompt and its images run once, every completion forks from it.
+"""Shared-prefix forward pass: a prompt and its images run once, and all of its completions continue from there.
 
-Shapes: B prompts of P tokens (padded on the left), N completions of T tokens (padded on the right),
-H channels of a hidden state. Log-probs are float32.
+Shapes: B prompts of P tokens, padded on the left; N completions of T tokens, padded on the right; t new tokens of each;
+L tokens of whole conversations; K True places of a mask; kv heads of d channels; H channels of a hidden state.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from dermiq.policy.attention import SharedPrefix, implementation
 from dermiq.policy.backbone import VLMBackbone
-from dermiq.policy.caches import KeyValue, OwnCache, recorded_states, recording_cache
+from dermiq.policy.caches import CompletionCache, KeyValue, recorded_states, recording_cache
 from dermiq.policy.logprobs import token_logprobs
 from dermiq.schema import ModelError
 
 
-class _SendBack(torch.autograd.Function):
-    """A zero whose backward pass hands the given gradients to their sources, whatever its own gradient is.
+class _InjectGradients(torch.autograd.Function):
+    """A scalar 0 whose backward pass gives each source the gradient listed for it, whatever its own gradient is.
 
     The gradients were made from a loss that is scaled already (mixed precision), so they are not scaled again.
     """
@@ -38,15 +38,15 @@ class _SendBack(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Prefix:
-    """What completions need of their prompts.
+    """The state of prompts after their forward pass, from which completions continue.
 
     Attributes:
-        states: keys and values of each layer, [B, heads, P, head_dim].
+        states: keys and values of each layer, [B, kv, P, d].
         last_state: [B, H], the hidden state that predicts the first token of every completion.
         visible: [B, P] bool, False = padding; None if there is none.
         next_position: [B] int64, the rotary position of a completion's first token.
         leaves: the detached tensors among `states` and `last_state` that collect gradients.
-        sources: the tensors of the graph that the leaves stand for.
+        sources: the tensors of the prompts' graph that the leaves were detached from.
     """
 
     states: tuple[KeyValue, ...]
@@ -57,11 +57,11 @@ class Prefix:
     sources: tuple[Tensor, ...] = ()
 
     def detach(self) -> Prefix:
-        """The same prefix cut from its graph, so that completions can run backward in parts.
+        """The prefix cut from its graph, so that completions can run backward in parts.
 
         Tensors that need no gradient (keys of a first layer under frozen projections) get no leaf.
         """
-        flat = [tensor for pair in self.states for tensor in pair] + [self.last_state]
+        flat = [tensor for pair in self.states for tensor in pair] + [self.last_state]  # k, v, k, v, ..., last
         leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in flat]
         kept = [(leaf, source) for leaf, source in zip(leaves, flat, strict=True) if source.requires_grad]
         return Prefix(
@@ -73,8 +73,8 @@ class Prefix:
             sources=tuple(source for _, source in kept),
         )
 
-    def only(self, prompts: Tensor) -> Prefix:
-        """The prompts [b] int64 alone, their states copied, without gradients."""
+    def select(self, prompts: Tensor) -> Prefix:
+        """The prefix of the prompts [b] int64, copied, without gradients."""
         return Prefix(
             states=tuple((keys.detach()[prompts], values.detach()[prompts]) for keys, values in self.states),
             last_state=self.last_state.detach()[prompts],
@@ -82,13 +82,13 @@ class Prefix:
             next_position=self.next_position[prompts],
         )
 
-    def pullback(self) -> Tensor:
+    def backward_through_prompt(self) -> Tensor:
         """A scalar 0 whose backward pass sends the gradients collected in the leaves through the prompt, once."""
-        zero: Tensor = _SendBack.apply([leaf.grad for leaf in self.leaves], *self.sources)
+        zero: Tensor = _InjectGradients.apply([leaf.grad for leaf in self.leaves], *self.sources)
         return zero
 
     def shared(self, prompts: Tensor, first: int | Tensor = 0) -> SharedPrefix:
-        """The `prompts` [b] for attention; all of them in their order are not copied."""
+        """Keys, values and masks of the `prompts` [b] for attention; not copied if these are all in their order."""
         everyone = len(prompts) == len(self.last_state) and bool((prompts[1:] > prompts[:-1]).all())
         states = self.states if everyone else [(keys[prompts], values[prompts]) for keys, values in self.states]
         visible = self.visible if everyone or self.visible is None else self.visible[prompts]
@@ -97,12 +97,12 @@ class Prefix:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What the policy makes of completion tokens.
+    """Log-probs and entropies of completion tokens under the policy.
 
     Attributes:
         logprobs: [N, T] float32 in nats.
         entropy: [N, T] float32 in nats.
-        states: [N, T, H] last hidden states, each the one that predicts its token; None if not asked for.
+        states: [N, T, H] last hidden states, each the one that predicts its token; None unless requested.
     """
 
     logprobs: Tensor
@@ -111,11 +111,11 @@ class TokenScores:
 
 
 def prefill(backbone: VLMBackbone, prompt: Mapping[str, Tensor]) -> Prefix:
-    """Run prompts and images once.
+    """The prefix of prompts and their images, by one forward pass.
 
     Args:
         backbone: a loaded backbone.
-        prompt: `input_ids`, `attention_mask` [B, P] and the vision inputs, as `encode_prompts` made them.
+        prompt: `input_ids`, `attention_mask` [B, P] and the vision inputs; see `encode_prompts`.
     """
     vlm, mask = backbone.vlm, prompt["attention_mask"]
     cache = recording_cache()
@@ -123,35 +123,36 @@ def prefill(backbone: VLMBackbone, prompt: Mapping[str, Tensor]) -> Prefix:
     multimodal_rope = hasattr(vlm.model, "rope_deltas") and "pixel_values" in prompt
     _forget_rope(vlm)
     if not multimodal_rope:
-        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)  # [B, P], padding not counted
     output = vlm.model(**inputs, past_key_values=cache, use_cache=True)
     next_position = mask.sum(-1)
     if multimodal_rope and vlm.model.rope_deltas is not None:
+        # An image takes fewer positions than tokens: the difference, [B, 1].
         next_position = next_position + vlm.model.rope_deltas.flatten()
     _forget_rope(vlm)
     return Prefix(
         states=recorded_states(cache),
-        last_state=output.last_hidden_state[:, -1],
+        last_state=output.last_hidden_state[:, -1],  # [B, H]: the last column is never padding
         visible=None if mask.all() else mask.bool(),
         next_position=next_position,
     )
 
 
 def continue_from(
-    backbone: VLMBackbone, shared: SharedPrefix, ids: Tensor, positions: Tensor, cache: OwnCache | None = None
+    backbone: VLMBackbone, shared: SharedPrefix, ids: Tensor, positions: Tensor, cache: CompletionCache | None = None
 ) -> Tensor:
-    """Hidden states [N, t, H] of completions' next tokens, N / B of them side by side for each shared prompt.
+    """Hidden states [N, t, H] of completions' next tokens, N / B completions side by side for each shared prompt.
 
     Args:
         backbone: a loaded backbone.
         shared: the prompts.
         ids: [N, t] int64.
         positions: [N, t] int64, rotary.
-        cache: keys and values of the completions' earlier tokens, which takes those of `ids` too; None if these are
-            the first.
+        cache: keys and values of the completions' earlier tokens, to which those of `ids` are added; None if these are
+            all.
 
     Raises:
-        ModelError: if the model goes round transformers' attention functions.
+        ModelError: if the model does not use transformers' attention functions.
     """
     decoder = backbone.vlm.get_decoder()
     with implementation(decoder.config):
@@ -178,9 +179,9 @@ def score(
     restricted: bool = True,
     with_states: bool = False,
 ) -> TokenScores:
-    """Log-probs of completions that fork from a prefix.
+    """Log-probs and entropies of completions that continue a prefix.
 
-    Nothing of the prompts is copied where each of them has as many of the completions as the others or none.
+    The prompts are not copied if each has as many of the completions as the others, or none.
 
     Args:
         backbone: a loaded backbone.
@@ -189,31 +190,33 @@ def score(
         ids: [N, T] int64.
         mask: [N, T] bool; log-probs and entropies elsewhere are 0.
         temperature: of the policy.
-        restricted: renormalise over the tokens that a policy may write, as the rollout does.
-        with_states: return the hidden states too, which the masked places have as well.
+        restricted: renormalise over the tokens that a policy may sample, as the rollout does.
+        with_states: return the hidden states too, also where `mask` is False.
     """
-    states = prefix.last_state[rows, None]
+    states = prefix.last_state[rows, None]  # [N, 1, H], which predict the first tokens
     if ids.shape[1] > 1:
-        order = rows.argsort(stable=True)
+        order = rows.argsort(stable=True)  # [N]: attention wants a prompt's completions side by side
         prompts, counts = rows.unique(return_counts=True)
+        # And as many of each prompt: else each completion gets a copy of its own.
         prompts = prompts if (counts == counts[0]).all() else rows[order]
-        positions = prefix.next_position[rows, None] + torch.arange(ids.shape[1] - 1, device=ids.device)
-        after = continue_from(backbone, prefix.shared(prompts), ids[order, :-1], positions[order])
-        states = torch.cat([states, after[order.argsort()]], dim=1)
+        positions = prefix.next_position[rows, None] + torch.arange(ids.shape[1] - 1, device=ids.device)  # [N, T-1]
+        after = continue_from(backbone, prefix.shared(prompts), ids[order, :-1], positions[order])  # [N, T-1, H]
+        states = torch.cat([states, after[order.argsort()]], dim=1)  # [N, T, H], in the order of `rows` again
     output = backbone.output_layer(restricted)
-    logprobs, entropy = token_logprobs(states[mask], ids[mask], output, temperature)
-    return TokenScores(placed(logprobs, mask), placed(entropy, mask), states if with_states else None)
+    logprobs, entropy = token_logprobs(states[mask], ids[mask], output, temperature)  # [K]
+    logprobs, entropy = scatter_masked(logprobs, mask), scatter_masked(entropy, mask)  # [N, T]
+    return TokenScores(logprobs, entropy, states if with_states else None)
 
 
 def sequence_logprobs(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-    """Log-probs of some tokens of whole conversations, each given all that stands before it, in one pass.
+    """Log-probs of some tokens of whole conversations, each given all tokens before it, in one forward pass.
 
-    Logits are made for the tokens alone that `mask` names, over the whole vocabulary.
+    Over the whole vocabulary; logits are computed only for the tokens of `mask`.
 
     Args:
         backbone: a loaded backbone.
-        inputs: `input_ids`, `attention_mask` [B, L], padded on the right, and the vision inputs, as
-            `encode_conversations` made them.
+        inputs: `input_ids`, `attention_mask` [B, L], padded on the right, and the vision inputs; see
+            `encode_conversations`.
         mask: [B, L] bool, True = a token whose log-prob is wanted; a row's first token has none.
 
     Returns:
@@ -221,19 +224,20 @@ def sequence_logprobs(backbone: VLMBackbone, inputs: Mapping[str, Tensor], mask:
     """
     vlm = backbone.vlm
     _forget_rope(vlm)
-    states = vlm.model(**inputs, use_cache=False).last_hidden_state
+    states = vlm.model(**inputs, use_cache=False).last_hidden_state  # [B, L, H]
     _forget_rope(vlm)
     output = backbone.output_layer(restricted=False)
-    logprobs, _ = token_logprobs(states[:, :-1][mask[:, 1:]], inputs["input_ids"][mask], output)
-    return placed(logprobs, mask)
+    before = states[:, :-1][mask[:, 1:]]  # [K, H], each one token before its target
+    logprobs, _ = token_logprobs(before, inputs["input_ids"][mask], output)
+    return scatter_masked(logprobs, mask)
 
 
-def placed(values: Tensor, mask: Tensor) -> Tensor:
-    """Values of the True places of a mask in its shape, 0 elsewhere."""
+def scatter_masked(values: Tensor, mask: Tensor) -> Tensor:
+    """A tensor of the mask's shape with `values` at its True places, in their order, and 0 elsewhere."""
     return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
 
 def _forget_rope(vlm: Any) -> None:
-    """Multimodal rotary offsets are model state that must not outlive a batch."""
+    """Clear multimodal rotary offsets, which a model keeps from one batch to the next."""
     if hasattr(vlm.model, "rope_deltas"):
         vlm.model.rope_deltas = None

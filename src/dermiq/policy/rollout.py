@@ -12,8 +12,9 @@ from torch.nn.functional import pad
 
 from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.batches import PromptBatch
-from dermiq.policy.decoding import Completions, Decoder, Engine, Sampling
+from dermiq.policy.decoding import Decoder
 from dermiq.policy.prefix import Prefix
+from dermiq.policy.sampling import Completions, Engine, Sampling
 from dermiq.prompts import in_words, parse
 from dermiq.schema import Answer, Sample, TrainingError
 
