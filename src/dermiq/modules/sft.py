@@ -46,7 +46,7 @@ class SFTModule(StageModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(mask))
         self.log("train/perplexity", stats["perplexity"], batch_size=len(mask))
         self.log("train/padding", 1 - batch["conversation"]["attention_mask"].float().mean(), batch_size=len(mask))
-        return loss * self.share(mask.sum())
+        return loss * self.world_scale(mask.sum())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Row]]:
         """Judge a batch, and add its replies to the held-out loss."""
