@@ -30,7 +30,7 @@ from dermiq.modules.base import Batch
 from dermiq.modules.manual import ManualStage
 from dermiq.modules.rollouts import Update, curves, graded, refuse_conversation, sample_groups
 from dermiq.objectives.advantages import Advantage, OutcomeAnchored
-from dermiq.objectives.auxiliary import Objective, SupervisedCompletions
+from dermiq.objectives.auxiliary import Objective, SupervisedCompletions, auxiliary_losses
 from dermiq.objectives.losses import Surrogate, clipped_tokens, constant_length, counted, policy_loss
 from dermiq.policy.prefix import Prefix, TokenScores, prefill, score
 from dermiq.policy.rollout import Decoder, Engine, Rollout, RolloutPart, Sampling, sample_rollout
@@ -141,12 +141,12 @@ class GRPOModule(ManualStage):
         refuse_conversation(batch["samples"])
         start = time.perf_counter()
         with self.backbone.without_dropout():
-            # Sample a group of completions of each prompt, and score them.
+            # 1. Sample a group of completions of each prompt, and score them.
             prefix = prefill(self.backbone, batch["prompt"])
             seed = f"{self.seed}/{self.current_epoch}/{batch_idx}"
-            rounds = self.resample_uniform
-            rollout, scores, resampled = sample_groups(self._sample, batch, prefix.detach(), seed, rounds)
-            # Advantages [B, G] within the groups, log-probs under the reference, auxiliary losses.
+            sampled = sample_groups(self._sample, batch, prefix.detach(), seed, self.resample_uniform)
+            rollout, scores, resampled = sampled
+            # 2 and 3. Advantages [B, G] within the groups, log-probs under the reference, auxiliary losses.
             scale = self.world_scale(counted(self.token_weights, rollout.mask, self.sampling.max_new_tokens))
             advantages = self.advantage(graded(rollout, scores)).to(self.device)
             update = Update(
@@ -154,14 +154,10 @@ class GRPOModule(ManualStage):
                 advantages=advantages.flatten(),
                 token_weights=self.token_weights(rollout.mask, self.sampling.max_new_tokens),
                 ref_logprobs=self._reference_logprobs(batch, rollout),
-                auxiliary={
-                    name: loss
-                    for name, objective in self.objectives.items()
-                    if (loss := objective.prepare(self.backbone, rollout, scores)) is not None
-                },
+                auxiliary=auxiliary_losses(self.objectives, self.backbone, rollout, scores),
                 scale=scale,
             )
-            # Update in micro-batches, clip and step; the old policy is that of the first epoch.
+            # 4 and 5. Update in micro-batches, clip and step; the old policy is that of the first epoch.
             old_logprobs = None if isinstance(self.engine, Decoder) else rollout.logprobs
             for epoch in range(self.inner_epochs):
                 prefix = prefill(self.backbone, batch["prompt"]) if epoch else prefix
@@ -174,7 +170,7 @@ class GRPOModule(ManualStage):
         values = {
             **stats,
             **curves(rollout, scores, self.sampling.max_new_tokens),
-            **({"resampled": resampled} if rounds else {}),
+            **({"resampled": resampled} if self.resample_uniform else {}),
             "rollout_mismatch": mismatch.item(),
             "tokens_per_second": float(rollout.mask.sum()) / (time.perf_counter() - start),
         }

@@ -1,4 +1,4 @@
-"""Medical semantic alignment as a differentiable auxiliary loss: the reasoning's states are pulled to its reference.
+"""Medical semantic alignment as a differentiable auxiliary loss on the reasoning's hidden states.
 
 The semantic reward of Zhu et al. 2025 (arXiv:2505.13973) judges the text of the reasoning, and reaches the policy as a
 score of whole completions. Here the same comparison is a loss with a gradient of its own. N completions of T tokens,

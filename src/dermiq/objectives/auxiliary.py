@@ -7,7 +7,7 @@ part of n completions of t tokens, H channels of a hidden state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,3 +78,11 @@ class Objective(Protocol):
             scores: their rewards, and which are correct.
         """
         ...
+
+
+def auxiliary_losses(
+    objectives: Mapping[str, Objective], backbone: VLMBackbone, rollout: Rollout, scores: Scores
+) -> dict[str, AuxiliaryLoss]:
+    """The losses of the objectives that have any of a rollout, by name; see `Objective.prepare`."""
+    found = {name: objective.prepare(backbone, rollout, scores) for name, objective in objectives.items()}
+    return {name: loss for name, loss in found.items() if loss is not None}
