@@ -108,7 +108,6 @@ def side_by_side(on: Step, off: Step, repeats: int, off_context: Callable[[], Ab
 def measure_time(lab: Lab, repeats: int) -> dict[str, Any]:
     """Each part's worth in the phase that it belongs to."""
     everyone = [torch.arange(GROUP)]
-    by_length = list(lab.rollout.parts(2 * LENGTH))
     found = {
         "rollout: a group reads its prompt together": side_by_side(lab.draw, lab.draw, repeats, copied_prompts),
         "rollout: the adapter folded into float32 weights": side_by_side(
@@ -120,7 +119,7 @@ def measure_time(lab: Lab, repeats: int) -> dict[str, Any]:
     }
     with early_ends(lab.policy):
         lab.rollout = lab.draw()
-        by_length = list(lab.rollout.parts(2 * LENGTH))
+        by_length = [part.index for part in lab.rollout.parts(2 * LENGTH)]
         widths = [int(lab.rollout.mask[part].sum(-1).max()) for part in by_length]
         pairs = list(torch.arange(GROUP).split(2))
         width = lab.rollout.ids.shape[1]

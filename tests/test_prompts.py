@@ -6,6 +6,7 @@ import pytest
 
 from dermiq.prompts import (
     SYSTEM_PROMPTS,
+    answer_text,
     choice_question,
     chosen_option,
     describe,
@@ -13,8 +14,10 @@ from dermiq.prompts import (
     normalise,
     parse,
     question,
+    reasoning_span,
     to_conversation,
     to_messages,
+    with_answer,
     with_facts,
 )
 from dermiq.schema import Answer, Message, PreferencePair, Sample
@@ -60,6 +63,25 @@ def test_the_structure_does(text):
     answer = parse(text)
     assert not answer.well_formed
     assert (answer.text, answer.think, answer.diagnosis) == (text, "", None)
+
+
+@pytest.mark.parametrize("text", WELL_FORMED)
+def test_where_the_reasoning_stands(text):
+    start, end = reasoning_span(text)
+    assert text[start:end].strip() == "brown"
+    assert (text[:start].lower().strip(), text[end:].lower()[:8]) == ("<think>", "</think>")
+
+
+@pytest.mark.parametrize("text", ["", "brown", "<think> brown", "brown </think>", "</think> brown <think>"])
+def test_no_closed_reasoning_no_span(text):
+    assert reasoning_span(text) is None
+
+
+@pytest.mark.parametrize("text", WELL_FORMED)
+def test_another_answer_leaves_the_reasoning_as_it_is(text):
+    changed = with_answer(text, "nevus")
+    assert parse(changed).diagnosis == "nevus" and changed.endswith(answer_text("nevus"))
+    assert changed[: reasoning_span(text)[1]] == text[: reasoning_span(text)[1]]
 
 
 def test_reasoning_may_have_lines_and_be_empty():

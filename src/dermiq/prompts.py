@@ -42,6 +42,7 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _STRUCTURE = re.compile(
     r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL | re.IGNORECASE
 )
+_REASONING_BLOCK = re.compile(r"<think>(.*?)</think>", re.DOTALL | re.IGNORECASE)
 _UNTHOUGHT = re.compile(r"^\s*<think>\s*</think>\s*", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _ENDS = " .,:;!?*\"'`()"
@@ -169,7 +170,33 @@ def gold_completion(sample: Sample) -> str:
     if sample.reply is not None:
         return sample.reply
     think = describe(sample.findings) if sample.reasoning is None else sample.reasoning
-    return f"<think> {think} </think> <answer> {sample.target} </answer>"
+    return f"<think> {think} </think> {answer_text(sample.target)}"
+
+
+def answer_text(target: str) -> str:
+    """The answer block that says `target`: ``<answer> melanoma </answer>``."""
+    return f"<answer> {target} </answer>"
+
+
+def with_answer(text: str, target: str) -> str:
+    r"""A well-formed completion up to its answer, followed by the answer `target`.
+
+    >>> with_answer("<think>brown</think>\n<ANSWER>nevus</ANSWER>", "melanoma")
+    '<think>brown</think>\n<answer> melanoma </answer>'
+    """
+    match = _STRUCTURE.fullmatch(text)
+    assert match is not None, "a well-formed completion has both blocks"
+    return text[: match.start("answer") - len("<answer>")] + answer_text(target)
+
+
+def reasoning_span(text: str) -> tuple[int, int] | None:
+    """Where the reasoning stands in a completion, without its tags; None without a closed think block.
+
+    >>> reasoning_span("<think>brown</think> <answer> nevus </answer>")
+    (7, 12)
+    """
+    match = _REASONING_BLOCK.search(text)
+    return None if match is None else match.span(1)
 
 
 def parse(text: str) -> Answer:

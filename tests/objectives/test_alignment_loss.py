@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from dermiq.modules import GRPOModule
-from dermiq.objectives.alignment import Aim, SemanticPull, orthonormal
+from dermiq.modules.rollouts import Update
+from dermiq.objectives.alignment import AlignmentTargets, SemanticAlignmentLoss, orthonormal
+from dermiq.objectives.losses import constant_length
 from dermiq.policy.prefix import prefill, score
 from dermiq.policy.processing import encode_prompts
 from dermiq.policy.rollout import Rollout, Sampling
@@ -47,31 +49,25 @@ def rollout(policy):
     return Rollout(samples, ids, mask, torch.zeros(mask.shape), answers)
 
 
-def aim_at(pull, policy, rollout):
-    answers = [answer for group in rollout.answers for answer in group]
-    samples = [rollout.samples[row] for row in rollout.rows.tolist()]
-    return pull.aim(policy.decode, rollout.ids, rollout.mask, answers, samples)
-
-
 def test_the_reasoning_stands_between_the_tags(policy, rollout):
     """Tags in any case; an empty reasoning has no token, nor has a completion without structure."""
-    aim = aim_at(SemanticPull(lengths), policy, rollout)
-    assert [text.strip() for text in policy.decode(rollout.ids, aim.reasoning)] == [
+    targets = SemanticAlignmentLoss(lengths).targets(policy.decode, rollout)
+    assert [text.strip() for text in policy.decode(rollout.ids, targets.reasoning)] == [
         "colour : brown .", "border: irregular", "", ""
     ]  # fmt: skip
-    assert torch.equal(aim.targets, lengths(["a brown lesion"] * 2 + ["colour : black ."] * 2))
+    assert torch.equal(targets.embeddings, lengths(["a brown lesion"] * 2 + ["colour : black ."] * 2))
 
 
 def test_samples_without_a_reference_are_left_alone(policy, rollout):
     bare = Rollout((sample("a"), sample("b")), rollout.ids, rollout.mask, rollout.logprobs, rollout.answers)
-    assert aim_at(SemanticPull(lengths), policy, bare) is None
-    described = SemanticPull(lengths, descriptions=lambda sample: "oboe" if sample.id == "a" else None)
-    assert aim_at(described, policy, bare).reasoning.any(dim=1).tolist() == [True, True, False, False]
+    assert SemanticAlignmentLoss(lengths).targets(policy.decode, bare) is None
+    described = SemanticAlignmentLoss(lengths, descriptions=lambda sample: "oboe" if sample.id == "a" else None)
+    assert described.targets(policy.decode, bare).reasoning.any(dim=1).tolist() == [True, True, False, False]
 
 
 def test_an_encoder_that_gives_no_embeddings(policy, rollout):
     with pytest.raises(TrainingError, match=r"shape \(2,\) for 2 texts"):
-        aim_at(SemanticPull(lambda texts: torch.zeros(len(texts))), policy, rollout)
+        SemanticAlignmentLoss(lambda texts: torch.zeros(len(texts))).targets(policy.decode, rollout)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(3, 5), (5, 3), (4, 4)])
@@ -90,11 +86,11 @@ def test_the_distance_is_that_of_the_mean_state():
     """
     projected = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
     reasoning = torch.tensor([[True, True, False], [False, True, False], [False, False, False]])
-    aim = Aim(reasoning, projected @ orthonormal(2, 2, 0).T, seed=0)
+    targets = AlignmentTargets(reasoning, projected @ orthonormal(2, 2, 0).T, seed=0)
     states = torch.tensor([[[1.0, 0], [0, 1], [9, 9]], [[9, 9], [0, 3], [9, 9]], [[1, 1], [1, 1], [1, 1]]])
-    whole = aim.distance(states, torch.arange(3))
+    whole = targets.distance(states, torch.arange(3))
     assert whole.item() == pytest.approx((1 - 0.5**0.5 + 1) / 2, abs=1e-6)
-    parts = [aim.distance(states[rows], rows) for rows in (torch.tensor([2, 0]), torch.tensor([1]))]
+    parts = [targets.distance(states[rows], rows) for rows in (torch.tensor([2, 0]), torch.tensor([1]))]
     torch.testing.assert_close(sum(parts), whole)
 
 
@@ -112,24 +108,27 @@ def test_the_loss_and_its_gradient(policy, rollout):
     """In parts and through the shared prompts, the gradient is that of one plain pass; and it is the slope."""
     messages = [to_messages(sample) for sample in rollout.samples]
     prompt = encode_prompts(policy.processor, messages, [[picture(0)], [picture(1)]])
-    pull = SemanticPull(lengths, coef=0.5)
-    aim = aim_at(pull, policy, rollout)
+    objective = SemanticAlignmentLoss(lengths, coef=0.5)
+    auxiliary = objective.prepare(policy, rollout, None)
+    targets = objective.targets(policy.decode, rollout)
     weights = policy.trainable_parameters()
 
     def distance():
         prefix = prefill(policy, prompt)
         scores = score(policy, prefix, rollout.rows, rollout.ids, rollout.mask, with_states=True)
-        return aim.distance(scores.states, torch.arange(4))
+        return targets.distance(scores.states, torch.arange(4))
 
     with policy.without_dropout():
         module = attached(
             GRPOModule(
-                policy, None, group_size=2, sampling=Sampling(64), kl_coef=0.0, alignment=pull, tokens_per_pass=40
+                policy, None, group_size=2, sampling=Sampling(64), kl_coef=0.0, tokens_per_pass=40,
+                objectives={"alignment": objective},
             )
-        )
-        silent = torch.zeros(4)
+        )  # fmt: skip
+        silent, weights_of_tokens = torch.zeros(4), constant_length(rollout.mask, 64)
+        update = Update(rollout, silent, weights_of_tokens, None, {"alignment": auxiliary}, torch.tensor(1.0))
         prefix = prefill(policy, prompt).detach()
-        stats = module._backward(prefix, rollout, silent, None, torch.tensor(1.0), True, module._aim(rollout))
+        stats, _ = module._backward(prefix, update, rollout.logprobs, True)
         found = gradients(policy)
         (0.5 * distance()).backward()
         expected = gradients(policy)

@@ -1,10 +1,15 @@
 """Wrong answers corrected: the policy's own reasoning stays, the right answer after it is learned."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from dermiq.modules import GRPOModule
-from dermiq.objectives.correction import corrections
+from dermiq.modules.rollouts import Update
+from dermiq.objectives.auxiliary import AuxiliaryLoss
+from dermiq.objectives.correction import AnswerCorrection, corrections
+from dermiq.objectives.losses import constant_length
 from dermiq.policy.logprobs import token_logprobs
 from dermiq.policy.prefix import prefill
 from dermiq.policy.processing import encode_conversations, encode_prompts
@@ -49,13 +54,13 @@ def test_only_well_formed_wrong_answers_are_corrected(backbone, rollout):
     assert [parse(text).think for text in texts] == ["colour : brown ."] * 2
 
 
-def test_the_answer_is_learned_and_the_reasoning_is_not(backbone, rollout):
+def test_the_loss_is_of_the_answer_and_not_of_the_reasoning(backbone, rollout):
     found = corrections(backbone, rollout, CORRECT)
-    learned = backbone.decode(found.ids, found.learned)
-    assert all("answer" in text and "brown" not in text and "think" not in text for text in learned)
-    ends = [int(ids[mask][-1]) for ids, mask in zip(found.ids, found.learned, strict=True)]
+    texts = backbone.decode(found.ids, found.loss_mask)
+    assert all("answer" in text and "brown" not in text and "think" not in text for text in texts)
+    ends = [int(ids[mask][-1]) for ids, mask in zip(found.ids, found.loss_mask, strict=True)]
     assert set(ends) <= set(backbone.stop_ids)
-    assert bool((found.learned <= found.mask).all())
+    assert bool((found.loss_mask <= found.mask).all())
 
 
 def test_nothing_to_correct(backbone, rollout):
@@ -75,13 +80,16 @@ def test_the_gradient_is_that_of_supervised_training_on_the_answer(backbone, rol
     images = [[picture(0)], [picture(1)]]
     messages = [to_messages(sample, "Look.") for sample in SAMPLES]
     prompt = encode_prompts(backbone.processor, messages, images)
-    module = GRPOModule(backbone, None, group_size=2, sampling=Sampling(64), kl_coef=0.0, correction_coef=2.0)
+    objectives = {"correction": AnswerCorrection(coef=2.0)}
+    module = GRPOModule(backbone, None, group_size=2, sampling=Sampling(64), kl_coef=0.0, objectives=objectives)
     module.tokens_per_pass = 8
     found = corrections(backbone, rollout, CORRECT)
+    auxiliary = {"correction": AuxiliaryLoss(completions=found)}
+    silent, weights = torch.zeros(4), constant_length(rollout.mask, 64)
+    update = Update(rollout, silent, weights, None, auxiliary, torch.tensor(1.0))
     with backbone.without_dropout():
         prefix = prefill(backbone, prompt).detach()
-        silent = torch.zeros(4)
-        stats = attached(module)._backward(prefix, rollout, silent, None, torch.tensor(1.0), True, corrected=found)
+        stats, _ = attached(module)._backward(prefix, update, rollout.logprobs, True)
         shared = gradients(backbone)
         whole = [
             [
@@ -92,7 +100,7 @@ def test_the_gradient_is_that_of_supervised_training_on_the_answer(backbone, rol
         ]
         inputs, spoken = encode_conversations(backbone.processor, whole, images)
         answers = torch.zeros_like(spoken)
-        for row, tokens in enumerate(found.learned.sum(dim=1).tolist()):
+        for row, tokens in enumerate(found.loss_mask.sum(dim=1).tolist()):
             answers[row, spoken[row].nonzero()[-tokens:, 0]] = True
         states = backbone.vlm.model(**inputs, use_cache=False).last_hidden_state[:, :-1][answers[:, 1:]]
         logprobs, _ = token_logprobs(states, inputs["input_ids"][answers], backbone.output_layer(restricted=True))
@@ -102,6 +110,12 @@ def test_the_gradient_is_that_of_supervised_training_on_the_answer(backbone, rol
     assert difference(shared, gradients(backbone)) < 1e-4
 
 
-def test_a_negative_weight_is_refused(backbone):
-    with pytest.raises(ValueError, match="correction_coef is at least 0; got -1"):
-        GRPOModule(backbone, None, correction_coef=-1.0)
+def test_a_weight_of_0_corrects_nothing(backbone, rollout):
+    scores = SimpleNamespace(correct=CORRECT)
+    assert AnswerCorrection(coef=0.0).prepare(backbone, rollout, scores) is None
+    assert AnswerCorrection().prepare(backbone, rollout, scores).completions.rows.tolist() == [0, 1]
+
+
+def test_a_negative_weight_is_refused():
+    with pytest.raises(ValueError, match="coef is at least 0; got -1"):
+        AnswerCorrection(coef=-1.0)

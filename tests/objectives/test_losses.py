@@ -132,7 +132,7 @@ def test_k3_does_not_overflow(difference):
     assert torch.isfinite(logprobs.grad).all()
 
 
-def test_leash_and_bonus_are_weighted_and_logged():
+def test_kl_penalty_and_bonus_are_weighted_and_logged():
     """A = 0, weight 0.5, d = ln 2, H = 3: loss = 0.5 (0.1 (1 - ln 2) - 0.01 * 3)."""
     zero, weight = torch.zeros(1, 1), torch.full((1, 1), 0.5)
     loss, stats = policy_loss(

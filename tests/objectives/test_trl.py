@@ -14,6 +14,7 @@ from dermiq.datamodules.conversation import ConversationCollate
 from dermiq.datamodules.preference import PreferenceCollate
 from dermiq.datamodules.sources import Conversations, Preferences
 from dermiq.modules import DPOModule, GRPOModule, SFTModule
+from dermiq.modules.rollouts import Update
 from dermiq.objectives.losses import (
     clipped_sequences,
     clipped_tokens,
@@ -120,9 +121,9 @@ def grpo_of_trl(policy, rollout, pictures, folder, options):
     ],
 )  # fmt: skip
 def test_grpo_equals_trl(surrogate, weights, bounds, options, policy, rollout, tmp_path):
-    """Each surrogate with its leash, off policy so that some ratios clip; each side makes its own reference.
+    """Each surrogate with its KL penalty, off policy so that some ratios clip; each side makes its own reference.
 
-    TRL's default multiplies the leash by the ratio (`use_bias_correction_kl`); the paper's loss does not. Its
+    TRL's default multiplies the penalty by the ratio (`use_bias_correction_kl`); the paper's loss does not. Its
     `epsilon_high` is the bound itself for CISPO.
     """
     prompt, pictures, rollout = rollout
@@ -136,7 +137,9 @@ def test_grpo_equals_trl(surrogate, weights, bounds, options, policy, rollout, t
     batch = {"prompt": prompt}
     reference = module._reference_logprobs(batch, rollout)
     prefix = prefill(policy, prompt).detach()
-    stats = module._backward(prefix, rollout, torch.tensor(ADVANTAGES), reference, torch.tensor(1.0), synchronise=True)
+    weights_of_tokens = weights(rollout.mask, LENGTH)
+    update = Update(rollout, torch.tensor(ADVANTAGES), weights_of_tokens, reference, {}, torch.tensor(1.0))
+    stats, _ = module._backward(prefix, update, rollout.logprobs, is_update_batch=True)
 
     assert 0.1 < clipped < 0.9 and stats["kl"] > 0.1
     assert stats["loss"] == pytest.approx(expected, abs=1e-5)

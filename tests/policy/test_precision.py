@@ -51,16 +51,17 @@ def options(**given):
 
 
 RECITED = {"engine": "support.parts.Recited", "sampling": "{max_new_tokens: 60, temperature: 0.7}"}
-ALIGNMENT = (
-    "{class_path: dermiq.objectives.alignment.SemanticPull, init_args: {encoder: {class_path: support.parts.Letters}, "
-    "descriptions: support.parts.described, coef: 0.5}}"
+OBJECTIVES = (
+    "{correction: {class_path: dermiq.objectives.correction.AnswerCorrection, init_args: {coef: 0.5}}, "
+    "alignment: {class_path: dermiq.objectives.alignment.SemanticAlignmentLoss, init_args: {encoder: "
+    "{class_path: support.parts.Letters}, descriptions: support.parts.described, coef: 0.5}}}"
 )
 ADVANTAGES = "dermiq.objectives.advantages"
 FAIR = f"{{class_path: {ADVANTAGES}.GroupFair, init_args: {{advantage: {ADVANTAGES}.DecoupledNormalisation}}}}"
 VALIDATED = ["--trainer.limit_val_batches=1", "--trainer.val_check_interval=1", *options(eval_samples=2)]
 RUNS = {
     "grpo++": ("GRPOModule", [*VALIDATED, *options(
-        **RECITED, alignment=ALIGNMENT, correction_coef=0.5, redraws=1, entropy_coef=0.05, kl_coef=0.1,
+        **RECITED, objectives=OBJECTIVES, resample_uniform=1, entropy_coef=0.05, kl_coef=0.1,
         reference_sync_every=1, accumulate_batches=2,
     )]),
     "gdpo, gspo": ("GRPOModule", options(
@@ -69,7 +70,7 @@ RUNS = {
     )),
     "grpo, dapo": ("GRPOModule", options(
         **RECITED, advantage=f"{{class_path: {ADVANTAGES}.GroupRelative, init_args: {{scale_by_std: true}}}}",
-        token_weights="dermiq.objectives.losses.per_token", redraws=2,
+        token_weights="dermiq.objectives.losses.per_token", resample_uniform=2,
     )),
     "rloo, cispo": ("GRPOModule", options(
         advantage=f"{ADVANTAGES}.LeaveOneOut", surrogate="dermiq.objectives.losses.clipped_weights", inner_epochs=2,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AddedToken
 
-from dermiq.objectives.alignment import SemanticPull
+from dermiq.objectives.alignment import SemanticAlignmentLoss
 from dermiq.objectives.correction import corrections
 from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.chat_template import frame, text_message
@@ -215,18 +215,16 @@ def test_a_correction_keeps_the_reasoning_behind_what_was_opened(thinking, rollo
     assert found.rows.tolist() == [0]
     (text,) = thinking.decode(found.ids, found.mask)
     assert (parse(text).think, parse(text).diagnosis) == ("colour : brown .", "wart")
-    kept = found.mask & ~found.learned
+    kept = found.mask & ~found.loss_mask
     assert torch.equal(found.ids[kept], rollout.ids[0][: int(kept.sum())])  # the very tokens that were sampled
     assert thinking.decode(found.ids, kept)[0].rstrip().endswith("brown . \n</think>")
 
 
-def test_the_aim_of_the_alignment_loss_is_the_reasoning(thinking, rollout):
-    pull = SemanticPull(lambda texts: torch.ones(len(texts), 3))
-    answers = [answer for group in rollout.answers for answer in group]
-    samples = [SAMPLES[0], SAMPLES[0], SAMPLES[1], SAMPLES[1]]
-    aim = pull.aim(thinking.decode, rollout.ids, rollout.mask, answers, samples)
-    (text,) = thinking.processor.tokenizer.batch_decode([rollout.ids[0][aim.reasoning[0]]])
-    assert text.strip() == "colour : brown ." and not aim.reasoning[1:].any()
+def test_the_alignment_loss_is_of_the_reasoning(thinking, rollout):
+    objective = SemanticAlignmentLoss(lambda texts: torch.ones(len(texts), 3))
+    targets = objective.targets(thinking.decode, rollout)
+    (text,) = thinking.processor.tokenizer.batch_decode([rollout.ids[0][targets.reasoning[0]]])
+    assert text.strip() == "colour : brown ." and not targets.reasoning[1:].any()
 
 
 def test_what_stops_a_completion_is_looked_for_in_the_completion(thinking):

@@ -70,7 +70,7 @@ def rollout_of(lengths, group_size):
 )
 def test_micro_batches_by_tokens(tokens, parts):
     """Lengths 7, 2, 5 of the first prompt and 3, 3, 4 of the second."""
-    assert [part.tolist() for part in rollout_of([7, 2, 5, 3, 3, 4], 3).parts(tokens)] == parts
+    assert [part.index.tolist() for part in rollout_of([7, 2, 5, 3, 3, 4], 3).parts(tokens)] == parts
 
 
 def test_a_completion_ends_with_its_first_stop_token(backbone):

@@ -11,14 +11,14 @@ from dermiq.cli import main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 OVERLAYS = sorted((CONFIGS / "ablation").glob("*.yaml"))
-PLAIN = {"correction_coef", "advantage", "token_weights", "clip_high"}  # what the published algorithms have otherwise
+PLAIN = {"objectives", "advantage", "token_weights", "clip_high"}  # what the published algorithms have otherwise
 CHANGED = {
     "alignment_loss": {"alignment"},
     "cispo": PLAIN | {"surrogate", "clip_low", "kl_coef", "inner_epochs", "accumulate_batches"},
     "consistency": {"consistency"},
     "correctness_weighted_length": {"length"},
     "curriculum": {"curriculum"},
-    "dapo": PLAIN - {"clip_high"} | {"kl_coef", "redraws"},
+    "dapo": PLAIN - {"clip_high"} | {"kl_coef", "resample_uniform"},
     "dr_grpo": PLAIN - {"token_weights"} | {"kl_coef"},
     "extended_chain": {"length"},
     "gdpo": PLAIN | {"accumulate_batches"},
@@ -31,8 +31,8 @@ CHANGED = {
     "length_band": {"length"},
     "no_anchor": {"anchor"},
     "no_confidence": {"confidence_floor"},
-    "no_correction": {"correction_coef"},
-    "no_leash": {"kl_coef"},
+    "no_correction": {"objectives"},
+    "no_kl": {"kl_coef"},
     "no_shaping": {"shaping"},
     "no_uniform": {"uniform_weight"},
     "raft": PLAIN - {"clip_high"} | {"kl_coef"},

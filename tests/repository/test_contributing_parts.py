@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md: its steps for a new reward, a new stage and a new condition, followed to the letter."""
+"""CONTRIBUTING.md: its steps for a new reward, objective, stage and condition, followed to the letter."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ def commands(title: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def part(tmp_path_factory):
-    """The files of both guides in one folder that Python imports from."""
+    """The files of the guides in one folder that Python imports from."""
     folder = tmp_path_factory.mktemp("parts")
-    for title, name in (("Adding a reward", "bare_name"), ("Adding a stage", "focal")):
+    parts = {"Adding a reward": "bare_name", "Adding an objective": "gold", "Adding a stage": "focal"}
+    for title, name in parts.items():
         (folder / f"{name}.py").write_text(blocks(title, "python")[0])
         (folder / f"{name}.yaml").write_text(blocks(title, "yaml")[0])
     with contextlib.chdir(folder):
@@ -71,6 +72,21 @@ def test_the_reward_is_trained_with(part, lab, tmp_path):
     (table,) = (tmp_path / "run" / "metrics").rglob("metrics.csv")
     [row] = csv.DictReader(table.read_text().splitlines())
     assert cli.trainer.global_step == 1 and 0 <= float(row["train/reward/bare_name"]) <= 1
+
+
+def test_the_tests_of_the_objective_pass(part, backbone):
+    [test] = guided_tests("Adding an objective").values()
+    assert list(inspect.signature(test).parameters) == ["backbone"]
+    test(backbone)
+
+
+def test_the_objective_is_trained_with(part, lab, tmp_path):
+    [words] = commands("Adding an objective")
+    assert words == ["cli.py", "fit", "--config", "configs/grpo.yaml", "--config", "gold.yaml"]
+    run([*lab.arguments("fit", "GRPOModule", tmp_path / "run", "--trainer.max_steps=1"), "--config", "gold.yaml"])
+    (table,) = (tmp_path / "run" / "metrics").rglob("metrics.csv")
+    [row] = csv.DictReader(table.read_text().splitlines())
+    assert float(row["train/gold"]) > 0
 
 
 @pytest.mark.slow

@@ -30,11 +30,22 @@ from dermiq.schema import DermIQError
 from support.trl import attached, quiet_trainer
 
 NAMED = (LightningModule, LightningDataModule, Callback, Advantage, Source)  # and their subclasses
-ALSO = {"LoRA", "Sampling", "Decoder", "VLLMServer", "Curriculum", "SemanticPull", "Camera", "Retriever", "PairMaker"}
-ALSO |= {"RewardTerm", "CosineWithWarmup"}
+ALSO = {
+    "LoRA",
+    "Sampling",
+    "Decoder",
+    "VLLMServer",
+    "Curriculum",
+    "SemanticAlignmentLoss",
+    "Camera",
+    "Retriever",
+    "PairMaker",
+}
+ALSO |= {"RewardTerm", "CosineWithWarmup", "AnswerCorrection"}
 PROGRAMS = re.compile(r"dermiq\.(demo|report|study|export|tiny|quickstart|cli)\b")  # YAML names nothing of theirs
 SEED, COUNT, POSITIVE, WEIGHT = "[0, 9223372036854775807]", "[1, 65536]", "(0, inf)", "[0, inf)"
 STAGE = {"max_grad_norm": POSITIVE, "eval_samples": "[0, 65536]"}
+ACCUMULATION = {"accumulate_batches": "[1, inf)"}
 DATA = {"split_seed": SEED, "batch_size": COUNT, "eval_batch_size": COUNT, "num_workers": "[0, 1024]", "seed": SEED}
 DATA |= {"limit": "[1, inf)", "max_new_tokens_reserve": "[0, 1000000]"}
 PHANTOM = {"count": "[1, 10000000]", "seed": SEED, "size": "[16, 4096]"}
@@ -44,7 +55,9 @@ TABLE: dict[str, dict[str, str]] = {
     "SFTModule": STAGE,
     "DPOModule": STAGE | {"beta": POSITIVE, "label_smoothing": "[0, 0.5)", "full_margin": POSITIVE, "sft_coef": WEIGHT},
     "CandidateModule": STAGE | {"candidates": "[2, 65536]", "seed": SEED},
+    "ManualStage": STAGE | ACCUMULATION,
     "GRPOModule": STAGE
+    | ACCUMULATION
     | {
         "group_size": COUNT,
         "clip_low": "[0, 1]",
@@ -52,10 +65,8 @@ TABLE: dict[str, dict[str, str]] = {
         "kl_coef": WEIGHT,
         "entropy_coef": WEIGHT,
         "inner_epochs": COUNT,
-        "accumulate_batches": "[1, inf)",
         "tokens_per_pass": "[1, inf)",
-        "redraws": "[0, 65536]",
-        "correction_coef": WEIGHT,
+        "resample_uniform": "[0, 65536]",
         "reference_sync_every": "[1, inf)",
         "seed": SEED,
     },
@@ -67,7 +78,8 @@ TABLE: dict[str, dict[str, str]] = {
     "VLLMServer": {"timeout": "(0, 1000000]"},
     "GroupFair": {"strength": WEIGHT},
     "OutcomeAnchored": {"anchor": "[0, 1]", "shaping": WEIGHT, "confidence_floor": "[0, 1]", "uniform_weight": WEIGHT},
-    "SemanticPull": {"coef": WEIGHT, "seed": SEED},
+    "AnswerCorrection": {"coef": WEIGHT},
+    "SemanticAlignmentLoss": {"coef": WEIGHT, "seed": SEED},
     "RewardTerm": {"weight": "(-inf, inf)"},
     "JudgedAlignment": {"timeout": "(0, 1000000]"},
     "ExtendedChain": {"full_words": "[1, inf)"},
@@ -102,7 +114,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "SplitSource": {"fractions": {"x": 1.0}},
     "JudgedAlignment": {"url": "http://localhost:1"},
     "GroupFair": {"advantage": OutcomeAnchored()},
-    "SemanticPull": {"encoder": len},
+    "SemanticAlignmentLoss": {"encoder": len},
     "NoisyReasoning": {"share": 0.5},
 }
 

@@ -103,10 +103,10 @@ def test_tuning_shows_what_was_chosen(page):
 
 
 def test_rates_that_were_not_tuned_are_told(page):
-    """Of the variants that an experiment runs; no experiment of the page runs the one without a leash."""
+    """Of the variants that an experiment runs; no experiment of the page runs the one without a KL penalty."""
     study = deepcopy(STUDY)
-    study["experiments"]["groups"]["variants"] += ["leash"]
-    assert shared_rates(study, "phantom") == "Not tuned, but run at the rate of GRPO++: no leash."
+    study["experiments"]["groups"]["variants"] += ["kl"]
+    assert shared_rates(study, "phantom") == "Not tuned, but run at the rate of GRPO++: no KL penalty."
     assert shared_rates(STUDY, "phantom") == "" and "Not tuned" not in page
 
 

@@ -45,6 +45,13 @@ class Infinite(Advantage):
         return torch.full_like(graded.rewards, torch.inf)
 
 
+class Silent(Advantage):
+    """Advantages of 0: a policy gradient of 0."""
+
+    def __call__(self, graded: Graded) -> Tensor:
+        return torch.zeros_like(graded.rewards)
+
+
 class InterruptAt(Callback):
     """Ctrl-C while batch number `batch` (from 0) of the first epoch runs."""
 

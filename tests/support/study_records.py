@@ -11,7 +11,7 @@ STUDY = {
         "plus": {"title": "GRPO++", "kind": "rl"},
         "grpo": {"title": "GRPO", "kind": "rl"},
         "sft": {"title": "SFT", "kind": "supervised"},
-        "leash": {"title": "no leash", "kind": "rl", "tuned_as": "plus"},
+        "kl": {"title": "no KL penalty", "kind": "rl", "tuned_as": "plus"},
     },
     "settings": {"": {"title": "as above"}, "g4": {"title": "G = 4"}},
     "experiments": {

@@ -208,7 +208,7 @@ def test_changed_data_within_an_epoch(lab, trained, tmp_path):
 
 
 def test_the_adapter_of_one_stage_is_where_the_next_begins(lab, trained, tmp_path):
-    """At a rate of 0, GRPO ends with the adapter that it began with, and its leash is 0."""
+    """At a rate of 0, GRPO ends with the adapter that it began with, and its KL is 0."""
     handed_over = f"--model.backbone.adapter_path={trained / 'SFTModule' / 'adapter'}"
     still = "--model.optimizer.lr=0.0"
     lab.run("fit", "GRPOModule", tmp_path, handed_over, still, "--trainer.max_steps=1")

@@ -186,11 +186,11 @@ class StageModule(LightningModule):
                 f"{way_out(self.trainer, self._resumed_at)}"
             )
 
-    def share(self, count: Tensor) -> Tensor:
-        """What a batch's loss is multiplied by, so that each of its `count` tokens, pairs or completions counts alike.
+    def world_scale(self, count: Tensor) -> Tensor:
+        """The count over its mean over processes: a loss scaled by it weighs each token, pair or completion alike.
 
-        It is the count over the mean of all processes, and in an accumulation over that of its first batch; what the
-        whole window counts is made up for before the optimiser step. 0 where no process has any.
+        In an accumulation it is over the mean of the first batch; what the whole window counts is made up for before
+        the optimiser step. 0 where no process has any.
         """
         mean = count.to(torch.float32, copy=True)  # several processes reduce it in place
         return count / self.window.add(self.trainer.strategy.reduce(mean, reduce_op="mean"))
@@ -203,7 +203,7 @@ class StageModule(LightningModule):
         """
         if self.trainer.world_size == 1 and not self.window.record():
             return None
-        nothing = self.share(torch.tensor(0, device=self.device))
+        nothing = self.world_scale(torch.tensor(0, device=self.device))
         return nothing * torch.stack([weight.sum() for weight in self.backbone.trainable_parameters()]).sum()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

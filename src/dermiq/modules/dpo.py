@@ -89,7 +89,7 @@ class DPOModule(StageModule):
         shown = {"train/loss": loss, "train/accuracy": stats.pop("accuracy")}
         self.log_dict(shown, prog_bar=True, batch_size=pairs)
         self.log_dict({f"train/{name}": value for name, value in stats.items()}, batch_size=pairs)
-        return loss * self.share(torch.tensor(pairs, device=self.device))
+        return loss * self.world_scale(torch.tensor(pairs, device=self.device))
 
     def _loss(self, batch: PreferenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, its statistics, and the mean log-probs per token.

@@ -48,7 +48,7 @@ class SFTModule(StageModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(mask))
         self.log("train/perplexity", stats["perplexity"], batch_size=len(mask))
         self.log("train/padding", 1 - conversation["attention_mask"].float().mean(), batch_size=len(mask))
-        return loss * self.share(mask.sum())
+        return loss * self.world_scale(mask.sum())
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> EvaluationOutput:
         """Judge a batch, and add its replies to the held-out loss."""

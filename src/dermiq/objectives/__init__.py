@@ -1,1 +1,1 @@
-"""What is optimised: losses, advantages and the auxiliary objectives."""
+"""Training objectives: losses, advantages and auxiliary objectives."""

@@ -1,4 +1,4 @@
-"""Advantages of G completions of each of B prompts: pure functions of what they were graded.
+"""Advantages of G completions of each of B prompts: pure functions of their rewards and outcomes.
 
 Each estimator is a frozen set of options with one call: `advantage(graded)` -> [B, G] float32.
 """
@@ -17,7 +17,7 @@ from dermiq.ranges import check_numbers
 
 @dataclass(frozen=True)
 class Graded:
-    """What is known of G completions of each of B prompts, without gradients and on one device.
+    """Rewards, outcomes and confidences of G completions of each of B prompts, without gradients and on one device.
 
     Attributes:
         rewards: [B, G] float32 totals.
@@ -37,7 +37,7 @@ class Graded:
 
 
 class Advantage(ABC):
-    """What the GRPO module asks of an estimator."""
+    """An advantage estimator of the GRPO module."""
 
     @abstractmethod
     def __call__(self, graded: Graded) -> Tensor:
@@ -50,7 +50,7 @@ def uniform_groups(values: Tensor) -> Tensor:
 
 
 def _centred(values: Tensor, scale_by_std: bool) -> Tensor:
-    """Values [..., G] minus their group's mean, over its unbiased std if asked for; exact zeros in uniform groups."""
+    """Values [..., G] minus their group's mean, over its unbiased std if so set; exact zeros in uniform groups."""
     centred = values - values.mean(dim=-1, keepdim=True)
     if scale_by_std:
         correction = min(1, values.shape[-1] - 1)
@@ -60,7 +60,7 @@ def _centred(values: Tensor, scale_by_std: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class GroupRelative(Advantage):
-    """A = r - mean(r), divided by std(r) if asked for (GRPO, arXiv:2402.03300; without std: Dr. GRPO, 2503.20783).
+    """A = r - mean(r), divided by std(r) if so set (GRPO, arXiv:2402.03300; without std: Dr. GRPO, 2503.20783).
 
     Worked case, rewards (1, 0, 0, 0): r - mean = (.75, -.25, -.25, -.25); the unbiased std is 0.5, so with
     scaling (1.5, -.5, -.5, -.5). A uniform group gives exact zeros.

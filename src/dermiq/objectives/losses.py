@@ -1,4 +1,4 @@
-"""Every objective as a pure function of tensors that returns (scalar, statistics).
+"""Losses: pure functions of tensors that return (scalar, statistics).
 
 Legend: N completions, T tokens of a completion, mask [N, T] bool (True = counts). Log-probs are float32 in nats.
 Token weights [N, T] carry the normalisation, so a loss is a plain weighted sum and micro-batches add up exactly;
@@ -121,7 +121,7 @@ def policy_loss(
     entropy: Tensor | None = None,
     entropy_coef: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """A surrogate of the policy's return, with a leash and an entropy bonus.
+    """A surrogate of the policy's return, with a KL penalty and an entropy bonus.
 
         loss = sum_it w_it * ( -surrogate_it + kl_coef k3 - entropy_coef H )
 
@@ -134,7 +134,7 @@ def policy_loss(
         clip_low: the ratio's lower bound is 1 - clip_low.
         clip_high: the ratio's upper bound is 1 + clip_high.
         ref_logprobs: [N, T] of the reference; needed where kl_coef > 0.
-        kl_coef: weight of the k3 leash.
+        kl_coef: weight of the KL penalty (k3).
         entropy: [N, T] of the policy's token distributions; needed where entropy_coef > 0.
         entropy_coef: weight of the entropy bonus.
 

@@ -18,7 +18,42 @@ from dermiq.policy.sampling import Completions, Engine, Sampling
 from dermiq.prompts import in_words, parse
 from dermiq.schema import Answer, Sample, TrainingError
 
-__all__ = ["Completions", "Decoder", "Engine", "Rollout", "Sampling", "only_prompts", "sample_rollout", "tokens_within"]
+__all__ = [
+    "Completions",
+    "Decoder",
+    "Engine",
+    "Rollout",
+    "RolloutPart",
+    "Sampling",
+    "sample_rollout",
+    "select_prompts",
+    "tokens_within",
+]
+
+
+@dataclass(frozen=True)
+class RolloutPart:
+    """A micro-batch of n of a rollout's completions, cut to the t tokens of the longest of them.
+
+    Attributes:
+        index: [n] int64, their places among the rollout's N.
+        rows: [n] int64, the prompt of each.
+        ids: [n, t] int64.
+        mask: [n, t] bool, True = counts.
+    """
+
+    index: Tensor
+    rows: Tensor
+    ids: Tensor
+    mask: Tensor
+
+    def of(self, values: Tensor) -> Tensor:
+        """This part [n] or [n, t] of values [N] or [N, T] of the whole rollout."""
+        return values[self.index] if values.ndim == 1 else values[self.index, : self.ids.shape[1]]
+
+    def put(self, values: Tensor, whole: Tensor) -> None:
+        """Write this part's values [n, t] into their places in `whole` [N, T]."""
+        whole[self.index, : self.ids.shape[1]] = values
 
 
 @dataclass(frozen=True)
@@ -45,9 +80,14 @@ class Rollout:
         return len(self.answers[0])
 
     @property
+    def flat_answers(self) -> list[Answer]:
+        """The N parsed completions."""
+        return [answer for group in self.answers for answer in group]
+
+    @property
     def rows(self) -> Tensor:
         """[N] int64, the prompt of each completion."""
-        return torch.arange(len(self.samples), device=self.ids.device).repeat_interleave(self.group_size)
+        return torch.arange(len(self.answers), device=self.ids.device).repeat_interleave(self.group_size)
 
     @property
     def lengths(self) -> Tensor:
@@ -78,28 +118,35 @@ class Rollout:
             answers=list(answers.values()),
         )
 
-    def parts(self, tokens: int | None) -> Iterator[Tensor]:
-        """Row indices [n] of micro-batches of at most `tokens` padded tokens; None gives one of all.
+    def parts(self, tokens: int | None) -> Iterator[RolloutPart]:
+        """Micro-batches of at most `tokens` padded tokens; None gives one of all.
 
         A micro-batch holds whole groups, or part of one; a row that is too long alone stands alone. Within a group
         that has to be divided, rows go by length, so that little of them is padding.
         """
+        for index in self._indices(tokens):
+            index = index.to(self.ids.device)
+            width = int(self.mask[index].sum(-1).max())
+            yield RolloutPart(index, self.rows[index], self.ids[index, :width], self.mask[index, :width])
+
+    def _indices(self, tokens: int | None) -> Iterator[Tensor]:
+        """Row indices [n] of the micro-batches."""
         rows = torch.arange(len(self.ids))
         if tokens is None:
-            yield rows.to(self.ids.device)
+            yield rows
             return
         lengths = self.mask.sum(-1).cpu()
         whole: list[Tensor] = []
         for group in rows.split(self.group_size):
             if whole and _padded(lengths, [*whole, group]) > tokens:
-                yield torch.cat(whole).to(self.ids.device)
+                yield torch.cat(whole)
                 whole = []
             if _padded(lengths, [group]) <= tokens:
                 whole.append(group)
             else:
-                yield from (part.to(self.ids.device) for part in _divided(group, lengths, tokens))
+                yield from _divided(group, lengths, tokens)
         if whole:
-            yield torch.cat(whole).to(self.ids.device)
+            yield torch.cat(whole)
 
 
 def _padded(lengths: Tensor, groups: Sequence[Tensor]) -> int:
@@ -118,13 +165,13 @@ def _divided(group: Tensor, lengths: Tensor, tokens: int) -> Iterator[Tensor]:
 
 
 def tokens_within(decode: Callable[[Tensor, Tensor], list[str]], ids: Tensor, mask: Tensor, end: int) -> int:
-    """How many tokens of a completion [T], at most, stand for no more than the first `end` characters of its text.
+    """The number of a completion's leading tokens whose text has at most `end` characters.
 
     Args:
         decode: (ids, mask) -> texts, as `VLMBackbone.decode`.
         ids: [T] int64, padded on the right.
         mask: [T] bool.
-        end: a place in the text.
+        end: number of characters.
     """
 
     def length(tokens: int) -> int:
@@ -133,13 +180,13 @@ def tokens_within(decode: Callable[[Tensor, Tensor], list[str]], ids: Tensor, ma
     return bisect_right(range(int(mask.sum()) + 1), end, key=length) - 1
 
 
-def only_prompts(batch: PromptBatch, places: Sequence[int]) -> PromptBatch:
-    """Some prompts of a batch, to be drawn from with their prefix: the vision inputs stay behind."""
+def select_prompts(batch: PromptBatch, rows: Sequence[int]) -> PromptBatch:
+    """Some prompts of a batch without the vision inputs, which those who have their prefix do not need."""
     return {
-        "samples": [batch["samples"][place] for place in places],
-        "messages": [batch["messages"][place] for place in places],
-        "images": [batch["images"][place] for place in places],
-        "prompt": {name: batch["prompt"][name][list(places)] for name in ("input_ids", "attention_mask")},
+        "samples": [batch["samples"][row] for row in rows],
+        "messages": [batch["messages"][row] for row in rows],
+        "images": [batch["images"][row] for row in rows],
+        "prompt": {name: batch["prompt"][name][list(rows)] for name in ("input_ids", "attention_mask")},
     }
 
 
@@ -152,18 +199,18 @@ def sample_rollout(
     engine: Engine | None = None,
     prefix: Prefix | None = None,
 ) -> Rollout:
-    """Draw `group_size` completions of each prompt in evaluation mode, without gradients.
+    """Sample `group_size` completions of each prompt, in evaluation mode and without gradients.
 
     The random numbers of a completion depend on `seed`, its sample's id and its place in the group alone, so
-    neither the batch around it nor the number of processes nor a resume changes what is drawn.
+    neither the batch around it nor the number of processes nor a resume changes what is sampled.
 
     Args:
         backbone: a loaded backbone.
         batch: the prompts.
-        sampling: how completions are drawn.
+        sampling: length, temperature and stops of the completions.
         group_size: completions per prompt.
         seed: of the random numbers.
-        engine: draws the completions; None is `Decoder()`.
+        engine: samples the completions; None is `Decoder()`.
         prefix: the prompts, if they ran already under the same weights.
 
     Raises:
@@ -171,13 +218,15 @@ def sample_rollout(
     """
     samples = batch["samples"]
     with backbone.sampling_mode():
-        drawn = (engine or Decoder()).complete(backbone, batch, sampling, group_size, seed, prefix)
-    _refuse_non_finite(drawn.logprobs, samples)
-    asked = [sample for sample in samples for _ in range(group_size)]
-    texts = backbone.decode(drawn.ids, drawn.mask)
-    answers = [parse(text if each.structured else in_words(text)) for each, text in zip(asked, texts, strict=True)]
+        completions = (engine or Decoder()).complete(backbone, batch, sampling, group_size, seed, prefix)
+    _refuse_non_finite(completions.logprobs, samples)
+    texts = backbone.decode(completions.ids, completions.mask)
+    repeated = [sample for sample in samples for _ in range(group_size)]  # the sample of each completion
+    answers = [
+        parse(text if sample.structured else in_words(text)) for sample, text in zip(repeated, texts, strict=True)
+    ]
     groups = [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
-    return Rollout(tuple(samples), *drawn, groups)
+    return Rollout(tuple(samples), *completions, groups)
 
 
 def _refuse_non_finite(logprobs: Tensor, samples: Sequence[Sample]) -> None:

@@ -43,7 +43,13 @@ _PLACES = (  # where classes and functions of configurations stand
         "dermiq.trainer.checkpointing",
         "dermiq.trainer.sharding",
     ),
-    *("dermiq.modules.schedules", "dermiq.objectives.alignment", "dermiq.text_encoder", "dermiq.trainer.thumbnails"),
+    *(
+        "dermiq.modules.schedules",
+        "dermiq.objectives.alignment",
+        "dermiq.objectives.correction",
+        "dermiq.text_encoder",
+        "dermiq.trainer.thumbnails",
+    ),
     *("torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks", "lightning.pytorch.loggers"),
 )
 

@@ -39,7 +39,7 @@ def _without_trace(module: StageModule) -> Iterator[None]:
     changed: dict[str, Any] = {
         "log": _nothing,
         "log_dict": _nothing,
-        "share": torch.ones_like,
+        "world_scale": torch.ones_like,
         "optimizers": _Idle,
         "lr_schedulers": _nothing,
     }

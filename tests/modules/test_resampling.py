@@ -1,9 +1,10 @@
-"""Groups of a single outcome are drawn again: which, from what, and by which seeds."""
+"""Groups of a single outcome are sampled again: which, from what, and by which seeds."""
 
 import pytest
 import torch
 
 from dermiq.modules import GRPOModule
+from dermiq.modules.rollouts import sample_groups
 from dermiq.objectives.advantages import uniform_groups
 from dermiq.policy.prefix import prefill
 from dermiq.policy.processing import encode_prompts
@@ -31,11 +32,12 @@ def batch(backbone):
     return {"samples": samples, "messages": messages, "images": images, "prompt": prompt}
 
 
-def drawn(backbone, batch, redraws):
+def sampled(backbone, batch, rounds):
     """What a step would learn from, sampled with the seed "0"."""
-    module = GRPOModule(backbone, REWARDS, group_size=GROUP, sampling=Sampling(6), redraws=redraws)
+    module = GRPOModule(backbone, REWARDS, group_size=GROUP, sampling=Sampling(6), resample_uniform=rounds)
     with backbone.without_dropout(), torch.no_grad():
-        return module._draw(batch, prefill(backbone, batch["prompt"]), "0")
+        prefix = prefill(backbone, batch["prompt"])
+        return sample_groups(module._sample, batch, prefix, "0", module.resample_uniform)
 
 
 def row(rollout, i):
@@ -43,12 +45,12 @@ def row(rollout, i):
     return rollout.ids[i][rollout.mask[i]].tolist()
 
 
-def test_uniform_groups_alone_are_drawn_again(backbone, batch):
-    """They are what the whole batch gives under the redraw's seed: prompts and seeds are their own."""
-    first, scores, share = drawn(backbone, batch, 0)
+def test_uniform_groups_alone_are_sampled_again(backbone, batch):
+    """They are what the whole batch gives under the second round's seed: prompts and seeds are their own."""
+    first, scores, share = sampled(backbone, batch, 0)
     uniform = uniform_groups(scores.correct).tolist()
     assert set(uniform) == {True, False}, "the case says nothing"
-    found, found_scores, again_share = drawn(backbone, batch, 1)
+    found, found_scores, again_share = sampled(backbone, batch, 1)
     assert share == 0 and again_share == pytest.approx(sum(uniform) / 6)
     whole = sample_rollout(backbone, batch, Sampling(6), GROUP, "0/redraw 1")
     for place, again in enumerate(uniform):
@@ -62,8 +64,8 @@ def test_uniform_groups_alone_are_drawn_again(backbone, batch):
     assert torch.equal(found_scores.correct, expected.correct)
 
 
-def test_more_redraws_leave_fewer_uniform_groups(backbone, batch):
-    left = [int(uniform_groups(drawn(backbone, batch, redraws)[1].correct).sum()) for redraws in (0, 8)]
+def test_more_rounds_leave_fewer_uniform_groups(backbone, batch):
+    left = [int(uniform_groups(sampled(backbone, batch, rounds)[1].correct).sum()) for rounds in (0, 8)]
     assert left[0] > left[1] == 0
 
 
@@ -85,15 +87,15 @@ def test_groups_from_another_rollout():
 
 
 def test_what_is_logged(lab, tmp_path):
-    """The untrained policy is always wrong: every group is drawn again, and stays uniform. Two steps per rollout."""
-    options = ["--model.redraws=1", "--model.inner_epochs=2", "--trainer.max_steps=2"]
+    """The untrained policy is always wrong: every group is sampled again, and stays uniform. Two steps per rollout."""
+    options = ["--model.resample_uniform=1", "--model.inner_epochs=2", "--trainer.max_steps=2"]
     surrogate = "--model.surrogate=dermiq.objectives.losses.clipped_sequences"
     lab.run("fit", "GRPOModule", tmp_path, *options, surrogate)
     (*_, line) = logged(tmp_path)
-    assert float(line["train/redrawn"]) == float(line["train/uniform_groups"]) == 1
+    assert float(line["train/resampled"]) == float(line["train/uniform_groups"]) == 1
     assert float(line["train/clip_fraction"]) > 0, "the second step's ratios are not 1"
 
 
 def test_a_negative_number_is_refused():
-    with pytest.raises(ValueError, match="redraws is at least 0 and at most 65536; got -1"):
-        GRPOModule(None, None, redraws=-1)
+    with pytest.raises(ValueError, match="resample_uniform is at least 0 and at most 65536; got -1"):
+        GRPOModule(None, None, resample_uniform=-1)
