@@ -1,18 +1,23 @@
-"""Files that outlive a kill: replaced as a whole, or grown by lines of which the last one alone may be torn."""
+"""Files that survive a kill: replaced as a whole, or grown by lines of which the last one alone may be torn."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from dermiq.schema import DermIQError
 
 PARTIAL = ".partial"
+
+Row = dict[str, Any]
+Changes = dict[str, tuple[Any, Any]]  # name -> (value in the file, value now)
 
 
 @contextmanager
@@ -37,6 +42,34 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_directory(path: str | Path) -> Iterator[Path]:
+    """A directory to make and fill, beside `path`; at the end its files take the places of those of their names there.
+
+    Each is replaced as a whole, and all at once where there is none yet. Parent directories are made. One process at a
+    time may replace a directory: what another was killed over is removed.
+
+    Raises:
+        OSError: if it cannot be written; the files in `path` are the old ones or the new ones, each whole.
+    """
+    target = Path(path)
+    fresh = target.with_name(target.name + PARTIAL)
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield fresh
+        files = [each for each in sorted(fresh.rglob("*")) if each.is_file()]
+        for file in files:
+            sync(file)
+        if target.exists() and any(target.iterdir()):
+            for file in files:
+                file.replace(target / file.relative_to(fresh))
+        elif files:
+            fresh.replace(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def sync(path: str | Path) -> None:
@@ -109,6 +142,64 @@ def whole_lines(path: str | Path) -> list[str]:
     if not target.exists():
         return []
     return [line.decode() for line in target.read_bytes().split(b"\n")[:-1]]
+
+
+class ResumableLines:
+    """A JSONL file that is resumed: a header, which says what the rows depend on, then rows, appended as whole lines.
+
+    A kill may tear the last line, which is then left out and written again. One process at a time may use a file.
+
+    Args:
+        path: of the file; begun where it is missing or empty.
+        header: ready for JSON; what is not becomes text.
+        read: (path) -> header and rows of a file; raises what it likes where one is damaged.
+        refusal: what to raise where the header of the file is another one.
+        ignored: what may differ between headers, the names of nested mappings joined by dots, as in `Changes`.
+
+    Attributes:
+        path: of the file.
+        rows: what it held in the beginning.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: Mapping[str, Any],
+        read: Callable[[Path], tuple[Row, list[Row]]],
+        refusal: Callable[[Path, Changes], DermIQError],
+        ignored: Container[str] = (),
+    ) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+        line = json.dumps(header, default=str)
+        if path.is_file() and not line.encode().startswith(path.read_bytes()):
+            before, self.rows = read(path)
+            there, here = _flat(before), _flat(json.loads(line))
+            changes = {
+                name: (there.get(name), here.get(name))
+                for name in {**there, **here}
+                if name not in ignored and there.get(name) != here.get(name)
+            }
+            if changes:
+                raise refusal(path, changes)
+        else:
+            append_lines(path, [line])
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Add rows.
+
+        Raises:
+            DermIQError: if not all could be written; the file holds the rows from before.
+        """
+        append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in rows))
+
+
+def _flat(header: Mapping[str, Any]) -> Row:
+    """A header without nesting."""
+    flat: Row = {}
+    for name, value in header.items():
+        flat |= {f"{name}.{part}": each for part, each in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
 
 
 @contextmanager
