@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from dermiq.files import Changes
 from dermiq.modules.base import Batch, Row, StageModule
 from dermiq.policy.backbone import REFERENCE, VLMBackbone
 from dermiq.policy.grounding import Passage, ground
@@ -172,16 +173,10 @@ def _fingerprint(backbone: VLMBackbone) -> str:
     return digest.hexdigest()[:16]
 
 
-def refuse_other(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Make sure that a file of answers goes on with the policy and the settings that it began with.
-
-    Raises:
-        TrainingError: naming what differs.
-    """
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if names:
-        told = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)
-        raise TrainingError(
-            f"{path} was written by another policy or with other settings: {told}. Go back to those, or use a new "
-            "--trainer.default_root_dir."
-        )
+def other_policy(path: Path, changes: Changes) -> TrainingError:
+    """The refusal of a file of answers that was begun with another policy or other settings."""
+    told = "; ".join(f"{name} was {before}, is {now}" for name, (before, now) in changes.items())
+    return TrainingError(
+        f"{path} was written by another policy or with other settings: {told}. Go back to those, or use a new "
+        "--trainer.default_root_dir."
+    )

@@ -29,9 +29,7 @@ from dermiq.metrics.summary import DIAGNOSIS
 from dermiq.policy.rollout import Rollout
 from dermiq.ranges import check_numbers
 from dermiq.rewards import Scores
-
-METRICS, PREDICTIONS, CONFUSION = "metrics.json", "predictions.parquet", "confusion.csv"
-VALIDATED = "val_metrics.json"
+from dermiq.run_directory import RunDirectory
 
 
 class RunProgressBar(RichProgressBar):
@@ -99,8 +97,7 @@ class LogCompletions(Callback):
         rows = completion_rows(outputs["rollout"], outputs["scores"], outputs["advantages"].tolist())
         table = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), table)
-        path = Path(trainer.default_root_dir) / "completions" / f"step-{step:07d}.parquet"
-        write_atomically(path, table.getvalue())
+        write_atomically(RunDirectory(trainer.default_root_dir).completions_of(step), table.getvalue())
         Console().print(_table(rows[: self.shown], f"step {step}: {rows[0]['id']}, target {rows[0]['target']}"))
 
 
@@ -146,11 +143,11 @@ class WritePredictions(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new file."""
-        self._begin(_rows_path(trainer, "predictions", trainer.global_rank))
+        self._begin(RunDirectory(trainer.default_root_dir).predicted_lines(trainer.global_rank, trainer.world_size))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new file."""
-        self._begin(_rows_path(trainer, "test_predictions", trainer.global_rank))
+        self._begin(RunDirectory(trainer.default_root_dir).tested_lines(trainer.global_rank, trainer.world_size))
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -169,15 +166,15 @@ class WritePredictions(Callback):
         trainer.strategy.barrier("predictions")
         if not trainer.is_global_zero:
             return
-        paths = [_rows_path(trainer, "test_predictions", rank) for rank in range(trainer.world_size)]
+        run = RunDirectory(trainer.default_root_dir)
+        paths = [run.tested_lines(rank, trainer.world_size) for rank in range(trainer.world_size)]
         rows = [json.loads(line) for path in paths for line in whole_lines(path)]
         if len(paths) > 1:
             data: Any = trainer.test_dataloaders.dataset  # type: ignore[union-attr]  # set by now
             places = {data.source[index].id: place for place, index in enumerate(data.indices)}
             rows.sort(key=lambda row: places[row["id"]])
-        root = Path(trainer.default_root_dir)
-        write_atomically(root / PREDICTIONS, predictions_table(rows))
-        write_atomically(root / CONFUSION, confusion_table(rows))
+        write_atomically(run.predictions, predictions_table(rows))
+        write_atomically(run.confusion, confusion_table(rows))
         for path in paths:
             path.unlink()
 
@@ -187,11 +184,6 @@ class WritePredictions(Callback):
 
     def _append(self, outputs: dict[str, Any]) -> None:
         append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in outputs["rows"]))
-
-
-def _rows_path(trainer: Trainer, name: str, rank: int) -> Path:
-    suffix = "" if trainer.world_size == 1 else f".rank{rank}"
-    return Path(trainer.default_root_dir) / f"{name}{suffix}.jsonl"
 
 
 def predictions_table(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -246,19 +238,19 @@ class SaveMetrics(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
-        self._write(trainer, METRICS)
+        self._write(trainer, RunDirectory(trainer.default_root_dir).metrics_file)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file, unless this validation is a part of training."""
         if trainer.state.fn == "validate":
-            self._write(trainer, VALIDATED)
+            self._write(trainer, RunDirectory(trainer.default_root_dir).validation_file)
 
-    def _write(self, trainer: Trainer, name: str) -> None:
+    def _write(self, trainer: Trainer, path: Path) -> None:
         if trainer.is_global_zero:
             metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
             known = {key: value for key, value in metrics.items() if math.isfinite(value)}
             content = json.dumps(known, indent=2, sort_keys=True, allow_nan=False) + "\n"
-            write_atomically(Path(trainer.default_root_dir) / name, content)
+            write_atomically(path, content)
 
 
 class ReportSkipped(Callback):
@@ -299,7 +291,7 @@ class ReportSkipped(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Report."""
         if self.skipped and trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "skipped.txt"
+            path = RunDirectory(trainer.default_root_dir).skipped
             write_atomically(path, "".join(f"{line}\n" for line in self.skipped))
             rank_zero_warn(f"Skipped {len(self.skipped)} samples with unreadable images; they are listed in {path}.")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import pickle
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from lightning.pytorch.utilities import rank_zero_info
 from safetensors import SafetensorError
 
-from dermiq.files import PARTIAL, replacing, sync
+from dermiq.files import replacing, replacing_directory
 from dermiq.modules import StageModule
 from dermiq.policy.checkpoint_files import read_checkpoint
 from dermiq.programs.exits import STOPS, answered, reason, stop
 from dermiq.ranges import check_values
-from dermiq.run_directory import ADAPTER, LAST
+from dermiq.run_directory import RunDirectory
 from dermiq.schema import TrainingError
 
 
@@ -93,10 +92,10 @@ class RunCheckpoint(ModelCheckpoint):
         assert isinstance(module, StageModule)
         taken, self._taken = self._taken, None
         if taken is not None:
-            root = Path(trainer.default_root_dir)
+            run = RunDirectory(trainer.default_root_dir)
             if trainer.is_global_zero:
-                _save_adapter(module, root / ADAPTER)
-            trainer.strategy.save_checkpoint(taken, root / LAST)
+                _save_adapter(module, run)
+            trainer.strategy.save_checkpoint(taken, run.last_checkpoint)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -130,28 +129,17 @@ class RunCheckpoint(ModelCheckpoint):
         return {}
 
 
-def _save_adapter(module: StageModule, target: Path) -> None:
+def _save_adapter(module: StageModule, run: RunDirectory) -> None:
     """Replace the adapter file by file, each as a whole: the directory can be read at every moment."""
-    fresh = target.with_name(target.name + PARTIAL)
-    shutil.rmtree(fresh, ignore_errors=True)
     try:
-        module.backbone.save_adapter(fresh)
-        files = sorted(fresh.glob("*"))
-        for file in files:
-            sync(file)
-        if files and not target.exists():
-            fresh.replace(target)
-        else:
-            for file in files:
-                file.replace(target / file.name)
+        with replacing_directory(run.adapter) as fresh:
+            module.backbone.save_adapter(fresh)
     except (OSError, SafetensorError) as error:
-        resume = "resume with --ckpt_path last" if (target.parent / LAST).exists() else "run the same again"
+        resume = "resume with --ckpt_path last" if run.last_checkpoint.exists() else "run the same again"
         raise TrainingError(
-            f"The adapter {target} could not be written ({reason(error)}). What was saved before is whole. "
+            f"The adapter {run.adapter} could not be written ({reason(error)}). What was saved before is whole. "
             f"Free space on this disk, then {resume}."
         ) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 class GracefulInterrupt(Callback):
