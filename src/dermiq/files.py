@@ -22,10 +22,10 @@ Changes = dict[str, tuple[Any, Any]]  # name -> (value in the file, value now)
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A binary file to write the new content of `path` to, beside it; at the end it takes the old one's place.
+    """A temporary binary file beside `path`, which replaces it at the end.
 
-    What is written stands on the disk before it gets the name, so that after a power loss, too, `path` is the
-    old file or the new one. Parent directories are made. One process at a time may replace a file: what another
+    The content is on the disk before the file gets its name: after a power loss, too, `path` is the old file or the
+    new one. Parent directories are made. One process at a time may replace a file: what another
     was killed over is overwritten.
 
     Raises:
@@ -46,7 +46,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def replacing_directory(path: str | Path) -> Iterator[Path]:
-    """A directory to make and fill, beside `path`; at the end its files take the places of those of their names there.
+    """A temporary directory beside `path`, yet to be made, whose files replace those of `path` at the end.
 
     Each is replaced as a whole, and all at once where there is none yet. Parent directories are made. One process at a
     time may replace a directory: what another was killed over is removed.
@@ -73,7 +73,7 @@ def replacing_directory(path: str | Path) -> Iterator[Path]:
 
 
 def sync(path: str | Path) -> None:
-    """Wait until what a file holds stands on the disk.
+    """Wait until a file's content is on the disk.
 
     Raises:
         OSError: if it does not get there.
@@ -114,7 +114,7 @@ def append_lines(path: str | Path, lines: Iterable[str]) -> None:
 
 
 def regular_bytes(path: str | Path) -> bytes:
-    """The content of a regular file: a pipe or a device would be waited for without end.
+    """The content of a regular file: reading a pipe or a device would block for ever.
 
     Raises:
         FileNotFoundError: if it is not there.

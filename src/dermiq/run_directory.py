@@ -186,7 +186,7 @@ def found_adapter(path: str | Path) -> Path | None:
 
 
 def no_adapter(path: str | Path) -> str:
-    """Why there is no adapter to go on from."""
+    """The message for a path that holds no adapter."""
     given = Path(path).expanduser()
     folder = given if given.is_dir() else given.parent
     above = RunDirectory(folder.parent)
@@ -211,7 +211,7 @@ def is_adapter_file(path: str | Path) -> bool:
 
 
 def no_checkpoint(path: str | Path) -> str:
-    """What to give instead of something that is no file of a checkpoint: a run, an adapter, nothing at all."""
+    """The message for a path that is no checkpoint file, but a run, an adapter or nothing at all."""
     given = Path(path).expanduser()
     folder = given if given.is_dir() else given.parent
     if (folder / ADAPTER_CONFIG).is_file():
@@ -229,7 +229,7 @@ def no_checkpoint(path: str | Path) -> str:
 
 
 def unreadable(path: Path, error: BaseException) -> DataError:
-    """What to raise for a file of a test that a reader failed on."""
+    """The error for a file of a test that cannot be read."""
     return DataError(f"{path} cannot be read ({reason(error)}). {AGAIN}")
 
 

@@ -1,4 +1,4 @@
-"""Write what a run has learnt in a form that others load: ``python -m dermiq.export RUN --out DIR [--merged]``."""
+"""Export a run's adapter, or its merged weights, with a model card: ``python -m dermiq.export RUN --out DIR``."""
 
 from __future__ import annotations
 

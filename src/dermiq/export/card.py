@@ -32,7 +32,7 @@ approved it.
 
 @dataclass(frozen=True)
 class MergeCost:
-    """What merging did to the model, measured on the written files.
+    """Cost of merging, measured on the written files.
 
     Attributes:
         deviation: of the logits from those of the adapter on its base: norm of the difference by the norm, mean
@@ -164,13 +164,13 @@ def _base_name(base: str) -> str:
 
 def _use(name: str, stage: Stage, merged: bool) -> str:
     system = f'{{"role": "system", "content": [{{"type": "text", "text": {stage.system_prompt!r}}}]}}'
-    asked = f'[{{"type": "image", "path": "lesion.jpg"}}, {{"type": "text", "text": "{QUESTION}"}}]'
+    content = f'[{{"type": "image", "path": "lesion.jpg"}}, {{"type": "text", "text": "{QUESTION}"}}]'
     lines = [
         *load_lines(stage, name, merged),
         "",
         "messages = [",
         f"    {system},",
-        f'    {{"role": "user", "content": {asked}}},',
+        f'    {{"role": "user", "content": {content}}},',
         "]",
         "inputs = processor.apply_chat_template(",
         '    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"',

@@ -1,4 +1,4 @@
-"""The stages that an adapter went through, read from the run directories that they left."""
+"""Lineage of an adapter: the stages that trained it, read from their run directories."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Stage:
 
     @property
     def system_prompt(self) -> str:
-        """What the system says before a question for the diagnosis."""
+        """The system prompt of a question for the diagnosis."""
         return str(self.data.get("system_prompt") or SYSTEM_PROMPT)
 
     @property

@@ -59,7 +59,7 @@ class ReferenceCache:
 
 
 def pair_keys(batch: dict[str, Any]) -> list[str]:
-    """What identifies each pair of a preference batch: its messages, pixels and completions."""
+    """Keys of the pairs of a preference batch: hashes of messages, pixels and completions."""
     keys = []
     for sample, messages, images in zip(batch["samples"], batch["messages"], batch["images"], strict=True):
         parts = [json.dumps([messages, sample.chosen, sample.rejected]).encode()]
@@ -69,7 +69,7 @@ def pair_keys(batch: dict[str, Any]) -> list[str]:
 
 
 def fingerprint(backbone: VLMBackbone, precision: str) -> dict[str, str]:
-    """What identifies the reference of a loaded backbone: aspect -> its value, or a hash of it.
+    """Fingerprint of a loaded backbone's reference: aspect -> its value, or a hash of it.
 
     Of each tensor of the base about a thousand evenly spaced elements are hashed, of the reference's adapter all.
 

@@ -1,4 +1,4 @@
-"""What `python cli.py test` left in a run's directory, read as rows."""
+"""Tested runs: their metrics and rows, read from their directories."""
 
 from __future__ import annotations
 

@@ -90,16 +90,14 @@ def read_stages(directories: Sequence[Path], titles: Sequence[str]) -> list[Stag
 
 
 def read_curves(directory: Path, points: int = POINTS) -> Curves | None:
-    """The curves in a run's ``metrics/``, a resumed run's after its beginning's; None where there are none.
-
-    What was logged from the step on that a later part begins with is of a run that was left: two are never one curve.
+    """Training curves of a run, averaged over stretches of steps; None where there are none.
 
     Args:
         directory: of the run.
         points: the most stretches to average over.
 
     Raises:
-        DataError: if a file is not a table of Lightning's CSV logger.
+        DataError: see `RunDirectory.curves`.
     """
     values = {name: dict(curve) for name, curve in RunDirectory(directory).curves(CURVES).items()}
     steps = sorted({step for of_steps in values.values() for step in of_steps})

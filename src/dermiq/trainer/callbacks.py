@@ -1,4 +1,4 @@
-"""What a run shows and writes while it goes: sampled completions, predictions, skipped images."""
+"""Callbacks that show and write results: sampled completions, predictions, metrics, skipped images."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class RunProgressBar(RichProgressBar):
 
 
 class MetricsTable(CSVLogger):
-    """Lightning's ``metrics.csv``, which a kill finds whole also where a new metric makes a new column."""
+    """CSV logger whose ``metrics.csv`` survives a kill, also while a new metric adds a column."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """What writes the file; what a kill left half-written of an earlier one goes."""
+        """The writer of the file; unfinished files of a killed run are removed."""
         if self._experiment is None:
             for unfinished in Path(self.root_dir).glob(f"*/*{PARTIAL}"):
                 unfinished.unlink(missing_ok=True)
@@ -150,16 +150,18 @@ class WritePredictions(Callback):
         self._begin(RunDirectory(trainer.default_root_dir).tested_lines(trainer.global_rank, trainer.world_size))
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Append the batch's rows."""
-        self._append(outputs)
+        append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in outputs["rows"]))
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        """Append the batch's rows."""
-        self._append(outputs)
+    on_test_batch_end = on_predict_batch_end
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the tables of all processes' rows."""
@@ -181,9 +183,6 @@ class WritePredictions(Callback):
     def _begin(self, path: Path) -> None:
         self.path = path
         write_atomically(path, "")
-
-    def _append(self, outputs: dict[str, Any]) -> None:
-        append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in outputs["rows"]))
 
 
 def predictions_table(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -265,28 +264,18 @@ class ReportSkipped(Callback):
         self.skipped |= dict.fromkeys(left_out)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Remember what the batch skipped."""
-        self._remember(batch)
+        self.skipped |= dict.fromkeys(batch["skipped"])
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Remember what the batch skipped."""
-        self._remember(batch)
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Remember what the batch skipped."""
-        self._remember(batch)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Remember what the batch skipped."""
-        self._remember(batch)
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = on_train_batch_end
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Report."""
@@ -303,6 +292,3 @@ class ReportSkipped(Callback):
         """Take up what the run had skipped before, where it is this run that goes on."""
         if trainer.state.fn == "fit":
             self.skipped |= dict.fromkeys(checkpoint["callbacks"].get(self.state_key, {}).get("skipped", []))
-
-    def _remember(self, batch: Any) -> None:
-        self.skipped |= dict.fromkeys(batch["skipped"])

@@ -26,7 +26,7 @@ from dermiq.schema import TrainingError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old file and swaps at the end, so that the old one lasts until the new one is whole."""
+    """Checkpoint IO that replaces a file only once the new one is complete."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint.
@@ -67,7 +67,7 @@ def _after(error: Exception, path: Path) -> str:
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps ``checkpoints/last.ckpt`` (to resume) and ``adapter/`` (for the next stage) of a run up to date.
+    """Checkpoint callback: saves ``checkpoints/last.ckpt`` (to resume) and ``adapter/`` (for the next stage).
 
     The checkpoint of a step is taken at its end and written last of all: after the step's metrics, the validation
     that is due then, and the adapter. So a run that is killed repeats a little and misses nothing.
@@ -146,8 +146,8 @@ class GracefulInterrupt(Callback):
     """The first Ctrl-C, SIGTERM or SIGHUP finishes the step, saves and stops; the second stops at once.
 
     The exit code is 130, 143 or 129. A validation that is due at the step is a part of it. All processes of a run stop
-    at the same step, whichever of them is asked to. SIGTERM and SIGHUP that were ignored when the program began (as by
-    nohup) stay ignored.
+    at the same step, whichever of them gets the signal. SIGTERM and SIGHUP that were ignored when the program began
+    (as by nohup) stay ignored.
     """
 
     def __init__(self) -> None:
@@ -156,23 +156,23 @@ class GracefulInterrupt(Callback):
         self._former: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at who answers, while Lightning has not put its own answers there yet."""
+        """Record the signal handlers before Lightning installs its own."""
         self.requested = self._stops = 0
         former = {number: signal.getsignal(number) for number in STOPS}
-        left = (None, signal.SIG_IGN)  # to whoever is not Python, and to nobody; Ctrl-C is answered all the same
-        self._former = {n: handler for n, handler in former.items() if handler not in left or n == signal.SIGINT}
+        kept = (None, signal.SIG_IGN)  # not Python's, and ignored; Ctrl-C is handled all the same
+        self._former = {n: handler for n, handler in former.items() if handler not in kept or n == signal.SIGINT}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Answer signals from now on, in place of Lightning, which would stop without saving."""
+        """Install handlers in place of Lightning's, which would stop without saving."""
         for number in self._former:
             signal.signal(number, answered(self._request))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take a checkpoint if asked to stop, in all processes at the same step."""
-        asked = torch.tensor(self.requested, device=trainer.strategy.root_device)
-        self._stops = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        """Take a checkpoint if a stop is requested, in all processes at the same step."""
+        requested = torch.tensor(self.requested, device=trainer.strategy.root_device)
+        self._stops = int(trainer.strategy.reduce(requested, reduce_op="max"))
         if self._stops:
             for callback in _run_checkpoints(trainer):
                 callback.take(trainer)
@@ -192,7 +192,7 @@ class GracefulInterrupt(Callback):
             stop(self.requested)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Restore the former handlers."""
         self._release()
 
     def _release(self) -> None:
@@ -217,7 +217,7 @@ class GracefulInterrupt(Callback):
 
 
 def _forget_processes(trainer: Trainer) -> None:
-    """Leave the other processes to end by themselves: seeing one end so, Lightning would kill this one, too."""
+    """Detach the other processes: Lightning would kill this one as soon as one of them ends."""
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
         trainer.strategy.barrier("stop")

@@ -27,7 +27,7 @@ _held: set[int] = set()
 
 
 def _release() -> None:
-    """A process that is forked from a run does not keep its lock when the run is killed."""
+    """Close the locks in a forked process, which would keep them when the run is killed."""
     while _held:
         os.close(_held.pop())
 
@@ -36,7 +36,7 @@ os.register_at_fork(after_in_child=_release)
 
 
 class Lock:
-    """Keeps a directory, which is made where it is missing, for this process; a kill gives it back.
+    """File lock on a directory, which is made where it is missing; a kill releases it.
 
     Where the file system has no locks, it says so and goes on.
 
@@ -93,7 +93,7 @@ class Lock:
 
 @dataclass(frozen=True)
 class Command:
-    """What is about to be run in a directory.
+    """The subcommand that is about to run in a directory.
 
     Attributes:
         name: fit, validate, test or predict.
@@ -113,7 +113,7 @@ class Command:
 
     @classmethod
     def parsed(cls, name: str, config: Mapping[str, Any]) -> Command:
-        """That of a parsed configuration."""
+        """The command of a parsed configuration."""
         root = Path(config["trainer"]["default_root_dir"] or ".")
         given = config.get("ckpt_path")
         adapter = config["model"]["init_args"]["backbone"]["init_args"].get("adapter_path")
@@ -183,7 +183,7 @@ class ExclusiveRun(Callback):
         goes_on = self.command.checkpoint is not None and _inside(self.command.checkpoint, self.root)
         if self.command.name != "fit":
             if holds_run and not goes_on:
-                self._tell_apart()
+                self._keep_results()
         elif self.command.start_over:
             self._refuse_start_over(goes_on)
             set_aside(self.root, (self.files.config_file, *self._made()), "The earlier run")
@@ -208,8 +208,8 @@ class ExclusiveRun(Callback):
             f"--start_over, which moves the earlier run to {_next(self.root)}."
         )
 
-    def _tell_apart(self) -> None:
-        """Keep results of the run in this directory, where another model is judged there."""
+    def _keep_results(self) -> None:
+        """Set aside the results of the run in this directory, where another model is judged there."""
         adapter = self.command.adapter
         if self.command.checkpoint is None and adapter is not None and _inside(adapter, self.root):
             return

@@ -1,4 +1,4 @@
-"""Small copies of the images that a test shows to the model, for a report to show them again."""
+"""Thumbnails of the images of a test, for its report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SCHEMA = pa.schema(
 
 
 class WriteThumbnails(Callback):
-    """The images of test, made small, as ``thumbnails.parquet`` in the run's directory.
+    """Writes the images of test, made small, as ``thumbnails.parquet`` in the run's directory.
 
     One row per distinct image, however many questions show it: ``image`` (WebP) and ``shown``, a list of ``dataset``
     and ``id`` (the keys of ``predictions.parquet``) and ``place`` (0 for a question's first image). What was shown is
@@ -82,7 +82,7 @@ class WriteThumbnails(Callback):
             path.unlink()
 
     def _line(self, image: Image.Image, key: dict[str, Any]) -> str:
-        """Who shows an image, and at its first showing its bytes."""
+        """The line of an image: which question shows it and, at its first occurrence, its bytes."""
         content = thumbnail(image, self.longest_side)
         digest = hashlib.sha256(content).hexdigest()
         known = digest in self._written
@@ -115,7 +115,7 @@ def thumbnails_table(lines: Iterable[dict[str, Any]]) -> bytes:
 
 
 def read_thumbnails(directory: Path) -> Iterator[tuple[bytes, list[tuple[str, str, int]]]]:
-    """The WebP images of a run's directory, each with where it is shown: data set, id, place; none without the file.
+    """The WebP images of a run, each with the questions that show it: data set, id, place; none without the file.
 
     Raises:
         DataError: if the file is no such table.

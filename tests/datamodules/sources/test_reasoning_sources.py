@@ -134,7 +134,7 @@ def test_format_only_knows_nothing():
     for drawn, true in pairs[:100]:
         concept = graph.find(drawn.target)
         assert (drawn.label, drawn.synonyms, drawn.concepts) == (drawn.target, concept.synonyms, (concept.id,))
-        assert drawn.findings == {} and not drawn.findings_drawn
+        assert drawn.findings == {} and not drawn.findings_observed
         assert (drawn.images, drawn.group, drawn.skin_type) == (true.images, true.group, true.skin_type)
 
 

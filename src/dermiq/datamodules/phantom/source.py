@@ -231,7 +231,7 @@ class PhantomSource(Source):
             synonyms=concept.synonyms,
             concepts=(concept.id,),
             findings={attribute: (value,) for attribute, value in drawn.findings.items()},
-            findings_drawn=True,
+            findings_observed=True,
             site=drawn.findings["site"],
             skin_type=SkinType(scale="fitzpatrick", value=drawn.tone, how="drawn"),
             dataset="phantom",

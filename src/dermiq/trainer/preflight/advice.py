@@ -1,4 +1,4 @@
-"""What to lower where a training step takes too much memory."""
+"""Options to change where a training step takes too much memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Advice(NamedTuple):
 
 
 def advised(trainer: Trainer, module: StageModule, data: DermDataModule) -> Iterator[Advice]:
-    """What to lower, in this order: first what costs time alone, last what changes the result."""
+    """Options to change, in this order: first what costs time alone, last what changes the result."""
     if isinstance(module, GRPOModule):
         yield from _smaller_passes(module, data)
     yield from _smaller_batches(trainer, module, data)
