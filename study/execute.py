@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,13 +14,12 @@ import torch
 from dermiq.cli import run as command_line
 from dermiq.files import write_atomically
 from dermiq.metrics import PredictionRow, named_classes
-from dermiq.run_directory import LAST
-from dermiq.trainer.callbacks import PREDICTIONS
+from dermiq.run_directory import RunDirectory
 from study.plan import Run, Study
 from study.record import SAMPLES, Outcomes, Record, dumped
 
 RECORD = "record.json"
-BEST = "checkpoints/best.ckpt"
+BEST = "best.ckpt"
 CURVES = (
     "train/reward",
     "train/accuracy",
@@ -45,26 +43,27 @@ def execute(study: Study, run: Run, root: Path, rate: float) -> Record:
 
     The record is written last of all, so that a run that was killed is no finished run.
     """
-    directory = root / run.name
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    files = RunDirectory(root / run.name)
+    shutil.rmtree(files.path, ignore_errors=True)
+    files.path.mkdir(parents=True)
     began = time.process_time()
     torch.set_num_threads(1)  # at this size more threads wait for each other longer than they work
     before = study.before(run)
     if before is not None:
         command_line(["predict", f"--config={_written(study, before, run, rate, root)}"])
     configs = [f"--config={_written(study, path, run, rate, root)}" for path in study.configs(run)]
-    arguments = [*configs, f"--trainer.default_root_dir={directory}"]
+    arguments = [*configs, f"--trainer.default_root_dir={files.path}"]
     done = command_line(["fit", *arguments, f"--seed_everything={run.seed}"])
     trained = time.process_time()
     if not run.tuning:
-        chosen = directory / (BEST if (directory / BEST).exists() else LAST)
+        best = files.checkpoints / BEST
+        chosen = best if best.exists() else files.last_checkpoint
         done.model.eval_samples = SAMPLES
         done.trainer.test(done.model, datamodule=done.datamodule, ckpt_path=chosen, verbose=False)
     seconds = {"train": round(trained - began, 1), "test": round(time.process_time() - trained, 1)}
-    record = _record(study, run, directory, rate, seconds)
-    shutil.rmtree(directory / "checkpoints")
-    write_atomically(directory / RECORD, dumped(record) + "\n")
+    record = _record(study, run, files, rate, seconds)
+    shutil.rmtree(files.checkpoints)
+    write_atomically(files.path / RECORD, dumped(record) + "\n")
     return record
 
 
@@ -74,9 +73,9 @@ def _written(study: Study, source: str, run: Run, rate: float, root: Path) -> Pa
     return path
 
 
-def _record(study: Study, run: Run, directory: Path, rate: float, seconds: Mapping[str, float]) -> Record:
+def _record(study: Study, run: Run, files: RunDirectory, rate: float, seconds: Mapping[str, float]) -> Record:
     score_name = study.content["grounds"][run.ground]["values"]["score"]
-    logged = _logged(directory, {*CURVES, score_name})
+    logged = files.curves({*CURVES, score_name})
     scores = logged.get(score_name, [])
     step, score = max(scores, key=lambda point: (point[1], -point[0]), default=(-1, 0.0))
     return Record(
@@ -92,20 +91,8 @@ def _record(study: Study, run: Run, directory: Path, rate: float, seconds: Mappi
         curves={name: _thinned(points) for name, points in logged.items()},
         best_step=step,
         validation=score,
-        domains={} if run.tuning else _domains(directory / PREDICTIONS, study.content["grounds"][run.ground]),
+        domains={} if run.tuning else _domains(files.predictions, study.content["grounds"][run.ground]),
     )
-
-
-def _logged(directory: Path, names: Collection[str]) -> dict[str, list[tuple[int, float]]]:
-    """Metric -> (step, value) of a run's training."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for path in sorted(directory.glob("metrics/*/metrics.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                for name in names:
-                    if row.get(name):
-                        found.setdefault(name, []).append((int(row["step"]), float(row[name])))
-    return found
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from dermiq.run_directory import ADAPTER
+from dermiq.run_directory import RunDirectory
 from dermiq.schema import DataError
 
 PACKAGE = Path(__file__).parents[1]  # the study names its configurations from here, as from the repository
@@ -145,7 +145,7 @@ class Study:
             "data_seed": str((SEEDS if run.start else START_SEEDS) + run.seed),
             "rate": f"{rate:.10f}",
             "run": str(root / run.name),
-            "start": str(root / run.start.name / ADAPTER) if run.start else "",
+            "start": str(RunDirectory(root / run.start.name).adapter) if run.start else "",
         }
         try:
             text = (PACKAGE / path).read_text(encoding="utf-8")

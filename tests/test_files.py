@@ -1,6 +1,7 @@
 """Files that are whole whatever happens while they are written."""
 
 import csv
+import json
 import os
 import resource
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dermiq.files import append_lines, replacing, whole_lines, write_atomically
+from dermiq.files import ResumableLines, append_lines, replacing, replacing_directory, whole_lines, write_atomically
 from dermiq.schema import DermIQError
 from dermiq.trainer.callbacks import MetricsTable
 
@@ -160,3 +161,83 @@ def test_a_new_column_leaves_the_metrics_whole(tmp_path):
     assert len(contents) > 4 and contents[0] == [begun]
     assert all(rows in ([begun], [begun | {"val/accuracy": ""}]) for rows in contents[:-1])
     assert contents[-1][1] == {"step": "1", "train/loss": "0.5", "val/accuracy": "1.0"}
+
+
+# Directories
+
+
+def filled(path, **contents):
+    with replacing_directory(path) as fresh:
+        (fresh / "inner").mkdir(parents=True)
+        for name, content in contents.items():
+            (fresh / "inner" / name).write_text(content)
+
+
+def test_a_directory_takes_its_name_when_it_is_whole_and_is_replaced_file_by_file(tmp_path):
+    path = tmp_path / "above" / "folder"
+    path.parent.mkdir()
+    (path.parent / "folder.partial").mkdir()  # of a process that was killed
+    (path.parent / "folder.partial" / "junk").touch()
+    filled(path, a="1", b="1")
+    filled(path, b="2", c="2")
+    assert {each.name: each.read_text() for each in (path / "inner").iterdir()} == {"a": "1", "b": "2", "c": "2"}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_directory_that_fails_leaves_the_old_one(tmp_path):
+    filled(tmp_path / "folder", a="1")
+    with pytest.raises(RuntimeError), replacing_directory(tmp_path / "folder") as fresh:
+        (fresh / "inner").mkdir(parents=True)
+        (fresh / "inner" / "a").write_text("2")
+        raise RuntimeError
+    assert (tmp_path / "folder" / "inner" / "a").read_text() == "1" and len(list(tmp_path.iterdir())) == 1
+
+
+# Lines under a header
+
+
+class Refused(DermIQError):
+    """Of a test."""
+
+
+def resumed(path, ignored=(), **header):
+    def read(path):
+        first, *rows = map(json.loads, whole_lines(path))
+        return first, rows
+
+    return ResumableLines(path, header, read, lambda path, changes: Refused(changes), ignored)
+
+
+def test_lines_are_resumed_under_their_header(tmp_path):
+    """Which stands there once; a torn line is written over."""
+    path = tmp_path / "new" / "lines.jsonl"
+    resumed(path, a=1, b={"c": "ä"}).append([{"row": "ü"}])
+    with path.open("ab") as file:
+        file.write(b'{"row": ')
+    lines = resumed(path, a=1, b={"c": "ä"})
+    assert lines.rows == [{"row": "ü"}]
+    lines.append([{"row": 2}, {"row": 3}])
+    assert path.read_text(encoding="utf-8").splitlines() == [
+        '{"a": 1, "b": {"c": "\\u00e4"}}', '{"row": "ü"}', '{"row": 2}', '{"row": 3}'
+    ]  # fmt: skip
+
+
+def test_lines_of_another_header_are_refused_by_what_differs(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    resumed(path, a=1, b={"c": 2, "d": Path("x")}, e=5)
+    before = path.read_bytes()
+    with pytest.raises(Refused) as caught:
+        resumed(path, a=1, b={"c": 3, "d": "x"}, f=None, g=7)
+    assert caught.value.args == ({"b.c": (2, 3), "e": (5, None), "g": (None, 7)},)
+    assert resumed(path, ("b.c", "e"), a=1, b={"c": 3, "d": "x"}).rows == [] and path.read_bytes() == before
+
+
+def test_a_torn_header_is_written_again_and_another_file_is_left_alone(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"a": ')
+    assert resumed(path, a=1).rows == [] and path.read_text() == '{"a": 1}\n'
+    for content in ("notes of mine", '{"b": '):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="not enough values"):
+            resumed(path, a=1)
+        assert path.read_text() == content

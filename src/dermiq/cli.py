@@ -20,11 +20,11 @@ from dermiq.modules import StageModule
 from dermiq.policy.checkpoint_files import best_checkpoint
 from dermiq.programs.exits import exit_codes
 from dermiq.programs.options import OneLine
-from dermiq.run_directory import CONFIG, LAST, is_adapter_file, no_checkpoint
+from dermiq.run_directory import RunDirectory, is_adapter_file, no_checkpoint
 from dermiq.schema import DermIQError, TrainingError
 from dermiq.trainer.callbacks import MetricsTable
 from dermiq.trainer.checkpointing import AtomicCheckpointIO, RunCheckpoint
-from dermiq.trainer.exclusive_run import Command, RunDirectory, is_leader
+from dermiq.trainer.exclusive_run import Command, ExclusiveRun, is_leader
 from dermiq.trainer.preflight import Preflight
 from dermiq.trainer.refusals import fitting_callbacks, lightning_worded
 
@@ -65,7 +65,7 @@ class SaveFitConfig(SaveConfigCallback):
             config.pop("start_over")
             if isinstance(pl_module, StageModule) and "model.init_args.backbone.init_args" in config:
                 config.model.init_args.backbone.init_args.adapter_path = pl_module.backbone.adapter_path
-            path = Path(trainer.default_root_dir) / CONFIG
+            path = RunDirectory(trainer.default_root_dir).config_file
             write_atomically(path, self.parser.dump(config, skip_none=False))
 
 
@@ -118,7 +118,7 @@ class DermIQCLI(LightningCLI):
         if path == "best":
             path = config.ckpt_path = str(best_checkpoint(root))
         if path == "last":
-            path = root / LAST
+            path = RunDirectory(root).last_checkpoint
         if path is not None and (not Path(path).is_file() or is_adapter_file(path)):
             raise TrainingError(no_checkpoint(path))
         if path is None and self.subcommand != "fit":
@@ -143,11 +143,13 @@ class DermIQCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to the run directory by default and writes checkpoints atomically."""
         config = self.config[self.subcommand].trainer
-        root = config.default_root_dir or "."
+        run = RunDirectory(config.default_root_dir or ".")
         if config.logger is None:
             fits = self.subcommand == "fit"
             kwargs["logger"] = (
-                [MetricsTable(root, "metrics"), TensorBoardLogger(root, "tensorboard")] if fits else False
+                [MetricsTable(run.path, run.logs.name), TensorBoardLogger(run.path, run.tensorboard.name)]
+                if fits
+                else False
             )
         kwargs["plugins"] = [*(self.config_init[self.subcommand].trainer.plugins or []), AtomicCheckpointIO()]
         kwargs["callbacks"] = fitting_callbacks(self.config_init[self.subcommand].trainer)
@@ -157,7 +159,7 @@ class DermIQCLI(LightningCLI):
             trainer.callbacks.insert(0, Preflight())  # type: ignore[attr-defined]  # set by a connector
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, RunCheckpoint):
-                callback.dirpath = str((Path(root) / LAST).parent)
+                callback.dirpath = str(run.checkpoints)
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -166,7 +168,7 @@ class DermIQCLI(LightningCLI):
         with lightning_worded():
             if config.trainer.fast_dev_run or not is_leader():  # one leader acts for all processes
                 return super()._run_subcommand(subcommand)
-            with RunDirectory(Command.parsed(subcommand, config.as_dict())) as directory:
+            with ExclusiveRun(Command.parsed(subcommand, config.as_dict())) as directory:
                 self.trainer.callbacks.insert(0, directory)  # type: ignore[attr-defined]  # set by a connector
                 super()._run_subcommand(subcommand)
 

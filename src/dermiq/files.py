@@ -1,26 +1,32 @@
-"""Files that outlive a kill: replaced as a whole, or grown by lines of which the last one alone may be torn."""
+"""Files that survive a kill: replaced as a whole, or grown by lines of which the last one alone may be torn."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Generic, TypeVar
 
 from dermiq.schema import DermIQError
 
 PARTIAL = ".partial"
 
+Row = dict[str, Any]
+R = TypeVar("R", bound=Mapping[str, Any])
+Changes = dict[str, tuple[Any, Any]]  # name -> (value in the file, value now)
+
 
 @contextmanager
 def replacing(path: str | Path, keep: bool = False) -> Iterator[IO[bytes]]:
-    """A binary file to write the new content of `path` to, beside it; at the end it takes the old one's place.
+    """A temporary binary file beside `path`, which replaces it at the end.
 
-    What is written stands on the disk before it gets the name, so that after a power loss, too, `path` is the
-    old file or the new one. Parent directories are made. One process at a time may replace a file: what another
+    The content is on the disk before the file gets its name: after a power loss, too, `path` is the old file or the
+    new one. Parent directories are made. One process at a time may replace a file: what another
     was killed over is overwritten.
 
     Args:
@@ -44,8 +50,36 @@ def replacing(path: str | Path, keep: bool = False) -> Iterator[IO[bytes]]:
         raise
 
 
+@contextmanager
+def replacing_directory(path: str | Path) -> Iterator[Path]:
+    """A temporary directory beside `path`, yet to be made, whose files replace those of `path` at the end.
+
+    Each is replaced as a whole, and all at once where there is none yet. Parent directories are made. One process at a
+    time may replace a directory: what another was killed over is removed.
+
+    Raises:
+        OSError: if it cannot be written; the files in `path` are the old ones or the new ones, each whole.
+    """
+    target = Path(path)
+    fresh = target.with_name(target.name + PARTIAL)
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield fresh
+        files = [each for each in sorted(fresh.rglob("*")) if each.is_file()]
+        for file in files:
+            sync(file)
+        if target.exists() and any(target.iterdir()):
+            for file in files:
+                file.replace(target / file.relative_to(fresh))
+        elif files:
+            fresh.replace(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
 def sync(path: str | Path) -> None:
-    """Wait until what a file holds stands on the disk.
+    """Wait until a file's content is on the disk.
 
     Raises:
         OSError: if it does not get there.
@@ -86,7 +120,7 @@ def append_lines(path: str | Path, lines: Iterable[str]) -> None:
 
 
 def regular_bytes(path: str | Path) -> bytes:
-    """The content of a regular file: a pipe or a device would be waited for without end.
+    """The content of a regular file: reading a pipe or a device would block for ever.
 
     Raises:
         FileNotFoundError: if it is not there.
@@ -114,6 +148,64 @@ def whole_lines(path: str | Path) -> list[str]:
     if not target.exists():
         return []
     return [line.decode() for line in target.read_bytes().split(b"\n")[:-1]]
+
+
+class ResumableLines(Generic[R]):
+    """A JSONL file that is resumed: a header, which says what the rows depend on, then rows, appended as whole lines.
+
+    A kill may tear the last line, which is then left out and written again. One process at a time may use a file.
+
+    Args:
+        path: of the file; begun where it is missing or empty.
+        header: ready for JSON; what is not becomes text.
+        read: (path) -> header and rows of a file; raises what it likes where one is damaged.
+        refusal: what to raise where the header of the file is another one.
+        ignored: what may differ between headers, the names of nested mappings joined by dots, as in `Changes`.
+
+    Attributes:
+        path: of the file.
+        rows: what it held in the beginning.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: Mapping[str, Any],
+        read: Callable[[Path], tuple[Row, list[R]]],
+        refusal: Callable[[Path, Changes], DermIQError],
+        ignored: Container[str] = (),
+    ) -> None:
+        self.path = path
+        self.rows: list[R] = []
+        line = json.dumps(header, default=str)
+        if path.is_file() and not line.encode().startswith(path.read_bytes()):
+            before, self.rows = read(path)
+            there, here = _flat(before), _flat(json.loads(line))
+            changes = {
+                name: (there.get(name), here.get(name))
+                for name in {**there, **here}
+                if name not in ignored and there.get(name) != here.get(name)
+            }
+            if changes:
+                raise refusal(path, changes)
+        else:
+            append_lines(path, [line])
+
+    def append(self, rows: Iterable[R]) -> None:
+        """Add rows.
+
+        Raises:
+            DermIQError: if not all could be written; the file holds the rows from before.
+        """
+        append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in rows))
+
+
+def _flat(header: Mapping[str, Any]) -> Row:
+    """A header without nesting."""
+    flat: Row = {}
+    for name, value in header.items():
+        flat |= {f"{name}.{part}": each for part, each in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
 
 
 @contextmanager

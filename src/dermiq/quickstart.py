@@ -30,9 +30,8 @@ from dermiq.metrics.bootstrap import interval, resampled_means
 from dermiq.programs.arguments import Program
 from dermiq.programs.exits import exit_codes, interrupted
 from dermiq.report import write_report
+from dermiq.run_directory import RunDirectory
 from dermiq.tiny import write_tiny_vlm
-from dermiq.trainer.callbacks import METRICS as METRICS_FILE
-from dermiq.trainer.callbacks import PREDICTIONS
 from dermiq.trainer.exclusive_run import Lock, set_aside
 
 CONFIGS = Path(__file__).parent / "configs" / "quickstart"
@@ -97,7 +96,8 @@ def main(args: Sequence[str] | None = None) -> None:
 def _carry_out(options: argparse.Namespace) -> None:
     """Run it for each seed, and write what came of it; an earlier quickstart is set aside."""
     if any(options.out.glob("seed*")):
-        set_aside(options.out, ("seed*", "results.json", "report"), "The earlier quickstart")
+        earlier = [*sorted(options.out.glob("seed*")), options.out / "results.json", options.out / "report"]
+        set_aside(options.out, earlier, "The earlier quickstart")
     model = options.out / "tiny"
     write_tiny_vlm(model)
     overrides = [f"--{override}" for override in options.overrides]
@@ -139,7 +139,7 @@ class Pipeline:
         start = time.perf_counter()
         run(["predict", *self._arguments("pairs", self._from("sft"))])
         seconds = time.perf_counter() - start
-        pairs = f"--data.sources.train.path={self.root / 'pairs' / 'preferences.jsonl'}"
+        pairs = f"--data.sources.train.path={RunDirectory(self.root / 'pairs').preferences}"
         metrics["dpo"] = self._stage("dpo", self._from("sft"), pairs) | {"pairs_seconds": seconds}
         metrics[GROUNDED] = self._test(GROUNDED, self._from("dpo"))
         return metrics
@@ -150,7 +150,7 @@ class Pipeline:
         return self._stage(CONTINUED, self._from("warmstart"), limit)
 
     def _from(self, stage: str) -> str:
-        return f"--model.backbone.adapter_path={self.root / stage / 'adapter'}"
+        return f"--model.backbone.adapter_path={RunDirectory(self.root / stage).adapter}"
 
     def _stage(self, stage: str, *more: str) -> dict[str, float]:
         """Train, then test; the metrics of the test and the seconds of the training."""
@@ -161,7 +161,7 @@ class Pipeline:
 
     def _test(self, stage: str, *more: str) -> dict[str, float]:
         run(["test", *self._arguments(stage, *more)])
-        metrics = json.loads((self.root / stage / METRICS_FILE).read_text())
+        metrics = RunDirectory(self.root / stage).metrics()
         return {name.removeprefix("test/"): value for name, value in metrics.items()}
 
     def _arguments(self, stage: str, *more: str) -> list[str]:
@@ -209,7 +209,7 @@ def _change(out: Path, seeds: Sequence[int], before: str, after: str, metric: st
 def _sampled(directory: Path, metric: str, conversation: bool) -> dict[tuple[str, str], float]:
     """Group and id of a question -> the mean over the answers sampled to it, where the metric applies."""
     column = f"sampled_{metric}"
-    rows = pq.read_table(directory / PREDICTIONS, columns=["group", "id", "kind", column]).to_pylist()
+    rows = pq.read_table(RunDirectory(directory).predictions, columns=["group", "id", "kind", column]).to_pylist()
     return {
         (row["group"], row["id"]): row[column]
         for row in rows

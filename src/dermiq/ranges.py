@@ -1,4 +1,4 @@
-"""Numbers that options may have: an interval for each, and one way to refuse what lies outside."""
+"""Validation of numeric options: an interval for each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import inf, isnan
 
 from dermiq.schema import DermIQError
 
-# Beyond these a number is a slip of the keyboard, and asks for more memory or time than there is.
+# Larger numbers are typing errors: no machine has the memory or the time for them.
 COUNT = "[1, 65536]"
 TOKENS = "[1, 1000000]"
 SECONDS = "(0, 1000000]"
@@ -15,7 +15,7 @@ SEED = "[0, 9223372036854775807]"
 
 
 class RangeError(DermIQError, ValueError):
-    """A number with which an option turns training around or into nothing."""
+    """A numeric option outside its interval."""
 
 
 def check_numbers(owner: object, **intervals: str) -> None:
@@ -32,7 +32,7 @@ def check_numbers(owner: object, **intervals: str) -> None:
 
 
 def check_values(owner: str, values: Mapping[str, float | None], intervals: Mapping[str, str]) -> None:
-    """The same of numbers by name.
+    """Refuse numbers that lie outside their intervals; None is no number.
 
     Raises:
         RangeError: see `check_numbers`.

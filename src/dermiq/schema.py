@@ -77,8 +77,8 @@ class Sample:
         synonyms: other names that count as `target`.
         concepts: identifiers in the ontology that the label can mean, the first being the target's.
         differential: diagnosis -> weight, adding up to 1, where several raters disagreed.
-        findings: attribute -> values that are true of the image (drawn, or typical of the condition).
-        findings_drawn: True where `findings` is the truth of this very image.
+        findings: attribute -> values that are true of the image, or typical of the condition.
+        findings_observed: True where `findings` are of this very image, rendered or annotated.
         reasoning: reference text for ``<think>``; None lets the prompt module write it from `findings`.
         skin_type: None where unknown.
         site: of the body, as the data set words it; empty where unknown.
@@ -103,7 +103,7 @@ class Sample:
     concepts: tuple[str, ...] = ()
     differential: Mapping[str, float] = field(default_factory=dict)
     findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    findings_drawn: bool = False
+    findings_observed: bool = False
     reasoning: str | None = None
     skin_type: SkinType | None = None
     site: str = ""

@@ -1,4 +1,4 @@
-"""Requests to model servers of OpenAI's interface, whose failures name the server and the remedy."""
+"""HTTP requests to OpenAI-compatible model servers; a failure names the server and the remedy."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from dermiq.schema import TrainingError
 
-_open = build_opener(ProxyHandler({})).open  # a training's own server stands behind no proxy
+_open = build_opener(ProxyHandler({})).open  # a server of one's own is behind no proxy
 
 
 def call(url: str, body: Mapping[str, Any] | None, timeout: float, remedy: str) -> bytes:
-    """What a POST of `body` as JSON, or a GET without one, is answered.
+    """The response to a POST of `body` as JSON, or to a GET.
 
     Args:
         url: of the interface.
-        body: what is asked; None for a GET.
+        body: of the request; None for a GET.
         timeout: seconds to wait for an answer.
-        remedy: sentences that tell how to start such a server.
+        remedy: how to start such a server, in sentences.
 
     Raises:
         TrainingError: if the server cannot be reached or refuses.
@@ -41,10 +41,10 @@ def call(url: str, body: Mapping[str, Any] | None, timeout: float, remedy: str) 
 
 
 def _message(body: bytes) -> str:
-    """What an error's body says."""
+    """The message in an error's body."""
     text = body.decode(errors="replace")
     try:
-        said = json.loads(text)
-        return str(said["error"]["message"] if "error" in said else said["detail"])
+        content = json.loads(text)
+        return str(content["error"]["message"] if "error" in content else content["detail"])
     except (ValueError, KeyError, TypeError):
         return text[:300]

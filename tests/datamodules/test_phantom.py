@@ -60,7 +60,7 @@ def test_samples_say_what_is_rendered():
         lesion = source.lesion(number)
         assert sample.target == sample.label == lesion.label == lesion.condition
         assert tuple(sample.findings) == ATTRIBUTES
-        assert sample.findings_drawn
+        assert sample.findings_observed
         assert {attribute: values[0] for attribute, values in sample.findings.items()} == lesion.findings
         assert all(value in looks[sample.target][a] for a, (value,) in sample.findings.items())
         assert sample.concepts == (graph.find(sample.target).id,)

@@ -124,7 +124,7 @@ def test_positions_of_choices():
 
 def test_faithfulness_is_a_share_of_statements():
     """Two attributes stated of which one is true, one of one, none of none: 2 of 3, one per answer."""
-    drawn = replace(NEVUS, findings={"colour": ("brown",), "border": ("regular",)}, findings_drawn=True)
+    drawn = replace(NEVUS, findings={"colour": ("brown",), "border": ("regular",)}, findings_observed=True)
     rows = []
     for think in ("brown , irregular border", "regular", ""):
         judged = JUDGE.judge(parse(f"<think>{think}</think><answer>mole</answer>"), drawn)

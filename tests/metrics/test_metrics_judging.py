@@ -198,11 +198,11 @@ def test_visual_question_answering(name, target, named, right):
 
 
 def test_findings_stated_of_a_drawn_image():
-    drawn = replace(NEVUS, findings={"colour": ("brown",), "border": ("regular",)}, findings_drawn=True)
+    drawn = replace(NEVUS, findings={"colour": ("brown",), "border": ("regular",)}, findings_observed=True)
     said = parse("<think> colour : brown . border : irregular . </think><answer> nevus </answer>")
     row = JUDGE.judge(said, drawn)
     assert (row["findings_true"], row["findings_stated"]) == (1, 2)
-    typical = JUDGE.judge(said, replace(drawn, findings_drawn=False))
+    typical = JUDGE.judge(said, replace(drawn, findings_observed=False))
     assert "findings_true" not in typical
     talk = JUDGE.judge(parse("It is brown."), replace(drawn, reply="It is brown and regular."))
     assert (talk["findings_true"], talk["findings_stated"], talk["correct"], talk["named"]) == (1, 1, None, None)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from dermiq.modules.resuming import policy_of, refuse_other_policy
 from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.lora import LoRA
-from dermiq.run_directory import LAST
+from dermiq.run_directory import RunDirectory
 from dermiq.schema import DermIQError, TrainingError
 from support.families import build_model_dir
 from support.runs import checkpoint, different
@@ -260,12 +260,12 @@ def test_a_checkpoint_that_records_nothing_of_what_it_belongs_to_resumes(lab, st
     del before["dermiq"]["policy"], before["dermiq"]["settings"]
     (position,) = before["loops"]["fit_loop"]["state_dict"]["combined_loader"]
     del position["order"]["rows"]
-    torch.save(before, tmp_path / "run" / LAST)
+    torch.save(before, RunDirectory(tmp_path / "run").last_checkpoint)
     lab.run("fit", "SFTModule", tmp_path / "run", THREE, RESUME, f"{OPTIMIZER}.init_args.lr=0.002")
     now = checkpoint(tmp_path / "run")
     assert now["optimizer_states"][0]["param_groups"][0]["lr"] == 0.002 and now["dermiq"]["settings"]
     with pytest.raises(DermIQError, match=r"scheduler None -> dermiq.CosineWithWarmup"):
-        torch.save(before, tmp_path / "run" / LAST)
+        torch.save(before, RunDirectory(tmp_path / "run").last_checkpoint)
         lab.run("fit", "SFTModule", tmp_path / "run", THREE, RESUME, COSINE, *length(1, 9))
 
 
@@ -302,7 +302,7 @@ def test_what_is_broken_inside_is_a_sentence(name, lab, stopped, tmp_path):
     run = shutil.copytree(stopped("SFTModule"), tmp_path / "run")
     made = checkpoint(run)
     change(made)
-    torch.save(made, run / LAST)
+    torch.save(made, RunDirectory(run).last_checkpoint)
     with pytest.raises(TrainingError, match=words):
         lab.run("fit", "SFTModule", run, THREE, RESUME)
 
@@ -332,6 +332,6 @@ def test_the_best_checkpoint_is_found_and_used(lab, tmp_path):
 def test_no_best_checkpoint_is_a_sentence(subcommand, lab, stopped, tmp_path):
     with pytest.raises(TrainingError, match=r"keeps no best checkpoint: --ckpt_path=last is its last one"):
         lab.run(subcommand, "SFTModule", stopped("SFTModule"), "--ckpt_path=best")
-    (tmp_path / LAST).mkdir(parents=True)
+    RunDirectory(tmp_path).last_checkpoint.mkdir(parents=True)
     with pytest.raises(TrainingError, match=r"last.ckpt is a directory and no checkpoint"):
         lab.run(subcommand, "SFTModule", tmp_path, RESUME)

@@ -16,8 +16,9 @@ from dermiq.report.__main__ import main, names
 from dermiq.report.compare import _corrected
 from dermiq.report.tables import show, to_csv, to_json, to_markdown
 from dermiq.schema import DataError
-from dermiq.trainer.callbacks import CONFUSION, METRICS, PREDICTIONS, predictions_table
-from dermiq.trainer.thumbnails import THUMBNAILS
+from dermiq.trainer.callbacks import predictions_table
+
+METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
 
 
 def row(name, target, named, group=None, **more):
@@ -314,7 +315,7 @@ def test_runs_are_called_by_what_tells_them_apart(tmp_path):
     assert names([tmp_path, tmp_path / "sft"]) == [tmp_path.name, f"{tmp_path.name}/sft"]
 
 
-FILES = {METRICS, PREDICTIONS, CONFUSION, THUMBNAILS}
+FILES = {METRICS, PREDICTIONS, "confusion.csv", "thumbnails.parquet"}
 
 
 def test_an_untouched_base_model(lab, tmp_path):
@@ -326,7 +327,7 @@ def test_an_untouched_base_model(lab, tmp_path):
     assert len(rows) == 14
     for name in ("reward", "reward/letters", "sampled_reward/letters", "sampled_accuracy"):
         assert metrics[f"test/{name}"] == pytest.approx(np.mean([each[name] for each in rows]))
-    table = list(csv.reader((tmp_path / CONFUSION).read_text().splitlines()))
+    table = list(csv.reader((tmp_path / "confusion.csv").read_text().splitlines()))
     assert sum(int(count) for line in table[1:] for count in line[1:]) == 14
     assert table[0][-2:] == ["other", "none"] and table[0][1:-2] == [line[0] for line in table[1:]]
     one = read_run(tmp_path, "one")

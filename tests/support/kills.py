@@ -28,7 +28,6 @@ from safetensors.torch import load_file
 
 from dermiq.cli import main
 from dermiq.files import PARTIAL, whole_lines
-from dermiq.trainer.exclusive_run import EARLIER
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["dermiq.cli", "transformers.models.idefics3.modeling_idefics3", "tensorboard", "pytest"])
@@ -125,7 +124,7 @@ def assert_whole(root: Path, finished: bool = False) -> None:
         if path.is_file() and PARTIAL not in str(path.relative_to(root)):
             _READERS[path.suffix if "tfevents" not in path.name else "tfevents"](path)
     if finished:
-        left = [path for path in root.rglob(f"*{PARTIAL}") if EARLIER not in path.relative_to(root).parts]
+        left = [path for path in root.rglob(f"*{PARTIAL}") if "earlier" not in path.relative_to(root).parts]
         assert left == []  # but of what was set aside as a kill had left it
         for path in root.rglob("*.jsonl"):
             _lines(path)

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from dermiq.metrics import summarise
-from dermiq.trainer.callbacks import METRICS, PREDICTIONS, predictions_table
-from dermiq.trainer.thumbnails import THUMBNAILS, thumbnail, thumbnails_table
+from dermiq.run_directory import RunDirectory
+from dermiq.trainer.callbacks import predictions_table
+from dermiq.trainer.thumbnails import thumbnail, thumbnails_table
 
 TARGETS = ("melanoma", "psoriasis", "common wart", "vitiligo")
 EVIL = "</script><img src=x onerror=alert(1)> {{ 7 * 7 }} &amp; <b>bold</b>"
@@ -50,17 +51,18 @@ PICTURES = [picture(seed) for seed in range(12)]
 
 def write_run(directory, rows, pictures=PICTURES):
     """What a test leaves: predictions, metrics, and thumbnails by the numbers in the rows' ids."""
+    run = RunDirectory(directory)
     directory.mkdir(parents=True)
-    (directory / PREDICTIONS).write_bytes(predictions_table(rows))
+    run.predictions.write_bytes(predictions_table(rows))
     metrics = {f"test/{name}": value for name, value in summarise(rows, detailed=True).items()}
-    (directory / METRICS).write_text(json.dumps(metrics))
+    run.metrics_file.write_text(json.dumps(metrics))
     if pictures:
         lines = []
         for row in rows:
             number = int(row["id"].rpartition("-")[2]) % len(pictures)
             key = {"dataset": row["dataset"], "id": row["id"], "place": 0}
             lines.append({"digest": str(number), "shown": key, "image": pictures[number]})
-        (directory / THUMBNAILS).write_bytes(thumbnails_table(lines))
+        run.thumbnails.write_bytes(thumbnails_table(lines))
     return directory
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dermiq.cli import DermIQCLI, run
 from dermiq.datamodules.sources import HAM10000
-from dermiq.run_directory import LAST
+from dermiq.run_directory import RunDirectory
 
 REWARDS = {
     "class_path": "dermiq.rewards.RewardMixture",
@@ -125,7 +125,7 @@ def adapter(root: Path) -> dict[str, Tensor]:
 
 def checkpoint(root: Path) -> dict[str, Any]:
     """A run's last checkpoint."""
-    return torch.load(root / LAST, weights_only=True)
+    return torch.load(RunDirectory(root).last_checkpoint, weights_only=True)
 
 
 def logged(root: Path, without: tuple[str, ...] = ()) -> list[dict[str, str]]:

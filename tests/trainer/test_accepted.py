@@ -20,9 +20,10 @@ from dermiq.policy.rollout import Sampling
 from dermiq.prompts import gold_completion, parse
 from dermiq.rewards import RewardMixture, RewardTerm, diagnosis, unhedged
 from dermiq.schema import DataError, TrainingError
-from dermiq.trainer.accepted_answers import ACCEPTED, WriteAccepted
+from dermiq.trainer.accepted_answers import WriteAccepted
 from support.runs import checkpoint
 
+ACCEPTED = "accepted.jsonl"
 PAIR = ["psoriasis", "melanoma"]
 LESIONS = PhantomSource(4, seed=4, conditions=PAIR)
 FIRST, SECOND, *_ = LESIONS

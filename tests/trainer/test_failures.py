@@ -17,7 +17,7 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dermiq.cli import main
-from dermiq.run_directory import LAST
+from dermiq.run_directory import RunDirectory
 from support.runs import REWARDS, STAGES, adapter, checkpoint, different
 
 TESTS = Path(__file__).parents[1]
@@ -173,7 +173,7 @@ def test_an_evaluation_without_a_readable_image(lab, tmp_path, capsys):
 def test_a_full_disk_leaves_the_previous_checkpoint(lab, tmp_path):
     """A limit on the size of files stands in for the disk: smaller than a checkpoint, larger than all else."""
     lab.run("fit", "SFTModule", tmp_path, "--trainer.max_steps=1")
-    before = (tmp_path / LAST).read_bytes()
+    before = RunDirectory(tmp_path).last_checkpoint.read_bytes()
     arguments = lab.arguments("fit", "SFTModule", tmp_path, "--trainer.max_steps=2", "--ckpt_path=last")
 
     def limit():
@@ -182,10 +182,10 @@ def test_a_full_disk_leaves_the_previous_checkpoint(lab, tmp_path):
     run = subprocess.run(shell(arguments), env=environment(), capture_output=True, text=True, preexec_fn=limit)
     assert run.returncode == 2, run.stderr
     message = run.stderr.splitlines()[-1]
-    assert message.startswith(f"dermiq: The checkpoint {tmp_path / LAST} could not be written (")
+    assert message.startswith(f"dermiq: The checkpoint {RunDirectory(tmp_path).last_checkpoint} could not be written (")
     assert "The previous checkpoint is whole. Free space on this disk, then resume with --ckpt_path last." in message
-    assert (tmp_path / LAST).read_bytes() == before
-    assert [path.name for path in (tmp_path / LAST).parent.iterdir()] == ["last.ckpt"]
+    assert RunDirectory(tmp_path).last_checkpoint.read_bytes() == before
+    assert [path.name for path in RunDirectory(tmp_path).last_checkpoint.parent.iterdir()] == ["last.ckpt"]
     lab.run("fit", "SFTModule", tmp_path, "--trainer.max_steps=2", "--ckpt_path=last")
 
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from dermiq.cli import main
-from dermiq.run_directory import LAST
+from dermiq.run_directory import RunDirectory
 from support.kills import history, survivors
 from support.runs import STAGES, checkpoint, different
 from trainer.test_preferences import config as pairs_config  # noqa: F401  # a fixture
@@ -60,7 +60,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(stage, lab, photographs, t
     def fit(root):
         own = [f"--model.reference_cache={root / 'reference.jsonl'}"] if stage == "DPOModule" else []
         source = f"--data.sources={json.dumps({'all': lab.source(stage, photographs)})}"
-        resume = ["--ckpt_path=last"] if (root / LAST).exists() else []
+        resume = ["--ckpt_path=last"] if RunDirectory(root).last_checkpoint.exists() else []
         callbacks = f"--trainer.callbacks={CALLBACKS}"
         return lab.arguments("fit", stage, root, source, callbacks, *OPTIONS, *VALIDATION, *own, *resume)
 

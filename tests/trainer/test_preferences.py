@@ -24,10 +24,11 @@ from dermiq.policy.rollout import Sampling
 from dermiq.prompts import to_messages
 from dermiq.rewards import RewardMixture, RewardTerm, diagnosis
 from dermiq.schema import KnowledgeError, TrainingError
-from dermiq.trainer.preferences import CANDIDATES, PREFERENCES, WritePreferences
+from dermiq.trainer.preferences import WritePreferences
 from support.images import picture
 from support.runs import REWARDS
 
+CANDIDATES, PREFERENCES = "candidates.jsonl", "preferences.jsonl"
 LESIONS = PhantomConversations(5, seed=4, kinds=["contagion"])
 STOPS = tuple(range(0, 480, 5))  # an untrained model seldom finds the token that ends a completion
 

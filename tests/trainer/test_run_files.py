@@ -14,10 +14,9 @@ from dermiq.report.__main__ import main, names
 from dermiq.report.charts import ticks
 from dermiq.report.stages import read_curves
 from dermiq.schema import DataError, DermIQError
-from dermiq.trainer.callbacks import METRICS, PREDICTIONS
-from dermiq.trainer.thumbnails import THUMBNAILS
 from support.reports import TARGETS, diagnosis, talk, write_run
 
+METRICS, PREDICTIONS, THUMBNAILS = "metrics.json", "predictions.parquet", "thumbnails.parquet"
 CURVES = "metrics/version_0/metrics.csv"
 HEAD = "epoch,step,train/loss\n"
 

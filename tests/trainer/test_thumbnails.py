@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dermiq.trainer.thumbnails import THUMBNAILS, WriteThumbnails, read_thumbnails, thumbnail
+from dermiq.trainer.thumbnails import WriteThumbnails, read_thumbnails, thumbnail
 
 
 def noise(seed, size=(60, 40)):
@@ -45,7 +45,7 @@ def tested(*trainers_and_batches):
 def test_each_image_is_stored_once_with_every_question_that_shows_it(tmp_path):
     one, other = noise(1), noise(2)
     tested((process(tmp_path), [batch(a=[one], b=[other, one]), batch(c=[one.copy()])]))
-    assert {path.name for path in tmp_path.iterdir()} == {THUMBNAILS}
+    assert {path.name for path in tmp_path.iterdir()} == {"thumbnails.parquet"}
     found = list(read_thumbnails(tmp_path))
     assert [shown for _, shown in found] == [[("d", "a", 0), ("d", "b", 1), ("d", "c", 0)], [("d", "b", 0)]]
     assert [image for image, _ in found] == [thumbnail(one, 192), thumbnail(other, 192)]
@@ -54,7 +54,7 @@ def test_each_image_is_stored_once_with_every_question_that_shows_it(tmp_path):
 def test_several_processes_write_one_table(tmp_path):
     one, other = noise(1), noise(2)
     tested((process(tmp_path, 0, 2), [batch(a=[one]), batch(c=[other])]), (process(tmp_path, 1, 2), [batch(b=[one])]))
-    assert {path.name for path in tmp_path.iterdir()} == {THUMBNAILS}
+    assert {path.name for path in tmp_path.iterdir()} == {"thumbnails.parquet"}
     assert [shown for _, shown in read_thumbnails(tmp_path)] == [[("d", "a", 0), ("d", "b", 0)], [("d", "c", 0)]]
 
 

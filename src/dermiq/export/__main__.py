@@ -1,4 +1,4 @@
-"""Write what a run has learnt in a form that others load: ``python -m dermiq.export RUN --out DIR [--merged]``."""
+"""Export a run's adapter, or its merged weights, with a model card: ``python -m dermiq.export RUN --out DIR``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from torch import Tensor
 from dermiq.cli import LIBRARY_NOISE
 from dermiq.export.card import MergeCost, file_size, load_lines, merge_cost, model_card
 from dermiq.export.lineage import Lineage, Stage, read_lineage
-from dermiq.files import PARTIAL, sync
+from dermiq.files import replacing_directory
 from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.hub import load_config
 from dermiq.policy.processing import encode_prompts
 from dermiq.programs.arguments import Program
 from dermiq.programs.exits import exit_codes, reason
 from dermiq.prompts import to_messages
-from dermiq.run_directory import ADAPTER
 from dermiq.schema import Sample, TrainingError
 
 CARD = "README.md"
@@ -53,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def write_adapter(lineage: Lineage, directory: Path, name: str) -> None:
     """Write the adapter in PEFT's format, with the model card of the export called `name`."""
     card = model_card(name, lineage, None)
-    shutil.copytree(lineage.last.run / ADAPTER, directory)
+    shutil.copytree(lineage.last.run.adapter, directory)
     (directory / CARD).write_text(card, encoding="utf-8")
 
 
@@ -98,23 +97,15 @@ def _check_free(out: Path) -> None:
 
 
 def _whole_or_nothing(out: Path, write: Callable[[Path], MergeCost | None]) -> MergeCost | None:
-    """Let `write` fill a directory beside `out`, which takes its name when it is complete."""
-    partial = out.resolve().with_name(out.resolve().name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+    """Let `write` fill `out`, which is there once it is complete."""
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        cost = write(partial)
-        for path in filter(Path.is_file, partial.rglob("*")):
-            sync(path)
-        partial.replace(out.resolve())
+        with replacing_directory(out.resolve()) as partial:
+            return write(partial)
     except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"{out} could not be written ({reason(error)}). Nothing was left there. Free space, or name another "
             "place with --out."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return cost
 
 
 def _report(out: Path, stage: Stage, cost: MergeCost | None) -> None:

@@ -32,7 +32,7 @@ approved it.
 
 @dataclass(frozen=True)
 class MergeCost:
-    """What merging did to the model, measured on the written files.
+    """Cost of merging, measured on the written files.
 
     Attributes:
         deviation: of the logits from those of the adapter on its base: norm of the difference by the norm, mean
@@ -164,13 +164,13 @@ def _base_name(base: str) -> str:
 
 def _use(name: str, stage: Stage, merged: bool) -> str:
     system = f'{{"role": "system", "content": [{{"type": "text", "text": {stage.system_prompt!r}}}]}}'
-    asked = f'[{{"type": "image", "path": "lesion.jpg"}}, {{"type": "text", "text": "{QUESTION}"}}]'
+    content = f'[{{"type": "image", "path": "lesion.jpg"}}, {{"type": "text", "text": "{QUESTION}"}}]'
     lines = [
         *load_lines(stage, name, merged),
         "",
         "messages = [",
         f"    {system},",
-        f'    {{"role": "user", "content": {asked}}},',
+        f'    {{"role": "user", "content": {content}}},',
         "]",
         "inputs = processor.apply_chat_template(",
         '    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"',
@@ -221,7 +221,7 @@ def _stage(stage: Stage) -> str:
         "answers judged by": f"{terms}; gates: {', '.join(rewards['gates']) or 'none'}",
     }
     table = "".join(f"\n| {key} | {value} |" for key, value in rows.items())
-    return f"`{stage.name}`, run `{stage.run.resolve().name}`\n\n| | |\n|---|---|{table}"
+    return f"`{stage.name}`, run `{stage.run_name}`\n\n| | |\n|---|---|{table}"
 
 
 def _base_dtype(stage: Stage) -> str:
@@ -249,7 +249,7 @@ def _data(lineage: Lineage) -> str:
     uses: dict[str, list[str]] = {}
     for stage in lineage.stages:
         for split, source in stage.sources.items():
-            uses.setdefault(json.dumps(source, sort_keys=True), []).append(f"{stage.run.resolve().name}: {split}")
+            uses.setdefault(json.dumps(source, sort_keys=True), []).append(f"{stage.run_name}: {split}")
     rows = []
     for key, used in uses.items():
         source = json.loads(key)
@@ -278,8 +278,8 @@ def _results(lineage: Lineage) -> str:
     if not tested:
         return "No run of this line was tested (`python cli.py test`)."
     names = sorted({name for stage in tested for name in stage.metrics})
-    header = " | ".join(f"`{stage.run.resolve().name}`" for stage in tested)
-    untested = ", ".join(f"`{stage.run.resolve().name}`" for stage in lineage.stages if not stage.metrics)
+    header = " | ".join(f"`{stage.run_name}`" for stage in tested)
+    untested = ", ".join(f"`{stage.run_name}`" for stage in lineage.stages if not stage.metrics)
     rows = "".join(
         f"| {name.removeprefix('test/')} | "
         + " | ".join(f"{stage.metrics[name]:.4g}" if name in stage.metrics else "" for stage in tested)

@@ -1,4 +1,4 @@
-"""The stages that an adapter went through, read from the run directories that they left."""
+"""Lineage of an adapter: the stages that trained it, read from their run directories."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from lightning.pytorch.cli import instantiate_class
 
 from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.checkpoint_files import read_checkpoint
-from dermiq.programs.yaml_files import read_yaml
 from dermiq.prompts import SYSTEM_PROMPT
-from dermiq.run_directory import ADAPTER, CONFIG, LAST, read_metrics
+from dermiq.run_directory import RunDirectory
 from dermiq.schema import TrainingError
 
-METRICS = "metrics.json"
 Config = dict[str, Any]
 
 
@@ -24,16 +22,21 @@ class Stage:
     """One run of one stage.
 
     Attributes:
-        run: its directory.
-        config: its ``config.yaml``.
+        run: its files.
+        config: what it was trained with.
         steps: optimiser steps of its last checkpoint; None if there is no checkpoint.
-        metrics: its ``metrics.json``; empty if it was not tested.
+        metrics: of its test; empty if it was not tested.
     """
 
-    run: Path
+    run: RunDirectory
     config: Config
     steps: int | None
     metrics: dict[str, float]
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run's directory."""
+        return self.run.path.resolve().name
 
     @property
     def name(self) -> str:
@@ -57,7 +60,7 @@ class Stage:
 
     @property
     def system_prompt(self) -> str:
-        """What the system says before a question for the diagnosis."""
+        """The system prompt of a question for the diagnosis."""
         return str(self.data.get("system_prompt") or SYSTEM_PROMPT)
 
     @property
@@ -75,7 +78,7 @@ class Stage:
             {
                 "class_path": self.options["backbone"]["class_path"],
                 "init_args": self.backbone
-                | {"lora": None, "adapter_path": str(self.run / ADAPTER), "gradient_checkpointing": False},
+                | {"lora": None, "adapter_path": str(self.run.adapter), "gradient_checkpointing": False},
             }
         )
         assert isinstance(backbone, VLMBackbone)
@@ -108,17 +111,17 @@ def read_lineage(run: Path) -> Lineage:
     Raises:
         DermIQError: if `run` is no run directory, has no adapter, or a file of its line cannot be read.
     """
-    stage = _read_stage(run)
-    if not (run / ADAPTER).is_dir():
+    stage = _read_stage(RunDirectory(run))
+    if not stage.run.adapter.is_dir():
         raise TrainingError(
-            f"{run} has no {ADAPTER}/ yet: it is written with the first checkpoint. Go on training with "
-            f"`python cli.py fit --config {run / CONFIG} --ckpt_path last`, or start anew."
+            f"{run} has no adapter/ yet: it is written with the first checkpoint. Go on training with "
+            f"`python cli.py fit --config {stage.run.config_file} --ckpt_path last`, or start anew."
         )
     stages = [stage]
     while (path := stages[0].backbone["adapter_path"]) is not None:
-        before = Path(path).parent
-        known = {stage.run.resolve() for stage in stages}
-        if Path(path).name != ADAPTER or not (before / CONFIG).is_file() or before.resolve() in known:
+        before = RunDirectory(Path(path).parent)
+        known = {stage.run.path.resolve() for stage in stages}
+        if Path(path) != before.adapter or not before.config_file.is_file() or before.path.resolve() in known:
             return Lineage(tuple(stages), str(path))
         stages.insert(0, _read_stage(before))
     return Lineage(tuple(stages), None)
@@ -160,21 +163,20 @@ def licences(source: Config) -> dict[tuple[str, str], int]:
     return counts
 
 
-def _read_stage(run: Path) -> Stage:
-    if not (run / CONFIG).is_file():
+def _read_stage(run: RunDirectory) -> Stage:
+    if not run.config_file.is_file():
         raise TrainingError(
-            f"{run} is no run directory: it has no {CONFIG}. Name the directory that `python cli.py fit` wrote to, "
-            "its trainer.default_root_dir."
+            f"{run.path} is no run directory: it has no {run.config_file.name}. Name the directory that "
+            "`python cli.py fit` wrote to, its trainer.default_root_dir."
         )
-    config = read_yaml(run / CONFIG)
-    metrics = read_metrics(run / METRICS) if (run / METRICS).exists() else {}
-    stage = Stage(run, config, _steps(run / LAST), metrics)
+    metrics = run.metrics() if run.metrics_file.exists() else {}
+    stage = Stage(run, run.config(), _steps(run.last_checkpoint), metrics)
     try:
         _check_written(stage)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise TrainingError(
-            f"{run / CONFIG} is not what `python cli.py fit` writes: model, backbone or data sources are not where "
-            f"they belong ({error!r}). Put the run's own {CONFIG} back."
+            f"{run.config_file} is not what `python cli.py fit` writes: model, backbone or data sources are not where "
+            f"they belong ({error!r}). Put the run's own {run.config_file.name} back."
         ) from error
     return stage
 

@@ -105,7 +105,7 @@ class Judge:
                 row["closed"] = is_closed(sample.target)
                 if not row["closed"]:
                     row = {**row, **overlap(answer.diagnosis or "", sample.target)}
-        if sample.findings_drawn:
+        if sample.findings_observed:
             true, stated = stated_truly(answer.think if sample.structured else answer.text, sample.findings)
             row |= {"findings_true": true, "findings_stated": stated}
         return row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from dermiq.files import Changes
 from dermiq.metrics import EvaluationOutput
 from dermiq.modules.base import StageModule
 from dermiq.policy.batches import PromptBatch
@@ -169,16 +170,10 @@ def _finished(rollout: Rollout, stops: Sequence[int], limit: int) -> Tensor:
     return closed | (rollout.lengths < limit)
 
 
-def refuse_other(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to extend a file of answers by those of another policy or other settings.
-
-    Raises:
-        TrainingError: naming what differs.
-    """
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if names:
-        changes = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)
-        raise TrainingError(
-            f"{path} was written by another policy or with other settings: {changes}. Go back to those, or use a new "
-            "--trainer.default_root_dir."
-        )
+def other_policy(path: Path, changes: Changes) -> TrainingError:
+    """The refusal of a file of answers that was begun with another policy or other settings."""
+    changed = "; ".join(f"{name} was {before}, is {now}" for name, (before, now) in changes.items())
+    return TrainingError(
+        f"{path} was written by another policy or with other settings: {changed}. Go back to those, or use a new "
+        "--trainer.default_root_dir."
+    )

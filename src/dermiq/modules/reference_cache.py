@@ -1,20 +1,21 @@
-"""Log-probs of a frozen reference, kept on disk so that they are computed once for all epochs and runs."""
+"""Cache of a frozen reference's log-probs on disk: computed once for all epochs and runs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from dermiq.files import append_lines, whole_lines
+from dermiq.files import Changes, ResumableLines, Row, whole_lines
 from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.batches import PreferenceBatch, pairs_of
 from dermiq.policy.digests import base_digest, digest, reference_digest
 from dermiq.schema import TrainingError
+
+_REMEDY = "Delete or rename the file, or give --model.reference_cache another path."
 
 
 class ReferenceCache:
@@ -32,26 +33,13 @@ class ReferenceCache:
     """
 
     def __init__(self, path: Path, made_by: dict[str, str]) -> None:
-        self.path = path
-        self._known: dict[str, tuple[float, float]] = {}
-        header = json.dumps({"reference": made_by})
+        header = {"reference": made_by}
         try:
-            records = [json.loads(line) for line in whole_lines(path)] or [_begun(path, header)]
-            found = dict(records[0]["reference"])
-            for row in records[1:]:
-                self._known[row["pair"]] = (float(row["chosen"]), float(row["rejected"]))
+            self._file = ResumableLines(path, header, _read, _other_reference)
+            rows = self._file.rows
+            self._known = {row["pair"]: (float(row["chosen"]), float(row["rejected"])) for row in rows}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TrainingError(
-                f"{path} is no cache of reference log-probs ({error!r}). Delete or rename the file, or give "
-                "model.init_args.reference_cache another path."
-            ) from error
-        differing = sorted(name for name in found.keys() | made_by.keys() if found.get(name) != made_by.get(name))
-        if differing:
-            changes = "; ".join(f"{name} {found.get(name)} -> {made_by.get(name)}" for name in differing)
-            raise TrainingError(
-                f"The log-probs in {path} are of another reference than this run's: {changes}. Delete or rename "
-                "the file, or give model.init_args.reference_cache another path."
-            )
+            raise TrainingError(f"{path} is no cache of reference log-probs ({error!r}). {_REMEDY}") from error
 
     def holds(self, keys: Sequence[str]) -> bool:
         """True if all of the pairs are there."""
@@ -61,9 +49,7 @@ class ReferenceCache:
         """Keep the log-probs [2, B] of those pairs that are not there yet."""
         rows = dict(zip(keys, logprobs.T.tolist(), strict=True))
         new = {key: (row[0], row[1]) for key, row in rows.items() if key not in self._known}
-        append_lines(
-            self.path, [json.dumps({"pair": key, "chosen": row[0], "rejected": row[1]}) for key, row in new.items()]
-        )
+        self._file.append({"pair": key, "chosen": row[0], "rejected": row[1]} for key, row in new.items())
         self._known |= new
 
     def logprobs(self, keys: Sequence[str]) -> Tensor:
@@ -72,7 +58,7 @@ class ReferenceCache:
 
 
 def pair_keys(batch: PreferenceBatch) -> list[str]:
-    """What identifies each pair of a preference batch: its messages, pixels and completions."""
+    """Keys of the pairs of a preference batch: hashes of messages, pixels and completions."""
     keys = []
     for sample, messages, images in zip(pairs_of(batch), batch["messages"], batch["images"], strict=True):
         parts = [json.dumps([messages, sample.chosen, sample.rejected]).encode()]
@@ -82,7 +68,7 @@ def pair_keys(batch: PreferenceBatch) -> list[str]:
 
 
 def fingerprint(backbone: VLMBackbone, precision: str) -> dict[str, str]:
-    """What identifies the reference of a loaded backbone: aspect -> its value, or a hash of it.
+    """Fingerprint of a loaded backbone's reference: aspect -> its value, or a hash of it.
 
     Args:
         backbone: a loaded backbone.
@@ -100,9 +86,14 @@ def fingerprint(backbone: VLMBackbone, precision: str) -> dict[str, str]:
     }
 
 
-def _begun(path: Path, header: str) -> Any:
-    """Begin the file with its header, unless it holds something else than a torn one."""
-    if path.exists() and not header.encode().startswith(path.read_bytes()):
-        raise ValueError("it has no header")
-    append_lines(path, [header])
-    return json.loads(header)
+def _read(path: Path) -> tuple[Row, list[Row]]:
+    header, *rows = [json.loads(line) for line in whole_lines(path)] or [{}]
+    dict(header["reference"])
+    return header, rows
+
+
+def _other_reference(path: Path, changes: Changes) -> TrainingError:
+    changed = sorted(f"{name.removeprefix('reference.')} {before} -> {now}" for name, (before, now) in changes.items())
+    return TrainingError(
+        f"The log-probs in {path} are of another reference than this run's: {'; '.join(changed)}. {_REMEDY}"
+    )

@@ -1,4 +1,4 @@
-"""What tested runs have to say for themselves and against each other.
+"""Reports on tested runs: an HTML page, and tables that compare them.
 
 ``python -m dermiq.report RUN… --out DIR`` writes a page about them, ``python -m dermiq.report compare RUN…`` tables.
 """

@@ -73,7 +73,7 @@ def _compare(args: Sequence[str]) -> None:
 
 
 def names(directories: Sequence[Path]) -> list[str]:
-    """What tells runs apart: their paths, without the directories that all lie in.
+    """Short names of runs: their paths, without the directories that all lie in.
 
     >>> names([Path("runs/grpo"), Path("runs/old/sft")])
     ['grpo', 'old/sft']

@@ -1,4 +1,4 @@
-"""What an answer claims, where it says so, and what the knowledge graph has to say of it."""
+"""Claims in an answer: their place in the text, and their verdict by the knowledge graph with its evidence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERDICTS = ("supported", "unknown", "contradicted")
 
 
 class Note(NamedTuple):
-    """What is said of a claim: its verdict, the claim as it was read, the facts that decide, where they stand."""
+    """A note on a claim: its verdict, the claim as it was read, the facts that decide, their citations."""
 
     verdict: str
     claim: str
@@ -91,15 +91,15 @@ class ClaimMarker:
     def _note(self, item: JudgedClaim) -> Note:
         claim, graph = item.claim, self.scorer.graph
         value = f"{'' if claim.positive else 'not '}{graph.label(claim.value)}"
-        said = f"{graph.label(claim.subject)}, {title(claim.relation)}: {value}"
+        stated = f"{graph.label(claim.subject)}, {title(claim.relation)}: {value}"
         if claim.relation == DIAGNOSIS:
-            said = f"the diagnosis: {value}"
+            stated = f"the diagnosis: {value}"
         facts = item.verdict.evidence
         cited = "; ".join(dict.fromkeys(map(graph.cite, facts)))
         hedged = " (said with reserve)" if claim.hedged else ""
-        return Note(item.verdict.judgement, said + hedged, " ".join(sentences(graph, facts)), cited)
+        return Note(item.verdict.judgement, stated + hedged, " ".join(sentences(graph, facts)), cited)
 
 
 def _placed(score: KGScore, places: list[tuple[int, int]]) -> list[tuple[int, int, JudgedClaim]]:
-    """The claims with the characters that make them, where they are made in words."""
+    """The claims with the characters that state them; without those that no words state."""
     return [(*place, item) for item in score.claims if (place := item.claim.place(places))]

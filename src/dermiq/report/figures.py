@@ -1,4 +1,4 @@
-"""The numbers behind the figures of a report; drawing them is `dermiq.report.charts`' part."""
+"""The numbers behind the figures of a report, which `dermiq.report.charts` plots."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Bin:
 
 
 def headlines(stages: Sequence[Stage]) -> list[Headline]:
-    """The metrics that tell the story, as far as a stage has them."""
+    """The headline metrics, as far as a stage has them."""
     found = [
         Headline(name, title, tuple(estimate(stage.run.metrics, name) for stage in stages))
         for name, title in HEADLINES.items()

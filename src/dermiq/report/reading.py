@@ -1,4 +1,4 @@
-"""The rows that a test left, checked while they are read: a column that is not as it was written is named."""
+"""Reader of ``predictions.parquet``: checks each column's type, and names the one that is wrong."""
 
 from __future__ import annotations
 

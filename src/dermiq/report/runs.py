@@ -1,4 +1,4 @@
-"""What `python cli.py test` left in a run's directory, read as rows."""
+"""Tested runs: their metrics and rows, read from their directories."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 
 from dermiq.metrics import PredictionRow
 from dermiq.report.reading import read_rows
-from dermiq.run_directory import read_metrics
+from dermiq.run_directory import RunDirectory
 from dermiq.schema import DataError
-from dermiq.trainer.callbacks import METRICS, PREDICTIONS
 
 Key = tuple[str, str]
 
@@ -47,19 +46,20 @@ def read_run(directory: Path, name: str) -> TestedRun:
     Raises:
         DataError: if it was not tested, a file cannot be read, or two rows are of the same sample.
     """
+    files = RunDirectory(directory)
     try:
-        metrics, rows = read_metrics(directory / METRICS), read_rows(directory / PREDICTIONS)
+        metrics, rows = files.metrics(), read_rows(files.predictions)
     except FileNotFoundError as error:
         raise DataError(
-            f"{error.filename or directory / PREDICTIONS} is missing. Test the run first: `python cli.py test --config "
-            f"{directory}/config.yaml --ckpt_path last`, or, for a model that was not trained here, with "
+            f"{error.filename or files.predictions} is missing. Test the run first: `python cli.py test --config "
+            f"{files.config_file} --ckpt_path last`, or, for a model that was not trained here, with "
             f"--trainer.default_root_dir={directory}."
         ) from error
     run = TestedRun(name, {metric.removeprefix("test/"): value for metric, value in metrics.items()}, rows)
     twice = [key for key, count in Counter(run.keys).items() if count > 1]
     if twice:
         raise DataError(
-            f"{directory / PREDICTIONS} has several rows of the sample {twice[0][1]!r}, so that it is unclear which to "
+            f"{files.predictions} has several rows of the sample {twice[0][1]!r}, so that it is unclear which to "
             "compare with which. Give the samples of a data set ids of their own, and test the run again."
         )
     return run

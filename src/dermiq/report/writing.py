@@ -16,7 +16,6 @@ from dermiq.report import charts
 from dermiq.report.cases import case_data, verdict_counts
 from dermiq.report.figures import Column, Estimate, accuracies, all_metrics, calibration, confusion, headlines
 from dermiq.report.stages import Stage, read_stages
-from dermiq.trainer.thumbnails import THUMBNAILS
 
 PAGE = "index.html"
 PARTS = Path(__file__).parent / "page"
@@ -66,7 +65,6 @@ def render(stages: Sequence[Stage]) -> str:
         pictures=data["pictures"],
         verdicts=verdict_counts(data),
         charts=charts,
-        thumbnails=THUMBNAILS,
         today=datetime.now(UTC).date().isoformat(),
         style=Markup(style),
         script=Markup(script),

@@ -1,4 +1,4 @@
-"""From the candidates of predict to ``accepted.jsonl``: the right answers, for rejection-sampled fine-tuning."""
+"""Keep correct sampled answers for rejection-sampling fine-tuning (RAFT)."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from dermiq.files import append_lines, whole_lines
+from dermiq.files import ResumableLines, Row, whole_lines
 from dermiq.modules import CandidateModule
-from dermiq.modules.candidates import CandidateOutput, refuse_other
+from dermiq.modules.candidates import CandidateOutput, other_policy
 from dermiq.prompts import parse
 from dermiq.ranges import check_numbers
+from dermiq.run_directory import RunDirectory
 from dermiq.schema import AcceptedAnswers, Sample, TrainingError
 
-ACCEPTED = "accepted.jsonl"
 _FIELDS: Mapping[str, type] = {"id": str, "target": str, "drawn": int, "right": int, "accepted": list}
 
 
 class WriteAccepted(Callback):
-    """Keeps the right answers of `CandidateModule` in the run's directory, for `dermiq.datamodules.sources.Accepted`.
+    """Keeps the correct answers of `CandidateModule` in the run's directory, for `dermiq.datamodules.sources.Accepted`.
 
     An answer is kept if it has the structure asked for, the module's rewards call it correct (the outcome term is 1
     and every gate is open), and no answer to the same question before it has the same reasoning. ``accepted.jsonl``
-    has a header, then one line per question as batches finish, also for those without a right answer, and the same
-    command goes on where it stopped.
+    has a header, then one line per question as batches finish, also for those without a correct answer, and the same
+    command resumes it.
 
     Args:
-        limit: answers kept of one question, the first ones drawn; None keeps all.
+        limit: answers kept of one question, the first ones sampled; None keeps all.
 
     Raises:
         ValueError: if the limit is below 1.
@@ -44,7 +44,7 @@ class WriteAccepted(Callback):
         self._done: dict[str, AcceptedAnswers] = {}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take up the file where it was left.
+        """Begin the file, or resume it.
 
         Raises:
             TrainingError: if there is more than one process, the module samples no candidates or shows facts, or the
@@ -56,18 +56,12 @@ class WriteAccepted(Callback):
             raise TrainingError("WriteAccepted keeps what the policy finds without help: leave out --model.retriever.")
         if trainer.world_size > 1:
             raise TrainingError("Accepted answers are written by one process: pass --trainer.devices=1.")
-        self.path = Path(trainer.default_root_dir) / ACCEPTED
-        settings = pl_module.policy | pl_module.settings | {"limit": self.limit}
-        del settings["adapter"]  # a directory, which may move; the weights are told by their hash
-        header = json.loads(json.dumps(settings))
-        self._done = {}
-        if lines := whole_lines(self.path):
-            refuse_other(self.path, _row(lines[0], f"{self.path}, line 1"), header)
-            rows = [_row(line, f"{self.path}, line {i}", _FIELDS) for i, line in enumerate(lines[1:], start=2)]
-            self._done = {row["id"]: row for row in rows}
-            rank_zero_info(f"{self.path} holds the answers to {len(rows)} questions already: going on from there.")
-        else:
-            append_lines(self.path, [json.dumps(header)])
+        header = pl_module.policy | pl_module.settings | {"limit": self.limit}
+        del header["adapter"]  # a directory, which may move; the weights are known by their hash
+        self.file = ResumableLines(RunDirectory(trainer.default_root_dir).accepted, header, _read, other_policy)
+        if rows := self.file.rows:
+            rank_zero_info(f"{self.file.path} holds the answers to {len(rows)} questions already: going on from there.")
+        self._done = {row["id"]: row for row in self.file.rows}
         pl_module.done = self._done
 
     def on_predict_batch_end(
@@ -83,8 +77,8 @@ class WriteAccepted(Callback):
         for name, sample in samples.items():
             if name in self._done and self._done[name]["target"] != sample.target:
                 raise TrainingError(
-                    f"{self.path} holds answers to sample {name!r} for the target {self._done[name]['target']!r}, not "
-                    f"{sample.target!r}: the data have changed since. Use a new --trainer.default_root_dir."
+                    f"{self.file.path} holds answers to sample {name!r} for the target {self._done[name]['target']!r}, "
+                    f"not {sample.target!r}: the data have changed since. Use a new --trainer.default_root_dir."
                 )
         output: CandidateOutput = outputs
         new = [
@@ -92,27 +86,27 @@ class WriteAccepted(Callback):
             for record in output["records"]
             if record["id"] not in self._done
         ]
-        append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in new))
+        self.file.append(new)
         self._done.update({row["id"]: row for row in new})
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what was kept.
+        """Report what was kept.
 
         Raises:
-            TrainingError: if no answer was right.
+            TrainingError: if no answer was correct.
         """
         rows = self._done.values()
-        drawn, right = sum(row["drawn"] for row in rows), sum(row["right"] for row in rows)
+        sampled, right = sum(row["drawn"] for row in rows), sum(row["right"] for row in rows)
         kept = [len(row["accepted"]) for row in rows if row["accepted"]]
         if not kept:
             raise TrainingError(
-                f"None of {drawn} answers to {len(rows)} questions was right, so there is nothing to learn from. Start "
-                "from a policy that answers in structure (a warm start), or raise --model.candidates, in a new "
+                f"None of {sampled} answers to {len(rows)} questions was right, so there is nothing to learn from. "
+                "Start from a policy that answers in structure (a warm start), or raise --model.candidates, in a new "
                 "--trainer.default_root_dir."
             )
         rank_zero_info(
-            f"{right} of {drawn} answers to {len(rows)} questions were right. Kept {sum(kept)} that differ, to "
-            f"{len(kept)} questions, in {self.path}."
+            f"{right} of {sampled} answers to {len(rows)} questions were right. Kept {sum(kept)} that differ, to "
+            f"{len(kept)} questions, in {self.file.path}."
         )
 
     def _judged(self, module: CandidateModule, sample: Sample, completions: list[str]) -> AcceptedAnswers:
@@ -125,6 +119,17 @@ class WriteAccepted(Callback):
             distinct.setdefault(" ".join(answer.think.split()), answer.text)
         kept = list(distinct.values())[: self.limit]
         return {"id": sample.id, "target": sample.target, "drawn": len(answers), "right": len(right), "accepted": kept}
+
+
+def _read(path: Path) -> tuple[Row, list[AcceptedAnswers]]:
+    """Header and rows of the file.
+
+    Raises:
+        TrainingError: if a line is damaged.
+    """
+    first, *lines = whole_lines(path) or [""]
+    header = _row(first, f"{path}, line 1")
+    return header, [_row(line, f"{path}, line {number}", _FIELDS) for number, line in enumerate(lines, start=2)]
 
 
 def _row(line: str, where: str, fields: Mapping[str, type] = MappingProxyType({})) -> Any:

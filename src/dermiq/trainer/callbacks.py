@@ -1,4 +1,4 @@
-"""What a run shows and writes while it goes: sampled completions, predictions, skipped images."""
+"""Callbacks that show and write results: sampled completions, predictions, metrics, skipped images."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ from dermiq.objectives.scored import ScoredRollout
 from dermiq.policy.rollout import Rollout
 from dermiq.ranges import check_numbers
 from dermiq.rewards import Scores
-
-METRICS, PREDICTIONS, CONFUSION = "metrics.json", "predictions.parquet", "confusion.csv"
-VALIDATED = "val_metrics.json"
+from dermiq.run_directory import RunDirectory
 
 
 class RunProgressBar(RichProgressBar):
@@ -45,12 +43,12 @@ class RunProgressBar(RichProgressBar):
 
 
 class MetricsTable(CSVLogger):
-    """Lightning's ``metrics.csv``, which a kill finds whole also where a new metric makes a new column."""
+    """CSV logger whose ``metrics.csv`` survives a kill, also while a new metric adds a column."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """What writes the file; what a kill left half-written of an earlier one goes."""
+        """The writer of the file; unfinished files of a killed run are removed."""
         if self._experiment is None:
             for unfinished in Path(self.root_dir).glob(f"*/*{PARTIAL}"):
                 unfinished.unlink(missing_ok=True)
@@ -101,8 +99,7 @@ class LogCompletions(Callback):
         rows = completion_rows(found["rollout"], found["scores"], found["advantages"].tolist())
         table = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), table)
-        path = Path(trainer.default_root_dir) / "completions" / f"step-{step:07d}.parquet"
-        write_atomically(path, table.getvalue())
+        write_atomically(RunDirectory(trainer.default_root_dir).completions_of(step), table.getvalue())
         Console().print(_table(rows[: self.shown], f"step {step}: {rows[0]['id']}, target {rows[0]['target']}"))
 
 
@@ -148,52 +145,47 @@ class WritePredictions(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new file."""
-        self._begin(_rows_path(trainer, "predictions", trainer.global_rank))
+        self._begin(RunDirectory(trainer.default_root_dir).predicted_lines(trainer.global_rank, trainer.world_size))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new file."""
-        self._begin(_rows_path(trainer, "test_predictions", trainer.global_rank))
+        self._begin(RunDirectory(trainer.default_root_dir).tested_lines(trainer.global_rank, trainer.world_size))
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Append the batch's rows."""
-        self._append(outputs)
+        output: EvaluationOutput = outputs
+        append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in output["rows"]))
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        """Append the batch's rows."""
-        self._append(outputs)
+    on_test_batch_end = on_predict_batch_end
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the tables of all processes' rows."""
         trainer.strategy.barrier("predictions")
         if not trainer.is_global_zero:
             return
-        paths = [_rows_path(trainer, "test_predictions", rank) for rank in range(trainer.world_size)]
+        run = RunDirectory(trainer.default_root_dir)
+        paths = [run.tested_lines(rank, trainer.world_size) for rank in range(trainer.world_size)]
         rows: list[PredictionRow] = [json.loads(line) for path in paths for line in whole_lines(path)]
         if len(paths) > 1:
             data: Any = trainer.test_dataloaders.dataset  # type: ignore[union-attr]  # set by now
             places = {data.source[index].id: place for place, index in enumerate(data.indices)}
             rows.sort(key=lambda row: places[row["id"]])
-        root = Path(trainer.default_root_dir)
-        write_atomically(root / PREDICTIONS, predictions_table(rows))
-        write_atomically(root / CONFUSION, confusion_table(rows))
+        write_atomically(run.predictions, predictions_table(rows))
+        write_atomically(run.confusion, confusion_table(rows))
         for path in paths:
             path.unlink()
 
     def _begin(self, path: Path) -> None:
         self.path = path
         write_atomically(path, "")
-
-    def _append(self, outputs: EvaluationOutput) -> None:
-        append_lines(self.path, (json.dumps(row, ensure_ascii=False) for row in outputs["rows"]))
-
-
-def _rows_path(trainer: Trainer, name: str, rank: int) -> Path:
-    suffix = "" if trainer.world_size == 1 else f".rank{rank}"
-    return Path(trainer.default_root_dir) / f"{name}{suffix}.jsonl"
 
 
 def predictions_table(rows: Sequence[PredictionRow]) -> bytes:
@@ -248,19 +240,19 @@ class SaveMetrics(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
-        self._write(trainer, METRICS)
+        self._write(trainer, RunDirectory(trainer.default_root_dir).metrics_file)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file, unless this validation is a part of training."""
         if trainer.state.fn == "validate":
-            self._write(trainer, VALIDATED)
+            self._write(trainer, RunDirectory(trainer.default_root_dir).validation_file)
 
-    def _write(self, trainer: Trainer, name: str) -> None:
+    def _write(self, trainer: Trainer, path: Path) -> None:
         if trainer.is_global_zero:
             metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
             known = {key: value for key, value in metrics.items() if math.isfinite(value)}
             content = json.dumps(known, indent=2, sort_keys=True, allow_nan=False) + "\n"
-            write_atomically(Path(trainer.default_root_dir) / name, content)
+            write_atomically(path, content)
 
 
 class ReportSkipped(Callback):
@@ -275,33 +267,23 @@ class ReportSkipped(Callback):
         self.skipped |= dict.fromkeys(left_out)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Remember what the batch skipped."""
-        self._remember(batch)
+        self.skipped |= dict.fromkeys(batch["skipped"])
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Remember what the batch skipped."""
-        self._remember(batch)
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Remember what the batch skipped."""
-        self._remember(batch)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Remember what the batch skipped."""
-        self._remember(batch)
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = on_train_batch_end
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Report."""
         if self.skipped and trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "skipped.txt"
+            path = RunDirectory(trainer.default_root_dir).skipped
             write_atomically(path, "".join(f"{line}\n" for line in self.skipped))
             rank_zero_warn(f"Skipped {len(self.skipped)} samples with unreadable images; they are listed in {path}.")
 
@@ -313,6 +295,3 @@ class ReportSkipped(Callback):
         """Take up what the run had skipped before, where it is this run that goes on."""
         if trainer.state.fn == "fit":
             self.skipped |= dict.fromkeys(checkpoint["callbacks"].get(self.state_key, {}).get("skipped", []))
-
-    def _remember(self, batch: Any) -> None:
-        self.skipped |= dict.fromkeys(batch["skipped"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import pickle
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,17 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from lightning.pytorch.utilities import rank_zero_info
 from safetensors import SafetensorError
 
-from dermiq.files import PARTIAL, replacing, sync
+from dermiq.files import replacing, replacing_directory
 from dermiq.modules import StageModule
 from dermiq.policy.checkpoint_files import read_checkpoint
 from dermiq.programs.exits import STOPS, answered, reason, stop
 from dermiq.ranges import check_values
-from dermiq.run_directory import ADAPTER, LAST
+from dermiq.run_directory import RunDirectory
 from dermiq.schema import TrainingError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old file and swaps at the end, so that the old one lasts until the new one is whole."""
+    """Checkpoint IO that replaces a file only once the new one is complete."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint.
@@ -68,7 +67,7 @@ def _after(error: Exception, path: Path) -> str:
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps ``checkpoints/last.ckpt`` (to resume) and ``adapter/`` (for the next stage) of a run up to date.
+    """Checkpoint callback: saves ``checkpoints/last.ckpt`` (to resume) and ``adapter/`` (for the next stage).
 
     The checkpoint of a step is taken at its end and written last of all: after the step's metrics, the validation
     that is due then, and the adapter. So a run that is killed repeats a little and misses nothing.
@@ -93,10 +92,10 @@ class RunCheckpoint(ModelCheckpoint):
         assert isinstance(module, StageModule)
         taken, self._taken = self._taken, None
         if taken is not None:
-            root = Path(trainer.default_root_dir)
+            run = RunDirectory(trainer.default_root_dir)
             if trainer.is_global_zero:
-                _save_adapter(module, root / ADAPTER)
-            trainer.strategy.save_checkpoint(taken, root / LAST)
+                _save_adapter(module, run)
+            trainer.strategy.save_checkpoint(taken, run.last_checkpoint)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -130,36 +129,25 @@ class RunCheckpoint(ModelCheckpoint):
         return {}
 
 
-def _save_adapter(module: StageModule, target: Path) -> None:
+def _save_adapter(module: StageModule, run: RunDirectory) -> None:
     """Replace the adapter file by file, each as a whole: the directory can be read at every moment."""
-    fresh = target.with_name(target.name + PARTIAL)
-    shutil.rmtree(fresh, ignore_errors=True)
     try:
-        module.backbone.save_adapter(fresh)
-        files = sorted(fresh.glob("*"))
-        for file in files:
-            sync(file)
-        if files and not target.exists():
-            fresh.replace(target)
-        else:
-            for file in files:
-                file.replace(target / file.name)
+        with replacing_directory(run.adapter) as fresh:
+            module.backbone.save_adapter(fresh)
     except (OSError, SafetensorError) as error:
-        resume = "resume with --ckpt_path last" if (target.parent / LAST).exists() else "run the same again"
+        resume = "resume with --ckpt_path last" if run.last_checkpoint.exists() else "run the same again"
         raise TrainingError(
-            f"The adapter {target} could not be written ({reason(error)}). What was saved before is whole. "
+            f"The adapter {run.adapter} could not be written ({reason(error)}). What was saved before is whole. "
             f"Free space on this disk, then {resume}."
         ) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 class GracefulInterrupt(Callback):
     """The first Ctrl-C, SIGTERM or SIGHUP finishes the step, saves and stops; the second stops at once.
 
     The exit code is 130, 143 or 129. A validation that is due at the step is a part of it. All processes of a run stop
-    at the same step, whichever of them is asked to. SIGTERM and SIGHUP that were ignored when the program began (as by
-    nohup) stay ignored.
+    at the same step, whichever of them gets the signal. SIGTERM and SIGHUP that were ignored when the program began
+    (as by nohup) stay ignored.
     """
 
     def __init__(self) -> None:
@@ -168,23 +156,23 @@ class GracefulInterrupt(Callback):
         self._former: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at who answers, while Lightning has not put its own answers there yet."""
+        """Record the signal handlers before Lightning installs its own."""
         self.requested = self._stops = 0
         former = {number: signal.getsignal(number) for number in STOPS}
-        left = (None, signal.SIG_IGN)  # to whoever is not Python, and to nobody; Ctrl-C is answered all the same
-        self._former = {n: handler for n, handler in former.items() if handler not in left or n == signal.SIGINT}
+        kept = (None, signal.SIG_IGN)  # not Python's, and ignored; Ctrl-C is handled all the same
+        self._former = {n: handler for n, handler in former.items() if handler not in kept or n == signal.SIGINT}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Answer signals from now on, in place of Lightning, which would stop without saving."""
+        """Install handlers in place of Lightning's, which would stop without saving."""
         for number in self._former:
             signal.signal(number, answered(self._request))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take a checkpoint if asked to stop, in all processes at the same step."""
-        asked = torch.tensor(self.requested, device=trainer.strategy.root_device)
-        self._stops = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        """Take a checkpoint if a stop is requested, in all processes at the same step."""
+        requested = torch.tensor(self.requested, device=trainer.strategy.root_device)
+        self._stops = int(trainer.strategy.reduce(requested, reduce_op="max"))
         if self._stops:
             for callback in _run_checkpoints(trainer):
                 callback.take(trainer)
@@ -204,7 +192,7 @@ class GracefulInterrupt(Callback):
             stop(self.requested)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Restore the former handlers."""
         self._release()
 
     def _release(self) -> None:
@@ -229,7 +217,7 @@ class GracefulInterrupt(Callback):
 
 
 def _forget_processes(trainer: Trainer) -> None:
-    """Leave the other processes to end by themselves: seeing one end so, Lightning would kill this one, too."""
+    """Detach the other processes: Lightning would kill this one as soon as one of them ends."""
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
         trainer.strategy.barrier("stop")

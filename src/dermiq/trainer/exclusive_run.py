@@ -1,4 +1,4 @@
-"""A run directory belongs to one run: locked while it is written to, and cleared for a run that begins anew."""
+"""Exclusive use of a run directory: a lock, and the refusal or setting aside of what another run left there."""
 
 from __future__ import annotations
 
@@ -18,41 +18,25 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
+from dermiq.files import write_atomically
 from dermiq.programs.exits import reason
-from dermiq.run_directory import ADAPTER, CHECKPOINTS, CONFIG, LAST
+from dermiq.run_directory import RunDirectory
 from dermiq.schema import TrainingError
-from dermiq.trainer.callbacks import CONFUSION, METRICS, PREDICTIONS, VALIDATED
-from dermiq.trainer.thumbnails import THUMBNAILS
 
-EARLIER, LOCK = "earlier", ".run.lock"
-_TESTED = (
-    "test_predictions.jsonl",
-    "test_predictions.rank*.jsonl",
-    "test_thumbnails.jsonl",
-    "test_thumbnails.rank*.jsonl",
-)
-RESULTS = {
-    "test": (METRICS, PREDICTIONS, CONFUSION, THUMBNAILS, *_TESTED),
-    "validate": (VALIDATED,),
-    "predict": ("predictions.jsonl", "predictions.rank*.jsonl"),
-}
-ALL_RESULTS = tuple(name for names in RESULTS.values() for name in names)
-CURVES = ("metrics", "tensorboard", "completions", "skipped.txt")
-TRAINED = (ADAPTER, "hpc_ckpt_*.ckpt", CHECKPOINTS)  # checkpoints last: as long as they are there, it is refused
 _held: set[int] = set()
 
 
-def _let_go() -> None:
-    """A process that is forked from a run does not keep its lock when the run is killed."""
+def _release() -> None:
+    """Close the locks in a forked process, which would keep them when the run is killed."""
     while _held:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_release)
 
 
 class Lock:
-    """Keeps a directory, which is made where it is missing, for this process; a kill gives it back.
+    """File lock on a directory, which is made where it is missing; a kill releases it.
 
     Where the file system has no locks, it says so and goes on.
 
@@ -64,7 +48,7 @@ class Lock:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root, self._path = root, root / LOCK
+        self.root, self._path = root, RunDirectory(root).lock
         self._file = -1
 
     def __enter__(self) -> None:
@@ -109,7 +93,7 @@ class Lock:
 
 @dataclass(frozen=True)
 class Command:
-    """What is about to be run in a directory.
+    """The subcommand that is about to run in a directory.
 
     Attributes:
         name: fit, validate, test or predict.
@@ -129,22 +113,22 @@ class Command:
 
     @classmethod
     def parsed(cls, name: str, config: Mapping[str, Any]) -> Command:
-        """That of a parsed configuration."""
+        """The command of a parsed configuration."""
         root = Path(config["trainer"]["default_root_dir"] or ".")
         given = config.get("ckpt_path")
         adapter = config["model"]["init_args"]["backbone"]["init_args"].get("adapter_path")
         return cls(
             name=name,
             root=root,
-            checkpoint=None if not given else root / LAST if given == "last" else Path(given),
+            checkpoint=None if not given else RunDirectory(root).last_checkpoint if given == "last" else Path(given),
             adapter=Path(adapter) if adapter else None,
             paths=tuple(Path(text) for text in _strings(config) if os.path.exists(text)),
             start_over=bool(config.get("start_over")),
         )
 
 
-class RunDirectory(Callback):
-    """Keeps a run's directory to one run: as a context of the whole command, and as a callback of its trainer.
+class ExclusiveRun(Callback):
+    """Exclusive use of a run's directory: as a context of the whole command, and as a callback of its trainer.
 
     On entering, the directory is locked, and a command is refused that would mix two runs there. What an earlier run
     left that saved nothing is set aside, and so is a whole run with ``--start_over``. Once a step of training is made,
@@ -159,20 +143,20 @@ class RunDirectory(Callback):
     """
 
     def __init__(self, command: Command) -> None:
-        self.command, self.root = command, command.root
+        self.command, self.root, self.files = command, command.root, RunDirectory(command.root)
         self._lock = Lock(self.root)
         self._stepped = False
         self._config: bytes | None = None
         self._before: set[Path] = set()
 
-    def __enter__(self) -> RunDirectory:
+    def __enter__(self) -> ExclusiveRun:
         self._lock.__enter__()
         try:
             self._clear()
         except BaseException:
             self._lock.__exit__()
             raise
-        config = self.root / CONFIG
+        config = self.files.config_file
         self._before = set(self.root.glob("*")) | set(self.root.glob("*/*"))
         self._config = config.read_bytes() if config.is_file() else None
         return self
@@ -190,26 +174,30 @@ class RunDirectory(Callback):
     ) -> None:
         """Set results aside that are of the adapter before the first step."""
         if not self._stepped and trainer.is_global_zero:
-            set_aside(self.root, ALL_RESULTS, "Results of the adapter before this training")
+            set_aside(self.root, self.files.results(), "Results of the adapter before this training")
         self._stepped = True
 
     def _clear(self) -> None:
         """Refuse or set aside what another run left."""
-        holds_run = bool(_found(self.root, TRAINED))
+        holds_run = bool(_found(self.files.trained))
         goes_on = self.command.checkpoint is not None and _inside(self.command.checkpoint, self.root)
         if self.command.name != "fit":
             if holds_run and not goes_on:
-                self._tell_apart()
+                self._keep_results()
         elif self.command.start_over:
             self._refuse_start_over(goes_on)
-            set_aside(self.root, (*ALL_RESULTS, CONFIG, *CURVES, *TRAINED), "The earlier run")
-        elif holds_run and not goes_on and not _requeued(self.root):
+            set_aside(self.root, (self.files.config_file, *self._made()), "The earlier run")
+        elif holds_run and not goes_on and not self._requeued():
             self._refuse_training()
-        elif not goes_on and not holds_run and _found(self.root, CURVES):
-            set_aside(self.root, (CONFIG, *CURVES), "What an earlier run left that saved no checkpoint")
+        elif not goes_on and not holds_run and _found(self.files.records):
+            set_aside(
+                self.root,
+                (self.files.config_file, *self.files.records),
+                "What an earlier run left that saved no checkpoint",
+            )
 
     def _refuse_training(self) -> None:
-        has_checkpoint = (self.root / LAST).is_file()
+        has_checkpoint = self.files.last_checkpoint.is_file()
         if self.command.checkpoint is not None:
             first = f"{self.root} holds another run than {self.command.checkpoint} is of."
         else:
@@ -220,12 +208,12 @@ class RunDirectory(Callback):
             f"--start_over, which moves the earlier run to {_next(self.root)}."
         )
 
-    def _tell_apart(self) -> None:
-        """Keep results of the run in this directory, where another model is judged there."""
+    def _keep_results(self) -> None:
+        """Set aside the results of the run in this directory, where another model is judged there."""
         adapter = self.command.adapter
         if self.command.checkpoint is None and adapter is not None and _inside(adapter, self.root):
             return
-        set_aside(self.root, RESULTS[self.command.name], "Results of the run")
+        set_aside(self.root, self.files.results(self.command.name), "Results of the run")
         judged = self.command.checkpoint or adapter or "the model without an adapter"
         rank_zero_info(
             f"{self.root} holds a trained run, and this judges {judged}. To judge the run, pass --ckpt_path=last; else "
@@ -235,7 +223,7 @@ class RunDirectory(Callback):
     def _refuse_start_over(self, goes_on: bool) -> None:
         if goes_on:
             raise TrainingError("--start_over begins anew and --ckpt_path goes on: leave one of them out.")
-        moved = _found(self.root, (*ALL_RESULTS, *CURVES, *TRAINED))
+        moved = _found(self._made())
         used = [path for path in self.command.paths if any(_inside(path, each) for each in moved)]
         if used:
             raise TrainingError(
@@ -245,20 +233,28 @@ class RunDirectory(Callback):
 
     def _undo(self) -> None:
         """Remove what this command has made, and put the record of the run before back."""
-        for pattern in (CONFIG, *CURVES):
-            for path in {*self.root.glob(pattern), *self.root.glob(f"{pattern}/*")} - self._before:
+        for written in (self.files.config_file, *self.files.records):
+            for path in {written, *written.glob("*")} - self._before:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         if self._config is not None:
-            (self.root / CONFIG).write_bytes(self._config)
+            write_atomically(self.files.config_file, self._config)
+
+    def _made(self) -> list[Path]:
+        """What a run makes, in the order in which it is moved: as long as there are checkpoints, it is a run."""
+        return [*self.files.results(), *self.files.records, *self.files.trained]
+
+    def _requeued(self) -> bool:
+        """Whether SLURM has started the command again, in which case Lightning goes on by itself."""
+        return bool(SLURMEnvironment.detect() and self.files.requeued_checkpoints)
 
 
-def set_aside(root: Path, patterns: Iterable[str], what: str) -> None:
-    """Move what matches in a directory into the next folder of its ``earlier/``, saying so; nothing is deleted.
+def set_aside(root: Path, paths: Iterable[Path], what: str) -> None:
+    """Move paths in a directory into the next folder of its ``earlier/``, saying so; nothing is deleted.
 
     Raises:
         TrainingError: if it cannot be moved.
     """
-    found = _found(root, patterns)
+    found = _found(paths)
     if not found:
         return
     folder = _next(root)
@@ -290,21 +286,16 @@ def is_leader() -> bool:
     return int(rank_zero_only.rank) == 0  # type: ignore[attr-defined]  # Lightning sets it
 
 
-def _found(root: Path, patterns: Iterable[str]) -> list[Path]:
-    """What a directory holds, in the order of the patterns; folders that are empty do not count."""
-    found = [path for pattern in patterns for path in sorted(root.glob(pattern))]
-    return [path for path in found if not path.is_dir() or any(path.iterdir())]
+def _found(paths: Iterable[Path]) -> list[Path]:
+    """Those that are there; folders that are empty do not count."""
+    return [path for path in paths if path.exists() and (not path.is_dir() or any(path.iterdir()))]
 
 
 def _next(root: Path) -> Path:
-    taken = {path.name for path in (root / EARLIER).glob("*")}
-    return root / EARLIER / str(next(n for n in range(1, len(taken) + 2) if str(n) not in taken))
+    earlier = RunDirectory(root).earlier
+    taken = {path.name for path in earlier.glob("*")}
+    return earlier / str(next(n for n in range(1, len(taken) + 2) if str(n) not in taken))
 
 
 def _inside(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
-
-
-def _requeued(root: Path) -> bool:
-    """Whether SLURM has started the command again, in which case Lightning goes on by itself."""
-    return bool(SLURMEnvironment.detect() and list(root.glob("hpc_ckpt_*.ckpt")))

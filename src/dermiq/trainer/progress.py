@@ -1,4 +1,4 @@
-"""What a run says of its progress where no terminal shows a bar: a line from time to time."""
+"""Progress in plain lines, where no terminal shows a bar."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Done = tuple[float, float]  # how much is done, of how much
 
 
 class ProgressLines(Callback):
-    """One plain line from time to time where the output is no terminal (``nohup``, SLURM): step, metrics, time left.
+    """Progress as plain lines where the output is no terminal (``nohup``, SLURM): step, metrics, time left.
 
-    It is written as a step or a batch ends, by the first process alone. In a terminal there is the progress bar.
+    A line is printed as a step or a batch ends, by the first process alone. In a terminal there is the progress bar.
 
     Args:
         seconds: the least time between two lines.
@@ -32,11 +32,11 @@ class ProgressLines(Callback):
         self.seconds = seconds
         check_numbers(self, seconds="[0, 1000000]")
         self._console: Console | None = None
-        self._begun = self._said = 0.0
+        self._begun = self._printed = 0.0
         self._first: list[Done] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look where the output goes."""
+        """Find out whether the output is a terminal."""
         console = Console(highlight=False, markup=False, soft_wrap=True)
         shows_bar = console.is_terminal or console.is_jupyter
         self._console = None if shows_bar or not trainer.is_global_zero else console
@@ -49,9 +49,7 @@ class ProgressLines(Callback):
         """Start the clock."""
         self._begin([])
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._begin([])
+    on_predict_start = on_test_start
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, unless this validation is a part of training."""
@@ -61,45 +59,47 @@ class ProgressLines(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Say the step, of how many, and what the progress bar would."""
+        """Print the step, of how many, and the metrics of the progress bar."""
         if self._is_due():
             done = _trained(trainer)
             of = f" of {trainer.max_steps}" if trainer.max_steps > 0 else ""
             epoch = f"epoch {trainer.current_epoch}, " if (trainer.max_epochs or 0) != 1 else ""
             metrics = trainer.progress_bar_metrics.items()
-            told = [f"{name.removeprefix('train/')} {value:.4g}" for name, value in metrics if name != "v_num"]
-            self._say(trainer, ", ".join([f"{epoch}step {trainer.global_step}{of}", *told]), self._left(trainer, done))
+            shown = [f"{name.removeprefix('train/')} {value:.4g}" for name, value in metrics if name != "v_num"]
+            self._print(
+                trainer, ", ".join([f"{epoch}step {trainer.global_step}{of}", *shown]), self._left(trainer, done)
+            )
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Say the batch, of how many."""
+        """Print the batch, of how many."""
         self._batch(trainer, "validation batch", batch_idx, trainer.num_val_batches)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Say the batch, of how many."""
+        """Print the batch, of how many."""
         self._batch(trainer, "batch", batch_idx, trainer.num_test_batches)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Say the batch, of how many."""
+        """Print the batch, of how many."""
         self._batch(trainer, "batch", batch_idx, trainer.num_predict_batches)
 
     def _begin(self, first: list[Done]) -> None:
-        self._begun = self._said = time.monotonic()
+        self._begun = self._printed = time.monotonic()
         self._first = first
 
     def _is_due(self) -> bool:
-        return self._console is not None and time.monotonic() - self._said >= self.seconds
+        return self._console is not None and time.monotonic() - self._printed >= self.seconds
 
     def _batch(self, trainer: Trainer, what: str, batch_idx: int, batches: Any) -> None:
         if self._is_due():
             done, of = batch_idx + 1, sum(batches)
             inside = trainer.state.fn == "fit"
-            self._say(trainer, f"{what} {done} of {of}", None if inside else self._left(trainer, [(done, of)]))
+            self._print(trainer, f"{what} {done} of {of}", None if inside else self._left(trainer, [(done, of)]))
 
     def _left(self, trainer: Trainer, done: list[Done]) -> float | None:
         """Seconds until the first of several ends is reached, at the pace so far; None where there is none."""
@@ -110,9 +110,9 @@ class ProgressLines(Callback):
         left += [rest for each in trainer.callbacks if isinstance(each, Timer) and (rest := each.time_remaining())]  # type: ignore[attr-defined]  # set by a connector
         return min(left, default=None)
 
-    def _say(self, trainer: Trainer, text: str, left: float | None) -> None:
+    def _print(self, trainer: Trainer, text: str, left: float | None) -> None:
         assert self._console is not None and trainer.state.fn is not None
-        self._said = time.monotonic()
+        self._printed = time.monotonic()
         name = f"{trainer.state.fn.value} {Path(trainer.default_root_dir).resolve().name}"
         rest = "" if left is None else f", {timedelta(seconds=round(left))} left"
         self._console.print(f"{name}: {text}{rest}")

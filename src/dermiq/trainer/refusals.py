@@ -1,4 +1,4 @@
-"""What Lightning refuses of a trainer's options, in a sentence that names the option to give instead."""
+"""Lightning's refusals of trainer options, as sentences that name the option to change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MACHINE_WORDS = ("backend", "accelerator", "devices", "gpu", "GPU", "strategy",
 
 @contextmanager
 def lightning_worded() -> Iterator[None]:
-    """Let what Lightning itself refuses be a sentence.
+    """Reword Lightning's own refusals as one sentence with a remedy.
 
     Raises:
         TrainingError: saying what Lightning said, and which option to change.

@@ -17,7 +17,7 @@ from dermiq.schema import TrainingError
 
 
 class ShardedStrategy(DDPStrategy):
-    """Lightning's DDP, whose processes keep one part each of the frozen weights in the decoder layers.
+    """DDP strategy that shards the frozen weights of the decoder layers over the processes (FSDP2).
 
     A layer's weights are gathered before its forward and again before its backward pass, and freed after (Zhao et al.
     2023, arXiv:2304.11277, by `torch.distributed.fsdp.fully_shard`). Adapters and all else that is trained stay whole
@@ -103,6 +103,6 @@ class ShardedStrategy(DDPStrategy):
         if isinstance(self.stage, DPOModule) and self.stage.reference_cache is not None:
             raise TrainingError(
                 "With sharded weights all processes compute the reference's log-probs together, but a "
-                "reference_cache lets one of them leave it out. Set model.init_args.reference_cache=null, or train "
+                "reference_cache lets one of them leave it out. Set --model.reference_cache=null, or train "
                 "with --trainer.strategy=ddp."
             )

@@ -1,4 +1,4 @@
-"""Small copies of the images that a test shows to the model, for a report to show them again."""
+"""Thumbnails of the images of a test, for its report."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from PIL import Image
 from dermiq.files import append_lines, regular_bytes, whole_lines, write_atomically
 from dermiq.programs.exits import reason
 from dermiq.ranges import COUNT, check_numbers
+from dermiq.run_directory import RunDirectory
 from dermiq.schema import DataError
 
-THUMBNAILS = "thumbnails.parquet"
 QUALITY = 90  # of WebP: at this size fine texture is kept at a fifth of a PNG's bytes
 _SCHEMA = pa.schema(
     {
@@ -33,7 +33,7 @@ _SCHEMA = pa.schema(
 
 
 class WriteThumbnails(Callback):
-    """The images of test, made small, as ``thumbnails.parquet`` in the run's directory.
+    """Writes the images of test, made small, as ``thumbnails.parquet`` in the run's directory.
 
     One row per distinct image, however many questions show it: ``image`` (WebP) and ``shown``, a list of ``dataset``
     and ``id`` (the keys of ``predictions.parquet``) and ``place`` (0 for a question's first image). What was shown is
@@ -54,7 +54,8 @@ class WriteThumbnails(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new file."""
         self._written = set()
-        write_atomically(_lines_path(trainer, trainer.global_rank), "")
+        self.path = RunDirectory(trainer.default_root_dir).thumbnail_lines(trainer.global_rank, trainer.world_size)
+        write_atomically(self.path, "")
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -66,21 +67,22 @@ class WriteThumbnails(Callback):
             for sample, images in shown
             for place, image in enumerate(images)
         )
-        append_lines(_lines_path(trainer, trainer.global_rank), lines)
+        append_lines(self.path, lines)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the table of all processes' images."""
         trainer.strategy.barrier("thumbnails")
         if not trainer.is_global_zero:
             return
-        paths = [_lines_path(trainer, rank) for rank in range(trainer.world_size)]
+        run = RunDirectory(trainer.default_root_dir)
+        paths = [run.thumbnail_lines(rank, trainer.world_size) for rank in range(trainer.world_size)]
         table = thumbnails_table(json.loads(line) for path in paths for line in whole_lines(path))
-        write_atomically(Path(trainer.default_root_dir) / THUMBNAILS, table)
+        write_atomically(run.thumbnails, table)
         for path in paths:
             path.unlink()
 
     def _line(self, image: Image.Image, key: dict[str, Any]) -> str:
-        """Who shows an image, and at its first showing its bytes."""
+        """The line of an image: which question shows it and, at its first occurrence, its bytes."""
         content = thumbnail(image, self.longest_side)
         digest = hashlib.sha256(content).hexdigest()
         known = digest in self._written
@@ -113,12 +115,12 @@ def thumbnails_table(lines: Iterable[dict[str, Any]]) -> bytes:
 
 
 def read_thumbnails(directory: Path) -> Iterator[tuple[bytes, list[tuple[str, str, int]]]]:
-    """The WebP images of a run's directory, each with where it is shown: data set, id, place; none without the file.
+    """The WebP images of a run, each with the questions that show it: data set, id, place; none without the file.
 
     Raises:
         DataError: if the file is no such table.
     """
-    path = directory / THUMBNAILS
+    path = RunDirectory(directory).thumbnails
     if not os.path.lexists(path):
         return
     try:
@@ -135,8 +137,3 @@ def read_thumbnails(directory: Path) -> Iterator[tuple[bytes, list[tuple[str, st
             "delete this file for a report without its pictures."
         ) from error
     yield from found
-
-
-def _lines_path(trainer: Trainer, rank: int) -> Path:
-    suffix = "" if trainer.world_size == 1 else f".rank{rank}"
-    return Path(trainer.default_root_dir) / f"test_thumbnails{suffix}.jsonl"

@@ -134,7 +134,7 @@ def test_format_only_knows_nothing():
     for other, true in pairs[:100]:
         concept = graph.find(other.target)
         assert (other.label, other.synonyms, other.concepts) == (other.target, concept.synonyms, (concept.id,))
-        assert other.findings == {} and not other.findings_drawn
+        assert other.findings == {} and not other.findings_observed
         assert (other.images, other.group, other.skin_type) == (true.images, true.group, true.skin_type)
 
 

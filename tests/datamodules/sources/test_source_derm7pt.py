@@ -63,7 +63,7 @@ def test_cases_that_share_a_photograph_are_tied(tmp_path):
 
 
 def test_findings_are_given_only_where_the_checklist_is_exact(tmp_path):
-    findings = {sample.id: sample.findings for sample in load(tmp_path) if sample.findings_drawn}
+    findings = {sample.id: sample.findings for sample in load(tmp_path) if sample.findings_observed}
     assert findings == {
         "2": {"structure": ("network",)},
         "3": {"structure": ("network", "streaks", "vessels")},
@@ -73,4 +73,4 @@ def test_findings_are_given_only_where_the_checklist_is_exact(tmp_path):
         "14": {"structure": ("streaks",)},
     }  # not: no melanocytic lesion (0, 7, 8), dots or globules (4, 5), regression (10), pigmentation (15)
     assert {value for said in findings.values() for value in said["structure"]} <= set(VOCABULARY["structure"])
-    assert not any(sample.findings_drawn for sample in load(tmp_path, views=["clinic"]))
+    assert not any(sample.findings_observed for sample in load(tmp_path, views=["clinic"]))

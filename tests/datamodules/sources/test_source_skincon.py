@@ -15,13 +15,13 @@ from support.layouts import ddi, fitzpatrick17k, skincon
 def test_findings_are_those_of_the_annotations(tmp_path):
     source = skincon.write(tmp_path)
     source.load()
-    assert [(sample.findings, sample.findings_drawn) for sample in source][:3] == [
+    assert [(sample.findings, sample.findings_observed) for sample in source][:3] == [
         ({"morphology": ("plaque",), "surface": ("scaly",), "colour": ("red",)}, True),
         ({"morphology": ("patch", "papule"), "colour": ("red", "purple")}, True),
         ({"morphology": ("nodule",), "colour": ("black",)}, True),
     ]
     assert source[3].findings == {"surface": ("ulcerated",)} and source[3].label == "neutrophilic dermatoses"
-    assert not source[4].findings_drawn  # telangiectasia and scar: the vocabulary means something else by them
+    assert not source[4].findings_observed  # telangiectasia and scar: the vocabulary means something else by them
 
 
 def test_columns_mean_words_of_the_vocabulary():

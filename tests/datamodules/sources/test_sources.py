@@ -69,7 +69,7 @@ def test_what_every_source_promises(build, tmp_path):
         assert row == sample_row(sample)
         assert row[:4] == (sample.group, sample.target, len(sample.question), len(sample.images))
         assert row.length == len(sample.question) + len(gold_completion(sample)) + 1000 * len(sample.images)
-        assert sample.target == sample.target.lower() and sample.group and not sample.findings_drawn
+        assert sample.target == sample.target.lower() and sample.group and not sample.findings_observed
         assert parse(gold_completion(sample)).diagnosis == sample.target
         assert {source.image(reference).mode for reference in sample.images} == {"RGB"}
     assert source.missing() == []

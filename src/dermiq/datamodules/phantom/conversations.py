@@ -89,7 +89,7 @@ class PhantomConversations(Source):
             reply=self._reply(lesion, last, rng, facts),
             synonyms=lesion.synonyms,
             findings=lesion.findings if last == FINDING else {},
-            findings_drawn=True,
+            findings_observed=True,
             skin_type=lesion.skin_type,
             concepts=lesion.concepts,
             site=lesion.site,

@@ -231,7 +231,7 @@ class PhantomSource(Source):
             synonyms=concept.synonyms,
             concepts=(concept.id,),
             findings={attribute: (value,) for attribute, value in lesion.findings.items()},
-            findings_drawn=True,
+            findings_observed=True,
             site=lesion.findings["site"],
             skin_type=SkinType(scale="fitzpatrick", value=lesion.tone, how="rendered"),
             dataset="phantom",

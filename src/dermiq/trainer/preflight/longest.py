@@ -27,8 +27,8 @@ class Longest(NamedTuple):
 def longest_samples(data: DermDataModule, candidates: int = CANDIDATES) -> Longest:
     """The `batch_size` longest of some training samples, which are encoded one by one.
 
-    Half of the candidates have the longest texts and the most images; the others are drawn at random, since the tokens
-    of an image depend on its size. The processes of a run find the same ones.
+    Half of the candidates have the longest texts and the most images; the others are random, since the tokens of an
+    image depend on its size. The processes of a run find the same ones.
 
     Raises:
         DataError: if no image of the candidates can be read (and bad ones are skipped).
@@ -49,8 +49,8 @@ def _candidates(dataset: SampleDataset, count: int) -> list[int]:
     table = dataset.source.table().take(dataset.indices)
     lengths, images = table.integers("length"), table.integers("images")
     longest = np.stack([np.argsort(-lengths, kind="stable"), np.lexsort((-lengths, -images))], axis=1).flatten()
-    drawn = np.random.default_rng(_SEED).permutation(len(dataset))[:count]
-    return list(dict.fromkeys([*longest[: count // 2].tolist(), *drawn.tolist()]))[:count]
+    shuffled = np.random.default_rng(_SEED).permutation(len(dataset))[:count]
+    return list(dict.fromkeys([*longest[: count // 2].tolist(), *shuffled.tolist()]))[:count]
 
 
 def _size(batch: Mapping[str, Any]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a training step takes of memory and time."""
+"""Memory and time of a training step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ALLOCATION_FAILED = ("can't allocate memory", "not enough memory", "ALLOC_FAILE
 
 @dataclass(frozen=True)
 class Needs:
-    """What a worst-case step takes, in bytes and seconds.
+    """Memory and time of a worst-case step, in bytes and seconds.
 
     Attributes:
         contents: of the step: name -> a description.
@@ -59,7 +59,7 @@ class Needs:
 
 
 def measure(trainer: Trainer, module: StageModule, batch: Mapping[str, Any]) -> Needs:
-    """Run a training step at its worst, and see what it takes in the process that needs most."""
+    """Memory and time of a worst-case training step, of the process that needs most."""
     strategy, device = trainer.strategy, trainer.strategy.root_device
     gradients = sum(parameter.nbytes for parameter in module.backbone.trainable_parameters())
     state = optimiser_state(module)
@@ -86,7 +86,7 @@ def measure(trainer: Trainer, module: StageModule, batch: Mapping[str, Any]) -> 
 
 
 def optimiser_state(module: StageModule) -> int:
-    """Bytes of what the optimiser will keep, as one does after a step on stand-ins of the weights.
+    """Bytes of the optimiser's state, as after a step on stand-ins of the weights.
 
     An optimiser that needs real weights for it (Adafactor, those of 8 bits) counts like Adam: two numbers per weight.
     """
@@ -109,7 +109,7 @@ def in_bytes(count: float) -> str:
 
 
 class _Memory(Protocol):
-    """What a step is measured by, from the moment that it is made."""
+    """A gauge of the peak memory since it was made."""
 
     limit: float
 
@@ -196,7 +196,7 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _free() -> None:
-    """Let go of what nobody holds any more, so that the peak is the step's own."""
+    """Free unreferenced memory, so that the peak is the step's own."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""A training step at its worst that leaves no trace."""
+"""A worst-case training step without side effects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def worst_step(trainer: Trainer, module: StageModule, batch: Mapping[str, Any]) 
     strategy = trainer.strategy
     alone = strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
     moved = strategy.batch_to_device(strategy.precision_plugin.convert_input(batch), dataloader_idx=0)
-    with _without_trace(module), alone:
+    with _without_side_effects(module), alone:
         output = strategy.training_step(moved, 0)
         if module.automatic_optimization and isinstance(output, Tensor):
             strategy.backward(output / module.accumulated_batches, None)
@@ -33,8 +33,8 @@ def worst_step(trainer: Trainer, module: StageModule, batch: Mapping[str, Any]) 
 
 
 @contextmanager
-def _without_trace(module: StageModule) -> Iterator[None]:
-    """Bring out the worst case of a training step, and undo all that it does."""
+def _without_side_effects(module: StageModule) -> Iterator[None]:
+    """Make a training step its worst case, and undo its side effects."""
     backbone = module.backbone
     changed: dict[str, Any] = {
         "log": _nothing,

@@ -17,4 +17,4 @@ class LabelsOnly(Questions):
 
     def derive(self, sample: Sample, place: int) -> Sample:
         """The sample with an empty reasoning."""
-        return replace(sample, findings={}, findings_drawn=False, reasoning="")
+        return replace(sample, findings={}, findings_observed=False, reasoning="")

@@ -184,7 +184,7 @@ class FindingQuestions(Questions):
     def derive(self, sample: Sample, place: int) -> Sample | None:
         """The question for an attribute with a single value."""
         sure = [attribute for attribute, values in sample.findings.items() if len(values) == 1]
-        if not sample.findings_drawn or not sure:
+        if not sample.findings_observed or not sure:
             return None
         attribute = Random(f"{self.seed}/{sample.id}").choice(sure)
         (value,) = sample.findings[attribute]

@@ -112,6 +112,6 @@ class FormatOnly(Questions):
             concepts=named.concepts,
             differential={},
             findings={},
-            findings_drawn=False,
+            findings_observed=False,
             reasoning=describe(stated),
         )

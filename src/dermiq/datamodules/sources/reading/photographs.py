@@ -137,7 +137,7 @@ class Photographs(Source):
             concepts=meaning.concepts,
             differential=record.differential,
             findings=record.findings or meaning.findings,
-            findings_drawn=bool(record.findings),
+            findings_observed=bool(record.findings),
             reasoning=record.reasoning,
             skin_type=record.skin_type,
             site=record.site,

@@ -14,10 +14,11 @@ import pytest
 from dermiq.cli import main
 from dermiq.report.stages import read_curves
 from dermiq.schema import TrainingError
-from dermiq.trainer import exclusive_run as run_directory
-from dermiq.trainer.exclusive_run import LOCK, Command, Lock, RunDirectory, set_aside
+from dermiq.trainer import exclusive_run
+from dermiq.trainer.exclusive_run import Command, ExclusiveRun, Lock, set_aside
 from support.runs import adapter, checkpoint, different
 
+LOCK = ".run.lock"
 ONE = "--trainer.max_steps=1"
 TWO = "--trainer.max_steps=2"
 TESTED = ("metrics.json", "predictions.parquet", "confusion.csv", "thumbnails.parquet")
@@ -310,7 +311,7 @@ def test_numbers_go_on_and_gaps_are_filled(tmp_path):
         (tmp_path / "earlier" / name).mkdir(parents=True)
     for expected in ("2", "4"):
         (tmp_path / "metrics.json").write_text("{}")
-        set_aside(tmp_path, ["metrics.json", "nothing"], "Results")
+        set_aside(tmp_path, [tmp_path / "metrics.json", tmp_path / "nothing"], "Results")
         assert (tmp_path / "earlier" / expected / "metrics.json").is_file()
 
 
@@ -324,18 +325,18 @@ def test_a_move_that_fails_is_worded_and_the_run_is_still_refused(run, monkeypat
 
     monkeypatch.setattr(Path, "rename", full)
     command = Command("fit", run, None, None, (), start_over=True)
-    with pytest.raises(TrainingError, match="could not be cleared for a new run"), RunDirectory(command):
+    with pytest.raises(TrainingError, match="could not be cleared for a new run"), ExclusiveRun(command):
         pass
     again = Command("fit", run, None, None, (), start_over=False)
-    with pytest.raises(TrainingError, match="holds a run already"), RunDirectory(again):
+    with pytest.raises(TrainingError, match="holds a run already"), ExclusiveRun(again):
         pass
 
 
 def test_slurm_that_starts_a_command_again_goes_on(run, monkeypatch):
     """Lightning resumes by itself there, from what it saved when the job was put back into the queue."""
     (run / "hpc_ckpt_1.ckpt").write_bytes(b"")
-    monkeypatch.setattr(run_directory.SLURMEnvironment, "detect", staticmethod(lambda: True))
-    with RunDirectory(Command("fit", run, None, None, (), start_over=False)):
+    monkeypatch.setattr(exclusive_run.SLURMEnvironment, "detect", staticmethod(lambda: True))
+    with ExclusiveRun(Command("fit", run, None, None, (), start_over=False)):
         assert (run / "checkpoints" / "last.ckpt").is_file()
 
 
