@@ -1,9 +1,6 @@
 """The demo's page in a real browser, served by the real command line with a policy that has learnt two answers."""
 
-import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -17,8 +14,8 @@ from transformers import AutoModelForImageTextToText
 from dermiq.policy.processing import encode_conversations, load_processor
 from dermiq.prompts import CONVERSATION_PROMPT, to_conversation
 from dermiq.schema import Message, Sample
-from programs.test_demo import SECRET, photograph_with_a_place
 from support.browser import PHONE, axe_violations
+from support.demo import SECRET, Server, photograph_with_a_place
 from support.images import picture
 
 pytest.importorskip("gradio", reason="the extra `demo` is not installed")
@@ -57,60 +54,6 @@ def learnt(directory: Path, out: Path) -> Path:
     model.save_pretrained(out)
     processor.save_pretrained(out)
     return out
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-class Server:
-    """`python -m dermiq.demo` in a process of its own, whose home and temporary files lie in `folder`."""
-
-    def __init__(self, model: Path, folder: Path, tokens: int) -> None:
-        self.folder, self.port = folder, free_port()
-        places = {"TMPDIR": folder / "tmp", "HOME": folder / "home", "XDG_CACHE_HOME": folder / "home"}
-        for place in places.values():
-            place.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "dermiq.demo",
-            "--model",
-            str(model),
-            "--samples=3",
-            f"--max-new-tokens={tokens}",
-        ]
-        self.process = subprocess.Popen(
-            [*command, f"--port={self.port}"],
-            cwd=folder,
-            env={**os.environ, **{name: str(place) for name, place in places.items()}},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's children ignore it
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.said = ""
-        for line in self.process.stdout:
-            self.said += line
-            if "The page" in line:
-                return
-        raise AssertionError(self.said)
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
-
-    def files(self) -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
-
-    def stop(self) -> int:
-        """Ctrl-C, and the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            self.said += self.process.communicate(timeout=60)[0]
-        return self.process.wait()
 
 
 @pytest.fixture(scope="module")
