@@ -214,8 +214,8 @@ def paired(of: Mapping[int, Outcomes], against: Mapping[int, Outcomes], name: st
             "Runs of the study that are to be compared were tested on different questions. Delete the records of the "
             "older ones, and run `make reproduce` again."
         )
-    asked = of[next(iter(pairs))]
-    groups = asked.group or range(len(asked.target))
+    first = of[next(iter(pairs))]
+    groups = first.group or range(len(first.target))
     found = resample([measure for pair in pairs.values() for measure in pair], groups)
     differences = [one - other for one, other in zip(found[::2], found[1::2], strict=True)]
     return Difference(tuple(pairs), Spread(tuple(each.value for each in differences)), _over_seeds(differences))

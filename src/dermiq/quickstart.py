@@ -52,7 +52,7 @@ METRICS = {
     "conversation/sampled_reward/kg_harm": "conversation: harm",
     "conversation/sampled_reward/kg_precision": "conversation: KG precision",
     "conversation/sampled_reward/kg_coverage": "conversation: KG coverage",
-    "conversation/sampled_reward/truthfulness": "conversation: true findings (as rendered)",
+    "conversation/sampled_reward/truthfulness": "conversation: true findings",
     "conversation/sampled_completion_length": "conversation: answer (tokens)",
     "training_seconds": "training (s)",
 }

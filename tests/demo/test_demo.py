@@ -82,8 +82,8 @@ def test_no_more_pixels_are_kept_than_a_model_looks_at():
     assert photograph.read(file.getvalue()).size == (1024, 512)
 
 
-def test_a_drawn_lesion():
-    image, condition = photograph.drawn_lesion()
+def test_a_synthetic_lesion():
+    image, condition = photograph.synthetic_lesion()
     assert image.size == (96, 96) and Expert().evidence("", condition) is not None
 
 
@@ -197,7 +197,7 @@ def test_the_differential_counts_names_by_what_they_mean(reader):
     said = ["psoriasis", "the scabies", "Psoriasis vulgaris", "Scabies.", "itch mite infestation", "glimmer spot"]
     texts = [f"<think> x </think> <answer> {name} </answer>" for name in said]
     counted = reader.count([*texts, "<think> unfinished", "scabies"])
-    assert counted == Differential((("scabies", 3), ("psoriasis", 2), ("glimmer spot", 1)), unreadable=2, asked=8)
+    assert counted == Differential((("scabies", 3), ("psoriasis", 2), ("glimmer spot", 1)), unreadable=2, sampled=8)
 
 
 def test_evidence_names_the_words_the_verdicts_and_the_works():

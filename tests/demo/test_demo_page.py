@@ -136,7 +136,7 @@ def test_a_photograph_is_asked_about_from_upload_to_differential(server, page):
 
 def test_a_follow_up_question_and_markup_in_its_answer(page):
     page = page()
-    page.get_by_role("button", name="Draw a lesion").click()
+    page.get_by_role("button", name="Use a synthetic lesion").click()
     page.locator("#photograph img").wait_for()
     page.get_by_label("Question").fill(ASKED)
     page.get_by_label("Question").press("Enter")
@@ -145,7 +145,7 @@ def test_a_follow_up_question_and_markup_in_its_answer(page):
     assert page.locator("#evidence li.contradicted").inner_text().startswith("✕ contradicted")
     assert page.locator("#answer mark.contradicted").inner_text() == "contagious"
     page.get_by_text("What does it show?").click()
-    page.get_by_role("button", name="Draw a lesion").click()
+    page.get_by_role("button", name="Use a synthetic lesion").click()
     page.locator("#answer article").wait_for(state="detached")  # another picture, another conversation
 
 
@@ -191,7 +191,7 @@ def test_an_answer_can_be_stopped_and_ctrl_c_within_one_leaves_nothing(family_di
     assert taken.returncode == 2 and "Try another --port" in taken.stderr and "Traceback" not in taken.stderr
     page = open_page(server.address)
     page.set_default_timeout(PATIENCE)
-    page.get_by_role("button", name="Draw a lesion").click()
+    page.get_by_role("button", name="Use a synthetic lesion").click()
     page.locator("#photograph img").wait_for()
     ask(page)
     page.locator("#answer .reply").wait_for()
@@ -202,7 +202,7 @@ def test_an_answer_can_be_stopped_and_ctrl_c_within_one_leaves_nothing(family_di
     assert page.locator("#answer").inner_text() == text and page.locator("#differential table").count() == 0
     ask(page)
     page.locator("#answer article").nth(1).locator(".reply").wait_for()
-    page.get_by_role("button", name="Draw a lesion").click()
+    page.get_by_role("button", name="Use a synthetic lesion").click()
     page.locator("#answer article").first.wait_for(state="detached")
     page.wait_for_timeout(1000)
     assert page.locator("#answer article").count() == 0, "nothing of the earlier photograph's answer comes after it"

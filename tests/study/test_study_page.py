@@ -103,9 +103,9 @@ def test_tuning_shows_what_was_chosen(page):
 
 
 def test_rates_that_were_not_tuned_are_told(page):
-    """Of the variants that an experiment runs; no experiment of the page runs the one without the KL penalty."""
+    """Of the variants that an experiment runs; no experiment of the page runs the one without a KL penalty."""
     study = deepcopy(STUDY)
-    study["experiments"]["groups"]["variants"] += ["no_kl"]
+    study["experiments"]["groups"]["variants"] += ["kl"]
     assert shared_rates(study, "phantom") == "Not tuned, but run at the rate of GRPO++: no KL penalty."
     assert shared_rates(STUDY, "phantom") == "" and "Not tuned" not in page
 

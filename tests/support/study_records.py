@@ -1,4 +1,4 @@
-"""Made-up records of a small study, with numbers that can be checked by hand."""
+"""Records of a small made-up study, with numbers that can be checked by hand."""
 
 from study.record import Outcomes, Record
 
@@ -11,7 +11,7 @@ STUDY = {
         "plus": {"title": "GRPO++", "kind": "rl"},
         "grpo": {"title": "GRPO", "kind": "rl"},
         "sft": {"title": "SFT", "kind": "supervised"},
-        "no_kl": {"title": "no KL penalty", "kind": "rl", "tuned_as": "plus"},
+        "kl": {"title": "no KL penalty", "kind": "rl", "tuned_as": "plus"},
     },
     "settings": {"": {"title": "as above"}, "g4": {"title": "G = 4"}},
     "experiments": {
