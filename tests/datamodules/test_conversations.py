@@ -15,24 +15,58 @@ from dermiq.datamodules import ConversationDataModule
 from dermiq.datamodules.collate import Item
 from dermiq.datamodules.sources import Conversations
 from dermiq.objectives.losses import sft_loss
-from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.backbone import LoRA, VLMBackbone
 from dermiq.policy.logprobs import token_logprobs
 from dermiq.policy.prefix import prefill, score, sequence_logprobs
 from dermiq.policy.processing import (
     ProcessorMixin,
     encode_completions,
+    encode_conversations,
     encode_prompts,
     load_processor,
 )
 from dermiq.schema import DataError, ModelError
-from support.conversations import LONGER, SINGLE, TEXT, TEXTS, TURNS, encoded, loaded, pictures, say, write_talks
+from support.conversations import write_talks
 from support.families import FAMILIES
+from support.images import picture
 
 END = {
     "qwen2_5_vl": "<|im_end|>", "qwen3_vl": "<|im_end|>", "gemma3": "<end_of_turn>", "idefics3": "<end_of_utterance>",
     "llava": "</s>",
 }  # fmt: skip
 SPACE = {"idefics3": " ", "llava": " "}  # what their templates put between the header and the reply
+
+IMAGE = {"type": "image"}
+
+
+def say(role: str, *parts: Any) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": p} if isinstance(p, str) else p for p in parts]}
+
+
+SINGLE = [say("user", IMAGE, "What is it?"), say("assistant", "<think> brown </think> <answer> nevus </answer>")]
+LONGER = [
+    say("system", "Look."),
+    say("user", IMAGE, IMAGE, "Which skin condition do these two photographs show?"),
+    say("assistant", "A melanoma."),
+]
+TURNS = [
+    say("system", "Look."),
+    say("user", "Can you help me?"),
+    say("assistant", "Yes. Show it."),
+    say("user", IMAGE, "What is it?"),
+    say("assistant", "A nevus."),
+    say("user", "And these?", IMAGE, IMAGE),
+    say("assistant", "One is a melanoma, one is not."),
+    say("user", "Is it urgent?"),
+    say("assistant", "The melanoma is."),
+]
+TEXT = [say("user", "What is a melanoma, please?"), say("assistant", "A tumour.")]
+TEXTS = [say("user", "Hm?"), say("assistant", "Show me the skin."), say("user", "No."), say("assistant", "Then not.")]
+
+
+def pictures(conversation: list[dict[str, Any]]) -> list:
+    count = sum(part == IMAGE for message in conversation for part in message["content"])
+    return [picture(i, (48, 64)[i % 2]) for i in range(count)]
 
 
 def replies(family: str, conversation: list[dict[str, Any]]) -> str:
@@ -49,6 +83,21 @@ def family(request) -> str:
 @pytest.fixture(scope="module")
 def backbone(family, family_dir) -> VLMBackbone:
     return loaded(family_dir(family))
+
+
+def loaded(directory: Path, checkpointing: bool = False) -> VLMBackbone:
+    torch.manual_seed(0)
+    backbone = VLMBackbone(str(directory), LoRA(rank=4), gradient_checkpointing=checkpointing)
+    backbone.load()
+    with torch.no_grad():
+        for name, parameter in sorted(backbone.named_parameters()):
+            if "lora_B" in name:
+                parameter.normal_(0, 0.3)
+    return backbone.train()
+
+
+def encoded(processor: ProcessorMixin, *conversations: list) -> tuple[dict, torch.Tensor]:
+    return encode_conversations(processor, conversations, [pictures(each) for each in conversations])
 
 
 def test_what_the_assistant_says_counts_and_nothing_else(family, family_dir):

@@ -5,11 +5,21 @@ import torch
 
 from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.kg import Retriever
+from dermiq.modules import CandidateModule
 from dermiq.policy.rollout import Sampling
 from dermiq.prompts import QUESTION
-from dermiq.schema import TrainingError
-from support.candidates import module_of, sample_of
+from dermiq.rewards import RewardMixture, RewardTerm, diagnosis
+from dermiq.schema import Sample, TrainingError
 from support.images import picture
+
+
+def module_of(backbone, **options):
+    mixture = RewardMixture({"diagnosis": RewardTerm(diagnosis)})
+    return CandidateModule(backbone, mixture, **{"candidates": 4, "sampling": Sampling(5)} | options)
+
+
+def sample_of(name, **more):
+    return Sample(**{"id": name, "images": ("x.png",), "target": "melanoma", "label": "mel", "group": "g"} | more)
 
 
 def records_of(module, *samples):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import dermiq.policy.packing
+from datamodules.test_conversations import LONGER, SINGLE, TEXT, TEXTS, TURNS, encoded, loaded
 from dermiq.datamodules.collate import Samples
 from dermiq.modules import SFTModule
 from dermiq.objectives.losses import sft_loss
@@ -16,7 +17,6 @@ from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.packing import can_pack, check_packing, packed_logprobs
 from dermiq.policy.prefix import sequence_logprobs
 from dermiq.schema import ModelError
-from support.conversations import LONGER, SINGLE, TEXT, TEXTS, TURNS, encoded, loaded
 from support.families import FAMILIES
 from support.trl import difference, first_step, gradients
 

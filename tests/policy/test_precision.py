@@ -6,7 +6,7 @@ import torch
 from dermiq.datamodules.collate import Item, PromptCollate
 from dermiq.kg import Retriever
 from dermiq.objectives.alignment import orthonormal
-from support.candidates import module_of, sample_of
+from modules.test_candidates import module_of, sample_of
 from support.images import picture
 from support.runs import STAGES, adapter, checkpoint, different, logged
 
