@@ -1,4 +1,4 @@
-"""What several processes send each other per optimiser step: worked out from the shapes of a model, and counted.
+"""Communication between processes per optimiser step: bytes computed from the shapes of a model, and counted.
 
     python benchmarks/communication.py [--count] [--out FILE]
 

@@ -1,4 +1,4 @@
-"""What one GRPO step costs in theory, with a shared and with a duplicated prompt: tokens, images, FLOPs and bytes.
+"""Cost model of a GRPO step with a shared and with a duplicated prompt: tokens, images, FLOPs and bytes.
 
 One prompt of P tokens with its pictures, G completions of T tokens each. Counted are multiplications with additions (2
 FLOPs) of linear layers, LoRA and attention, in float32; norms, activations and rotary embeddings are not.

@@ -1,4 +1,4 @@
-"""What splits cost and find: images that look alike in HAM10000, what a random split leaks, and a million samples.
+"""Costs and findings of splits: near-duplicates in HAM10000, leaks of a random split, cost of a million rows.
 
     python benchmarks/data_splits.py --photographs ../shared/data/ham10000 --out benchmarks/results/data_splits.json
 
@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from measuring import publish
 
 from dermiq.datamodules.base import FRACTIONS
 from dermiq.datamodules.sample_table import SampleTable
@@ -141,9 +141,7 @@ def main() -> None:
     if options.photographs:
         result["alike"] = alike(options.photographs)
     result["machine"] = {"cores": len(os.sched_getaffinity(0)), "load_average": os.getloadavg()[0]}
-    print(json.dumps(result, indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    publish(result, options.out)
 
 
 if __name__ == "__main__":

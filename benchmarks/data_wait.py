@@ -1,15 +1,14 @@
-"""How long does a training step wait for its data? A configuration for some steps, loading here and in workers.
+"""Share of a training step that is spent waiting for data: a configuration for some steps, with and without workers.
 
     python benchmarks/data_wait.py configs/quickstart/grpo.yaml configs/quickstart/sft.yaml --out FILE
 
 The wait is what Lightning's profiler counts for fetching the next batch, the step all else between two batches. The
-first batch, for which workers start, is told apart.
+first batch, for which workers start, is counted separately.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import tempfile
@@ -18,6 +17,7 @@ from statistics import median
 
 import torch
 from lightning.pytorch.profilers import SimpleProfiler
+from measuring import publish
 
 from dermiq.cli import run
 
@@ -68,9 +68,7 @@ def main() -> None:
         "torch": torch.__version__,
         "machine": platform.machine(),
     }
-    print(json.dumps(result, indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    publish(result, options.out)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ Inputs = dict[str, Tensor]
 
 
 def completions(policy: VLMBackbone, length: int) -> Tensor:
-    """Ids [2, length] of two replies, drawn from the tokens that a policy may write."""
+    """Ids [2, length] of two replies, sampled from the tokens that a policy may write."""
     allowed = (~policy.banned).nonzero().flatten()
     generator = torch.Generator().manual_seed(0)
     return allowed[torch.randint(len(allowed), (2, length), generator=generator)]

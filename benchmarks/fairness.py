@@ -1,9 +1,9 @@
-"""What balanced sampling does to the accuracy on light and on dark skin, over seeds.
+"""Effect of balanced sampling on the accuracy on light and on dark skin, over seeds.
 
     python benchmarks/fairness.py runs/fairness --seeds 0 1 2 --out benchmarks/results/fairness.json
 
 Reads the tested runs `as_drawn-seedN` and `balanced-seedN` of configs/fairness/skin_tones.yaml below a folder. All
-seeds are tested on the same drawings, so seeds are averaged within each drawing, and the intervals are over drawings.
+seeds are tested on the same lesions, so seeds are averaged within each lesion, and the intervals are over lesions.
 """
 
 from __future__ import annotations

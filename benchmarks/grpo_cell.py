@@ -1,4 +1,4 @@
-"""One cell of the GRPO benchmark: what is measured in one process, DermIQ and TRL in turn."""
+"""One cell of the GRPO benchmark: DermIQ and TRL measured in turn in one process."""
 
 from __future__ import annotations
 

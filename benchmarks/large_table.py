@@ -1,4 +1,4 @@
-"""How soon, and in how much memory, does training start on a table of a million rows?
+"""Time and memory until training starts on a table of a million rows.
 
     python benchmarks/large_table.py --out benchmarks/results/large_table.json
 
@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from measuring import publish
 from PIL import Image
 
 BATCH_SIZE = 8
@@ -128,9 +129,7 @@ def main() -> None:
         "machine": platform.machine(),
         "cores": os.cpu_count(),
     }
-    print(json.dumps(result, indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    publish(result, options.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, medians, and the memory of a process."""
+"""Measurement helpers: the machine, medians, memory of a process, publishing of results."""
 
 from __future__ import annotations
 

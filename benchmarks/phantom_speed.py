@@ -1,4 +1,4 @@
-"""How many lesions the phantom draws a second on one core, and how well its findings tell conditions apart at best.
+"""Synthetic lesions rendered per second on one core, and the accuracy of the best possible reader of their findings.
 
     python benchmarks/phantom_speed.py --out benchmarks/results/phantom_speed.json
 
@@ -8,11 +8,12 @@ Seconds are those in which the process computed, so that other work on the machi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import time
 from pathlib import Path
+
+from measuring import publish
 
 from dermiq.datamodules.phantom import PhantomSource
 
@@ -21,7 +22,7 @@ WARM_UP = 50
 
 
 def images_per_second(size: int, count: int) -> float:
-    """Images of `size` pixels drawn in a second of one core."""
+    """Images of `size` pixels rendered per second of one core."""
     source = PhantomSource(count + WARM_UP, size=size)
     references = [sample.images[0] for sample in source]
     for reference in references[:WARM_UP]:
@@ -45,5 +46,4 @@ if __name__ == "__main__":
         "machine": platform.machine(),
         "load_average": os.getloadavg()[0],
     }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    publish(result, options.out)

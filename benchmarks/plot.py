@@ -1,4 +1,4 @@
-"""Pictures and the table of `versus_trl.py`'s results.
+"""Figures and the table of `versus_trl.py`'s results.
 
     python benchmarks/plot.py benchmarks/results/versus_trl_cpu.json --out docs/images     # SVG and PNG
     python benchmarks/plot.py benchmarks/results/versus_trl_cpu.json --table               # Markdown
@@ -53,7 +53,7 @@ def cells_along(cells: Sequence[Entry], axis: str) -> list[Entry]:
     return sorted(found, key=lambda cell: cell["settings"][axis])
 
 
-def draw_ratios(ax: Axes, cells: Sequence[Entry], axis: str) -> None:
+def plot_ratios(ax: Axes, cells: Sequence[Entry], axis: str) -> None:
     """How many times as fast as TRL, along one axis."""
     places = [cell["settings"][axis] for cell in cells]
     for phase, (label, colour, marker) in PHASES.items():
@@ -76,7 +76,7 @@ def draw_ratios(ax: Axes, cells: Sequence[Entry], axis: str) -> None:
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def draw_memory(ax: Axes, cells: Sequence[Entry], phase: str) -> None:
+def plot_memory(ax: Axes, cells: Sequence[Entry], phase: str) -> None:
     """What a phase adds to resident memory, over the group size."""
     for (side, micro_batch), (label, colour, marker) in SIDES.items():
         chosen = {"kind": "memory", "side": side, "micro_batch": micro_batch}
@@ -108,12 +108,12 @@ def pictures(cells: Sequence[Entry]) -> dict[str, Figure]:
         along = cells_along(cells, axis)
         if len(along) > 1:
             found[f"speed_over_{name}"], (ax,) = _figure(7.5, 1)
-            draw_ratios(ax, along, axis)
+            plot_ratios(ax, along, axis)
     memory = [cell for cell in cells if cell["settings"]["kind"] == "memory"]
     if len({cell["settings"]["group_size"] for cell in memory}) > 1:
         found["memory_over_group"], (left, right) = _figure(10, 2)
-        draw_memory(left, memory, "update")
-        draw_memory(right, memory, "rollout")
+        plot_memory(left, memory, "update")
+        plot_memory(right, memory, "rollout")
     return found
 
 

@@ -1,9 +1,9 @@
-"""Where does a GRPO++ step go? The parts of the quickstart's step in seconds, and its operators by torch's profiler.
+"""Profile of a GRPO++ step: parts of the quickstart's step in seconds, and its operators by torch's profiler.
 
     python benchmarks/profile_step.py --out benchmarks/results/profile_step.json
 
 The quickstart's own configuration is trained for some steps from a fresh adapter on the shipped tiny model. Parts are
-told apart by the functions that do them; what no part claims is Lightning, logging and waiting for data.
+distinguished by the functions that do them; what no part claims is Lightning, logging and waiting for data.
 """
 
 from __future__ import annotations

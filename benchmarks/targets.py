@@ -1,4 +1,4 @@
-"""What the GRPO benchmark aims at on 2 CPU cores, and by how much it was met."""
+"""Targets of the GRPO benchmark on 2 CPU cores, and by how much they are met."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What single parts of a GRPO step are worth: the same step with and without each, in turn.
+"""Ablation of speed: a GRPO step with and without each of its optimisations, in turn.
 
     python benchmarks/worth.py --out benchmarks/results/worth.json
 
-Every part is exact, so that both ways do the same; `tests/` hold them to it.
+Every optimisation is exact: both ways compute the same; `tests/` hold them to it.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Lab:
         with torch.no_grad():
             self.prefix = prefill(self.policy, self.prompt)
         self.batch = {"prompt": self.prompt, "samples": [case.sample]}
-        self.rollout = self.draw()
+        self.rollout = self.sample()
 
-    def draw(self) -> Rollout:
+    def sample(self) -> Rollout:
         """Completions of the prompt that has run."""
         return sample_rollout(self.policy, self.batch, Sampling(LENGTH), GROUP, prefix=self.prefix)
 
@@ -109,22 +109,22 @@ def measure_time(lab: Lab, repeats: int) -> dict[str, Any]:
     """Each part's worth in the phase that it belongs to."""
     everyone = [torch.arange(GROUP)]
     found = {
-        "rollout: a group reads its prompt together": side_by_side(lab.draw, lab.draw, repeats, copied_prompts),
+        "rollout: a group reads its prompt together": side_by_side(lab.sample, lab.sample, repeats, copied_prompts),
         "rollout: the adapter folded into float32 weights": side_by_side(
-            lab.draw, lab.draw, repeats, lambda: mock.patch.object(VLMBackbone, "folded", lambda _: nullcontext())
+            lab.sample, lab.sample, repeats, lambda: mock.patch.object(VLMBackbone, "folded", lambda _: nullcontext())
         ),
         "update: a group reads its prompt together": side_by_side(
             lambda: lab.update(everyone, [LENGTH]), lambda: lab.update(everyone, [LENGTH]), repeats, copied_prompts
         ),
     }
     with early_ends(lab.policy):
-        lab.rollout = lab.draw()
+        lab.rollout = lab.sample()
         by_length = [part.index for part in lab.rollout.parts(2 * LENGTH)]
         widths = [int(lab.rollout.mask[part].sum(-1).max()) for part in by_length]
         pairs = list(torch.arange(GROUP).split(2))
         width = lab.rollout.ids.shape[1]
         found["rollout: finished rows leave"] = side_by_side(
-            lab.draw, lab.draw, repeats, lambda: mock.patch.object(decoding, "_COMPACT_BELOW", 0.0)
+            lab.sample, lab.sample, repeats, lambda: mock.patch.object(decoding, "_COMPACT_BELOW", 0.0)
         )
         found["update: micro-batches by tokens, as wide as their longest row"] = side_by_side(
             lambda: lab.update(by_length, widths), lambda: lab.update(pairs, [width] * len(pairs)), repeats, nullcontext

@@ -14,7 +14,7 @@ from dermiq.programs.exits import exit_codes
 from dermiq.schema import DataError, DermIQError
 from dermiq.tiny import write_tiny_vlm
 from dermiq.trainer.exclusive_run import Lock
-from study.plan import FULL, PACKAGE, Study, read_study
+from study.plan import FULL, ROOT, Study, read_study
 from study.pool import Board, carry_out
 from study.record import read_records, write_records
 
@@ -27,7 +27,8 @@ def main(args: Sequence[str] | None = None) -> None:
     console, write_page = Console(), _page_writer()
     values = {"model": str(options.out / "tiny"), "data": str(options.data)}
     study = read_study(options.config, options.scale, values)
-    study = _with_data(study, options.data, console)
+    if not options.page_only:
+        study = _with_data(study, options.data, console)
     board = Board(study, options.out / options.scale)
     if options.page_only:
         board.take_up()
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run the study and write its page. Started again, it goes on from the runs that are finished.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, default=PACKAGE / "configs" / "study.yaml", help="the study's file")
+    parser.add_argument("--config", type=Path, default=ROOT / "study" / "study.yaml", help="the study's file")
     parser.add_argument("--scale", default=FULL, help="full, or one of the file's scales")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, one core each")
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="where the runs have their directories")
@@ -74,19 +75,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _with_data(study: Study, data: Path, console: Console) -> Study:
-    """Without the experiments and the tuning whose photographs are not there."""
+    """The study without the experiments and the tuning whose photographs are missing."""
     absent = {
         name
-        for name, ground in study.content["grounds"].items()
-        if "needs" in ground and not (data / ground["needs"]).is_dir()
+        for name, testbed in study.content["testbeds"].items()
+        if "needs" in testbed and not (data / testbed["needs"]).is_dir()
     }
     for name in absent:
-        needed = data / study.content["grounds"][name]["needs"]
+        needed = data / study.content["testbeds"][name]["needs"]
         console.print(f"[yellow]No {needed}: left out is what needs it. Name the folder with --data.[/]")
     content = dict(study.content)
     content["tuning"] = {name: part for name, part in content["tuning"].items() if name not in absent}
     content["experiments"] = {
-        name: part for name, part in content["experiments"].items() if part["ground"] not in absent
+        name: part for name, part in content["experiments"].items() if part["testbed"] not in absent
     }
     if not content["experiments"]:
         raise DataError("The study has no experiment left to run.")

@@ -1,4 +1,4 @@
-"""What the source papers claim, what was measured here, and the verdict that follows by rule."""
+"""Verdicts on the source papers' claims, by rule, from what was measured here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNTESTED = "cannot be tested here"
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one claim.
+    """The verdict on one claim.
 
     Attributes:
         verdict: `HOLDS`, `REVERSED`, `NOT_SHOWN` or `UNTESTED`.

@@ -1,4 +1,4 @@
-"""One run of the study through the command line that users have: fit, test, and what they left as a record."""
+"""Execution of one run of the study through the users' command line: fit and test, and the record of both."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def _written(study: Study, source: str, run: Run, rate: float, root: Path) -> Pa
 
 
 def _record(study: Study, run: Run, files: RunDirectory, rate: float, seconds: Mapping[str, float]) -> Record:
-    score_name = study.content["grounds"][run.ground]["values"]["score"]
+    score_name = study.content["testbeds"][run.testbed]["values"]["score"]
     logged = files.curves({*CURVES, score_name})
     scores = logged.get(score_name, [])
     step, score = max(scores, key=lambda point: (point[1], -point[0]), default=(-1, 0.0))
     return Record(
         name=run.name,
-        ground=run.ground,
+        testbed=run.testbed,
         variant=run.variant,
         setting=run.setting,
         size=run.size,
@@ -91,7 +91,7 @@ def _record(study: Study, run: Run, files: RunDirectory, rate: float, seconds: M
         curves={name: _thinned(points) for name, points in logged.items()},
         best_step=step,
         validation=score,
-        domains={} if run.tuning else _domains(files.predictions, study.content["grounds"][run.ground]),
+        domains={} if run.tuning else _domains(files.predictions, study.content["testbeds"][run.testbed]),
     )
 
 
@@ -102,12 +102,12 @@ def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     return [(stretch[-1][0], round(sum(value for _, value in stretch) / len(stretch), DIGITS)) for stretch in stretches]
 
 
-def _domains(path: Path, ground: Mapping[str, Any]) -> dict[str, Outcomes]:
-    """How the run did on each domain of its ground, told apart by how their samples' ids begin."""
+def _domains(path: Path, testbed: Mapping[str, Any]) -> dict[str, Outcomes]:
+    """Outcomes of the run on each domain of its testbed; prefixes of the samples' ids tell the domains apart."""
     rows = pq.read_table(path).to_pylist()
     parts = {
         name: [row for row in rows if row["id"].startswith(tuple(prefixes))]
-        for name, prefixes in ground["domains"].items()
+        for name, prefixes in testbed["domains"].items()
     }
     return {name: _outcomes(part) for name, part in parts.items() if part}
 

@@ -1,4 +1,4 @@
-"""An experiment's pictures: learning curves, and accuracy over training-set sizes, as SVG.
+"""Figures of an experiment as SVG: learning curves, and accuracy over training-set sizes.
 
 The same records give the same bytes with the same version of matplotlib.
 """
@@ -23,7 +23,7 @@ from study.selection import Cell, Experiment
 from study.statistics import metric
 from study.tables import over_seeds
 
-# Colours of Okabe and Ito, which colour-blind eyes can tell apart; markers and dashes differ too.
+# Colours of Okabe and Ito, which colour-blind readers can distinguish; markers and dashes differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "v", "D", "P", "X")
@@ -56,11 +56,11 @@ Curve = NDArray[np.float64]
 def pictures(experiment: Experiment) -> dict[str, bytes]:
     """File name -> SVG, of the pictures that the records are enough for."""
     with mpl.rc_context(STYLE):
-        drawn = {
+        figures = {
             f"study_{experiment.name}.svg": learning_curves(experiment),
             f"study_{experiment.name}_sizes.svg": accuracy_over_sizes(experiment),
         }
-        return {name: _svg(figure) for name, figure in drawn.items() if figure is not None}
+        return {name: _svg(figure) for name, figure in figures.items() if figure is not None}
 
 
 def learning_curves(experiment: Experiment) -> Figure | None:
@@ -88,7 +88,7 @@ def learning_curves(experiment: Experiment) -> Figure | None:
         for number, (name, curves) in enumerate(panels):
             ax = axes[row + number // across, number % across]
             ax.set_visible(True)
-            _draw_curves(ax, experiment, curves)
+            _plot_curves(ax, experiment, curves)
             ax.set_xlabel(label)
             if first.setdefault(name, ax) is not ax:
                 ax.sharey(first[name])
@@ -108,7 +108,7 @@ def accuracy_over_sizes(experiment: Experiment) -> Figure | None:
         figure.subplots(1, len(experiment.domains), squeeze=False)[0], experiment.domains.items(), strict=True
     ):
         for variant in experiment.variants:
-            _draw_sizes(ax, experiment, variant, domain)
+            _plot_sizes(ax, experiment, variant, domain)
         ax.set_xscale("log", base=2)
         ax.set_xticks(experiment.sizes, [str(size) for size in experiment.sizes])
         ax.xaxis.set_minor_locator(NullLocator())
@@ -148,9 +148,9 @@ def _curves(
     return {variant: curves for variant, curves in found.items() if curves}
 
 
-def _draw_curves(ax: Axes, experiment: Experiment, curves: Mapping[str, Sequence[Curve]]) -> None:
+def _plot_curves(ax: Axes, experiment: Experiment, curves: Mapping[str, Sequence[Curve]]) -> None:
     for variant, runs in curves.items():
-        steps, values = _together(runs)
+        steps, values = _on_common_steps(runs)
         colour, dashes, _ = _look(experiment, variant)
         ax.plot(steps, values.mean(axis=0), color=colour, linestyle=dashes, label=experiment.title(variant))
         if len(curves) <= len(COLOURS):
@@ -158,7 +158,7 @@ def _draw_curves(ax: Axes, experiment: Experiment, curves: Mapping[str, Sequence
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-def _together(runs: Sequence[Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _on_common_steps(runs: Sequence[Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Steps [n] that all runs reach, and the runs' values there [runs, n], interpolated where one logged none."""
     first, last = max(run[0, 0] for run in runs), min(run[-1, 0] for run in runs)
     steps = np.unique(np.concatenate([run[:, 0] for run in runs]))
@@ -166,7 +166,7 @@ def _together(runs: Sequence[Curve]) -> tuple[NDArray[np.float64], NDArray[np.fl
     return steps, np.stack([np.interp(steps, run[:, 0], run[:, 1]) for run in runs])
 
 
-def _draw_sizes(ax: Axes, experiment: Experiment, variant: str, domain: str) -> None:
+def _plot_sizes(ax: Axes, experiment: Experiment, variant: str, domain: str) -> None:
     name, setting = experiment.metrics[0], experiment.settings[0]
     colour, dashes, marker = _look(experiment, variant)
     found = {
@@ -197,7 +197,7 @@ def _look(experiment: Experiment, variant: str) -> tuple[str, str, str]:
 
 
 def _legend(figure: Figure) -> None:
-    """One legend for all panels, below them, in as many columns as there is room for."""
+    """One legend for all panels, below them, in as many columns as fit."""
     entries: dict[str, Artist] = {}
     for ax in figure.axes:
         handles, labels = ax.get_legend_handles_labels()

@@ -1,4 +1,4 @@
-"""The study's page, from its file and its records alone."""
+"""The study's page in Markdown, from its file and its records alone."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def write_page(study: Mapping[str, Any], records: Sequence[Record], out: Path, i
         DermIQError: if a file cannot be written.
     """
     found = experiments(study, records)
-    drawn = {name: pictures(experiment) for name, experiment in found.items()}
+    images_of = {name: pictures(experiment) for name, experiment in found.items()}
     folder = Path(os.path.relpath(images, out.parent)).as_posix()
     parts = [
         _header(study, records, found.values()),
         *(
-            _section(experiment, [f"{folder}/{name}" for name in drawn[experiment.name]])
+            _section(experiment, [f"{folder}/{name}" for name in images_of[experiment.name]])
             for experiment in found.values()
         ),
         _tuning(study, records),
         REGENERATING,
     ]
-    for name, picture in (item for each in drawn.values() for item in each.items()):
+    for name, picture in (item for each in images_of.values() for item in each.items()):
         write_atomically(images / name, picture)
     write_atomically(out, "\n\n".join(part.strip() for part in parts if part) + "\n")
 
@@ -74,7 +74,7 @@ def _header(study: Mapping[str, Any], records: Sequence[Record], found: Iterable
         "<!-- Written by python -m study: do not edit. -->",
         "# The study",
         "This page is written by `make reproduce` from [the records of the runs](study/records.jsonl) and "
-        "[the study's file](../configs/study.yaml); none of its numbers is typed in. It rests on "
+        "[the study's file](../study/study.yaml); none of its numbers is typed in. It rests on "
         f"{len(records)} runs, {tuned} of them for tuning alone, that took {hours:.1f} hours of CPU time in all.",
         READING,
     ]
@@ -123,9 +123,12 @@ def _capital(text: str) -> str:
 
 def _tuning(study: Mapping[str, Any], records: Sequence[Record]) -> str:
     parts: list[str] = []
-    for ground, tuning in study.get("tuning", {}).items():
-        if found := tables.tuning(study, ground, records):
-            parts += [*_titled(f"Ground: {ground}, seed {tuning['seed']}", found), tables.shared_rates(study, ground)]
+    for testbed, tuning in study.get("tuning", {}).items():
+        if found := tables.tuning(study, testbed, records):
+            parts += [
+                *_titled(f"Testbed: {testbed}, seed {tuning['seed']}", found),
+                tables.shared_rates(study, testbed),
+            ]
     if not parts:
         return ""
     text = (

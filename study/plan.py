@@ -1,4 +1,4 @@
-"""From the study's file to its runs: which there are, what each is told, and what has to be there before it."""
+"""The plan of the study: its file as a list of runs, each with its configurations and the run that it starts from."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import yaml
 from dermiq.run_directory import RunDirectory
 from dermiq.schema import DataError
 
-PACKAGE = Path(__file__).parents[1]  # the study names its configurations from here, as from the repository
+ROOT = Path(__file__).parents[1]  # of the repository: the study's file names configurations from here
 FULL = "full"
-DEPTH = 4  # values hold values: the training data the drawn lesions, these the share of noise
+DEPTH = 4  # values hold values: the training data a source of lesions, this the share of noise
 SEEDS, START_SEEDS = 1000, 2000  # of training data; those of validation and test stand in the study's file
 TUNING = "tuning"
 
@@ -29,7 +29,7 @@ class Run:
     """One training, with its test unless it only tunes.
 
     Attributes:
-        ground: a key of the study's grounds.
+        testbed: a key of the study's testbeds.
         variant: a key of its variants or of its starts.
         setting: a key of its settings.
         size: labelled training images.
@@ -40,7 +40,7 @@ class Run:
         tuning: whether it only tunes: it is validated, and never sees the test split.
     """
 
-    ground: str
+    testbed: str
     variant: str
     setting: str
     size: int
@@ -53,19 +53,19 @@ class Run:
     @property
     def name(self) -> str:
         """Unique, and a path."""
-        parts = [self.ground, self.variant, self.setting, f"n{self.size}", f"seed{self.seed}"]
+        parts = [self.testbed, self.variant, self.setting, f"n{self.size}", f"seed{self.seed}"]
         if self.tuning:
-            parts = [self.ground, TUNING, self.variant, f"rate{self.rate:g}"]
+            parts = [self.testbed, TUNING, self.variant, f"rate{self.rate:g}"]
         return "/".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
 class Study:
-    """The study's file, and what the command line says besides.
+    """The study: its file, and what the command line adds.
 
     Attributes:
-        content: the file, at the scale asked for.
-        values: what its configurations may name: ``model``, ``data``.
+        content: the file, at the scale that was chosen.
+        values: placeholders that are the same for all runs: ``model``, ``data``.
     """
 
     content: Mapping[str, Any]
@@ -81,35 +81,35 @@ class Study:
         return list(found.values())
 
     def _tuning(self) -> Iterator[Run]:
-        for ground, tuning in self.content["tuning"].items():
+        for testbed, tuning in self.content["tuning"].items():
             for variant in tuning["variants"]:
                 rates = tuning["rates"][self._of(variant)["kind"]]
-                start = self._start(ground, self._of(variant), tuning["start_seed"])
+                start = self._start(testbed, self._of(variant), tuning["start_seed"])
                 for rate in rates:
-                    yield Run(ground, variant, "", tuning["size"], tuning["seed"], start, rate, tuning=True)
+                    yield Run(testbed, variant, "", tuning["size"], tuning["seed"], start, rate, tuning=True)
 
     def _experiments(self) -> Iterator[Run]:
         for experiment in self.content["experiments"].values():
-            ground = experiment["ground"]
+            testbed = experiment["testbed"]
             for variant, setting, size, seed in product(
                 experiment["variants"], experiment["settings"], experiment["sizes"], experiment["seeds"]
             ):
-                yield self._run(ground, variant, setting, size, seed)
+                yield self._run(testbed, variant, setting, size, seed)
 
-    def _run(self, ground: str, variant: str, setting: str, size: int, seed: int) -> Run:
+    def _run(self, testbed: str, variant: str, setting: str, size: int, seed: int) -> Run:
         if variant in self.content["starts"]:
-            return self._start_of(ground, variant, seed)
+            return self._start_of(testbed, variant, seed)
         recipe = self._of(variant)
         changed = self.content["settings"][setting]
-        start = self._start(ground, recipe | changed, seed)
-        return Run(ground, variant, setting, size, seed, start, tuned_as=recipe.get("tuned_as", variant))
+        start = self._start(testbed, recipe | changed, seed)
+        return Run(testbed, variant, setting, size, seed, start, tuned_as=recipe.get("tuned_as", variant))
 
-    def _start(self, ground: str, recipe: Mapping[str, Any], seed: int) -> Run:
-        return self._start_of(ground, recipe.get("start", self.content["grounds"][ground]["start"]), seed)
+    def _start(self, testbed: str, recipe: Mapping[str, Any], seed: int) -> Run:
+        return self._start_of(testbed, recipe.get("start", self.content["testbeds"][testbed]["start"]), seed)
 
-    def _start_of(self, ground: str, variant: str, seed: int) -> Run:
+    def _start_of(self, testbed: str, variant: str, seed: int) -> Run:
         recipe = self.content["starts"][variant]
-        return Run(ground, variant, "", recipe["size"], seed, rate=recipe["rate"])
+        return Run(testbed, variant, "", recipe["size"], seed, rate=recipe["rate"])
 
     def _of(self, variant: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.content["variants"].get(variant) or self.content["starts"][variant]
@@ -121,19 +121,19 @@ class Study:
         return kind
 
     def before(self, run: Run) -> str | None:
-        """The configuration of what the policy that a run starts from has to answer first, if any."""
+        """Path of the configuration of a prediction with the run's start that comes before training; None for most."""
         before: str | None = self._of(run.variant).get("before")
         return before
 
     def configs(self, run: Run) -> list[str]:
         """Paths of a run's configurations from the repository's root; later ones override earlier ones."""
-        recipe, ground = self._of(run.variant), self.content["grounds"][run.ground]
-        return [ground["configs"][recipe["kind"]], *recipe.get("configs", ())]
+        recipe, testbed = self._of(run.variant), self.content["testbeds"][run.testbed]
+        return [testbed["configs"][recipe["kind"]], *recipe.get("configs", ())]
 
     def filled(self, path: str, run: Run, rate: float, root: Path) -> str:
         """A configuration's text with its placeholders (``$size``) filled in, whose values may hold further ones.
 
-        Values come from the ground, the variant, the setting and the run itself, in this order.
+        Values come from the testbed's kind, the testbed, the variant, the setting and the run, later ones winning.
 
         Raises:
             DataError: if it is missing or names a placeholder that nothing fills.
@@ -148,7 +148,7 @@ class Study:
             "start": str(RunDirectory(root / run.start.name).adapter) if run.start else "",
         }
         try:
-            text = (PACKAGE / path).read_text(encoding="utf-8")
+            text = (ROOT / path).read_text(encoding="utf-8")
             for _ in range(DEPTH):
                 text = Template(text).substitute(values)
         except FileNotFoundError as error:
@@ -158,20 +158,20 @@ class Study:
         return text
 
     def _values(self, run: Run) -> Iterator[tuple[str, Any]]:
-        recipe, ground = self._of(run.variant), self.content["grounds"][run.ground]
-        yield from ground.get("kinds", {}).get(recipe["kind"], {}).items()
-        for part in (ground, recipe, self.content["settings"][run.setting]):
+        recipe, testbed = self._of(run.variant), self.content["testbeds"][run.testbed]
+        yield from testbed.get("kinds", {}).get(recipe["kind"], {}).items()
+        for part in (testbed, recipe, self.content["settings"][run.setting]):
             yield from part.get("values", {}).items()
 
     def fingerprint(self, run: Run, rate: float) -> str:
-        """Changes with whatever a run is told, its start included, but not with where its files are."""
+        """Hash of a run's filled configurations, its start's included; where its files are makes no difference."""
         configs = [*self.configs(run), *filter(None, [self.before(run)])]
         anywhere = replace(self, values=dict.fromkeys(self.values, "."))
-        told = [
+        filled = [
             *(yaml.safe_load(anywhere.filled(path, run, rate, Path())) for path in configs),
             self.fingerprint(run.start, run.start.rate or 0.0) if run.start else "",
         ]
-        return hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(json.dumps(filled).encode(), digest_size=8).hexdigest()
 
 
 def read_study(path: Path, scale: str, values: Mapping[str, str]) -> Study:

@@ -1,4 +1,4 @@
-"""All runs of the study on a few processes, so that a kill at any point loses no finished run."""
+"""Process pool of the study: runs in parallel; a kill at any point loses no finished run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOG = "log.txt"
 
 
 class Board:
-    """Which runs are finished, under way, ready or waiting; and for how long the rest will take.
+    """State of the study: which runs are finished, under way, ready or waiting, and how long the rest will take.
 
     Args:
         study: the study.
@@ -41,7 +41,7 @@ class Board:
         self._took: dict[tuple[str, str, bool], list[float]] = {}
 
     def take_up(self) -> int:
-        """Find the runs that an earlier attempt finished, as they are told today; how many there are."""
+        """Take over the runs that an earlier attempt finished with the same configurations; how many there are."""
         for run in self.runs:  # each after those that it needs, tuning first
             path, rate = self.root / run.name / RECORD, self.rate(run)
             if rate is None or not path.is_file():
@@ -69,10 +69,10 @@ class Board:
         """A run's learning rate; None as long as tuning has not decided it."""
         if run.rate is not None:
             return run.rate
-        ground = self.study.content["grounds"][run.ground].get("rates_of", run.ground)
-        tuning = [each for each in self.runs if each.tuning and (each.ground, each.variant) == (ground, run.tuned_as)]
+        testbed = self.study.content["testbeds"][run.testbed].get("rates_of", run.testbed)
+        tuning = [each for each in self.runs if each.tuning and (each.testbed, each.variant) == (testbed, run.tuned_as)]
         if not tuning:
-            raise DataError(f"{run.name} takes the rate of {run.tuned_as!r}, which is not tuned on {ground}.")
+            raise DataError(f"{run.name} takes the rate of {run.tuned_as!r}, which is not tuned on {testbed}.")
         if any(each.name not in self.records for each in tuning):
             return None
         return best(self.records[each.name] for each in tuning).rate
@@ -97,7 +97,7 @@ class Board:
         return run.start is None or run.start.name in self.records
 
     def _kind(self, run: Run) -> tuple[str, str, bool]:
-        return run.ground, self.study.kind(run), run.tuning
+        return run.testbed, self.study.kind(run), run.tuning
 
 
 def carry_out(board: Board, jobs: int, console: Console) -> None:

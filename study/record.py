@@ -1,4 +1,4 @@
-"""What a run of the study leaves: what it cost, its curves, and how it did on every question of its test."""
+"""Record of a run of the study: its costs, its curves, and its outcome on every question of the test."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from dermiq.files import regular_bytes, write_atomically
 from dermiq.schema import DataError
 
 SAMPLES = 8
+_TESTBED = "ground"  # the key in JSON, as the published records have it
 _KINDS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("name", "ground", "variant", "setting", "fingerprint"), (str,)),
+    **dict.fromkeys(("name", "testbed", "variant", "setting", "fingerprint"), (str,)),
     **dict.fromkeys(("size", "seed", "best_step"), (int,)),
     **dict.fromkeys(("rate", "validation"), (int, float)),
     **dict.fromkeys(("seconds", "curves", "metrics"), (dict,)),
@@ -22,7 +23,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Outcomes:
-    """How a run did on the n questions of one domain, in the order of the data, which is the same for all runs.
+    """Outcomes of a run on the n questions of one domain, in the order of the data, which is the same for all runs.
 
     Attributes:
         target: [n] index into `classes` of what is right.
@@ -64,7 +65,7 @@ class Record:
 
     Attributes:
         name: unique, and a path below the study's directory.
-        ground: ``phantom`` or ``photographs``.
+        testbed: a key of the study's testbeds.
         variant: a key of the study's variants, or of its starts.
         setting: what was changed besides (``group_size=4``); empty for nothing.
         size: labelled training images.
@@ -80,7 +81,7 @@ class Record:
     """
 
     name: str
-    ground: str
+    testbed: str
     variant: str
     setting: str
     size: int
@@ -102,7 +103,9 @@ def best(records: Iterable[Record]) -> Record:
 
 def dumped(record: Record) -> str:
     """One line of JSON."""
-    return json.dumps(asdict(record), sort_keys=True, allow_nan=False, separators=(",", ":"))
+    values = asdict(record)
+    values[_TESTBED] = values.pop("testbed")
+    return json.dumps(values, sort_keys=True, allow_nan=False, separators=(",", ":"))
 
 
 def parsed(line: str) -> Record:
@@ -121,6 +124,7 @@ def parsed(line: str) -> Record:
         raise ValueError("a line or its domains are no JSON object")
     if not all(isinstance(found, dict) for found in values["domains"].values()):
         raise ValueError("a domain is no JSON object")
+    values["testbed"] = values.pop(_TESTBED)
     values["domains"] = {name: Outcomes.of(found) for name, found in values["domains"].items()}
     record = Record(**values)
     for name, kinds in _KINDS.items():

@@ -1,4 +1,4 @@
-"""Which records belong where: an experiment's cells, the runs of each, and the titles that the reader sees."""
+"""Selection of records: the cells of an experiment, the runs of each cell, and their titles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from study.record import Outcomes, Record
 
 @dataclass(frozen=True)
 class Cell:
-    """What all runs of a row share: they differ in the seed alone.
+    """One row of a table: runs that differ in the seed alone.
 
     Attributes:
         variant: a key of the study's variants or of its starts.
@@ -39,7 +39,7 @@ def indexed(records: Sequence[Record]) -> Index:
     for record in records:
         if not record.domains:  # a tuning run, which saw no test
             continue
-        seeds = found.setdefault((record.ground, Cell(record.variant, record.setting, record.size)), {})
+        seeds = found.setdefault((record.testbed, Cell(record.variant, record.setting, record.size)), {})
         if record.seed in seeds:
             raise DataError(
                 f"The records {seeds[record.seed].name!r} and {record.name!r} are of the same run, so that it is "
@@ -108,20 +108,20 @@ class Experiment:
         return Cell(variant, setting, size)
 
     def is_start(self, variant: str) -> bool:
-        """Whether others go on from it."""
+        """True of a variant that others start from."""
         return variant in self.study.get("starts", {})
 
     def start(self, cell: Cell) -> Cell | None:
-        """What the runs of a cell went on from: as its setting says, else its variant, else the ground."""
+        """The cell whose runs those of a cell started from: as its setting says, else its variant, else the testbed."""
         if self.is_start(cell.variant):
             return None
-        ground = self.study["grounds"][self.content["ground"]]
-        recipe = {**ground, **self.study["variants"][cell.variant], **self.study["settings"][cell.setting]}
+        testbed = self.study["testbeds"][self.content["testbed"]]
+        recipe = {**testbed, **self.study["variants"][cell.variant], **self.study["settings"][cell.setting]}
         return self.cell(recipe["start"], "", 0)
 
     def runs(self, cell: Cell) -> dict[int, Record]:
         """Seed -> record, of the experiment's seeds."""
-        found = self.index.get((self.content["ground"], cell), {})
+        found = self.index.get((self.content["testbed"], cell), {})
         return {seed: found[seed] for seed in self.content["seeds"] if seed in found}
 
     def outcomes(self, cell: Cell, domain: str) -> dict[int, Outcomes]:
@@ -131,16 +131,16 @@ class Experiment:
 
     @property
     def found(self) -> int:
-        """Runs that there are."""
+        """Number of runs that are recorded."""
         return sum(len(self.runs(cell)) for cell in self.cells)
 
     @property
     def planned(self) -> int:
-        """Runs that the file asks for."""
+        """Number of runs that the file plans."""
         return len(self.cells) * len(self.content["seeds"])
 
     def title(self, variant: str) -> str:
-        """How the reader knows a variant or a start."""
+        """Title of a variant or a start."""
         return title_of(self.study, variant)
 
     def place(self, cell: Cell) -> list[str]:
@@ -159,7 +159,7 @@ class Experiment:
 
 
 def title_of(study: Mapping[str, Any], variant: str) -> str:
-    """How the reader knows a variant or a start.
+    """Title of a variant or a start.
 
     Raises:
         DataError: if the study has neither.

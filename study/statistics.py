@@ -1,4 +1,4 @@
-"""What records say in numbers: metrics of a run, spread over seeds, and paired differences between two variants.
+"""Statistics of the study: metrics of a run, their spread over seeds, paired differences between two variants.
 
 Two intervals stand beside each difference. The one that decides treats the seeds as the sample: Student's t over one
 difference per seed, which covers whatever a seed changes (data, model, sampling) on the given test questions. The
@@ -15,12 +15,13 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
+from scipy.stats import t
 
-from dermiq.metrics.bootstrap import RESAMPLES, Array, interval, ratio, resampled_sums
-from dermiq.metrics.measures import Measure, classification, mean, share
+from dermiq.metrics.bootstrap import Array, Estimate, interval, ratio
+from dermiq.metrics.measures import Measure, classification, mean, resample, share
 from dermiq.schema import DataError
 from study.record import SAMPLES, Outcomes
 
@@ -64,7 +65,8 @@ class Spread:
         """Half the 95 % interval of the mean by Student's t over seeds; NaN for fewer than two."""
         if len(self.values) < 2:
             return math.nan
-        return student_t(len(self.values) - 1) * self.deviation / math.sqrt(len(self.values))
+        quantile = float(t.ppf((1 + LEVEL) / 2, len(self.values) - 1))
+        return quantile * self.deviation / math.sqrt(len(self.values))
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -160,9 +162,7 @@ def metric(name: str) -> Metric:
         DataError: if there is none of this name.
     """
     if name not in METRICS:
-        raise DataError(
-            f"The study asks for the metric {name!r}, which does not exist; there are {', '.join(METRICS)}."
-        )
+        raise DataError(f"The study names the metric {name!r}, which does not exist; there are {', '.join(METRICS)}.")
     return METRICS[name]
 
 
@@ -214,40 +214,15 @@ def paired(of: Mapping[int, Outcomes], against: Mapping[int, Outcomes], name: st
             "Runs of the study that are to be compared were tested on different questions. Delete the records of the "
             "older ones, and run `make reproduce` again."
         )
-    differences = [one.value - other.value for one, other in pairs.values()]
-    asked = of[next(iter(pairs))]
-    groups = asked.group or range(len(asked.target))
-    return Difference(tuple(pairs), Spread(tuple(differences)), _resampled(list(pairs.values()), groups))
+    first = of[next(iter(pairs))]
+    groups = first.group or range(len(first.target))
+    found = resample([measure for pair in pairs.values() for measure in pair], groups)
+    differences = [one - other for one, other in zip(found[::2], found[1::2], strict=True)]
+    return Difference(tuple(pairs), Spread(tuple(each.value for each in differences)), _over_seeds(differences))
 
 
-def _resampled(pairs: Sequence[tuple[Measure, Measure]], groups: Sequence[int]) -> tuple[float, float]:
-    """Percentile interval of the mean difference: seeds drawn anew, and one draw of lesions for all of them."""
-    measures = [measure for pair in pairs for measure in pair]
-    counts = np.hstack([measure.counts for measure in measures])
-    sums = resampled_sums(counts, groups)
-    columns = np.split(sums, np.cumsum([measure.counts.shape[1] for measure in measures])[:-1], axis=1)
-    values = [measure.statistic(drawn) for measure, drawn in zip(measures, columns, strict=True)]
-    differences = np.stack(values[0::2], axis=1) - np.stack(values[1::2], axis=1)
-    drawn = np.random.default_rng(1).integers(0, len(pairs), (RESAMPLES, len(pairs)))
-    return interval(np.take_along_axis(differences, drawn, axis=1).mean(axis=1), LEVEL)
-
-
-@cache
-def student_t(freedom: int) -> float:
-    """The t that 95 % of Student's distribution lie within, by bisection; `freedom`: its degrees, at least 1."""
-    low, high = 0.0, 100.0
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _inside(middle, freedom) < LEVEL else (low, middle)
-    return high
-
-
-def _inside(t: float, freedom: int) -> float:
-    """P(|T| <= t) as a finite sum: Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4."""
-    angle = math.atan(t / math.sqrt(freedom))
-    odd = freedom % 2
-    term, total = math.cos(angle) ** odd, 0.0
-    for k in range(1 + odd, freedom, 2):
-        total += term
-        term *= math.cos(angle) ** 2 * k / (k + 1)
-    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+def _over_seeds(differences: Sequence[Estimate]) -> tuple[float, float]:
+    """Percentile interval of the mean difference, where resamples of questions meet resamples of seeds."""
+    by_seed = np.stack([each.resampled for each in differences], axis=1)  # [R, seeds]
+    seeds = np.random.default_rng(1).integers(0, by_seed.shape[1], by_seed.shape)
+    return interval(np.take_along_axis(by_seed, seeds, axis=1).mean(axis=1), LEVEL)

@@ -1,4 +1,4 @@
-"""An experiment's numbers as Markdown tables."""
+"""Markdown tables of an experiment's numbers."""
 
 from __future__ import annotations
 
@@ -157,13 +157,13 @@ def _collapses(experiment: Experiment, cell: Cell, domain: str, name: str) -> st
     return f"{fell} of {known}" if known else NOTHING
 
 
-def tuning(study: Mapping[str, Any], ground: str, records: Sequence[Record]) -> str:
+def tuning(study: Mapping[str, Any], testbed: str, records: Sequence[Record]) -> str:
     """Score on validation and training time of each variant at each learning rate, the chosen rate's in bold."""
-    entry = study["tuning"][ground]
+    entry = study["tuning"][testbed]
     found = {
         (record.variant, record.rate): record
         for record in records
-        if not record.domains and record.ground == ground and record.seed == entry["seed"]
+        if not record.domains and record.testbed == testbed and record.seed == entry["seed"]
     }
     rates = sorted({rate for _, rate in found})
     rows = []
@@ -177,17 +177,17 @@ def tuning(study: Mapping[str, Any], ground: str, records: Sequence[Record]) -> 
     return _table(["", *(f"rate {rate:g}" for rate in rates)], rows)
 
 
-def shared_rates(study: Mapping[str, Any], ground: str) -> str:
-    """A sentence per tuned variant whose rate others in the ground's experiments take; empty where none does."""
+def shared_rates(study: Mapping[str, Any], testbed: str) -> str:
+    """A sentence per tuned variant whose rate others in the testbed's experiments take; empty where none does."""
     named = dict.fromkeys(
         variant
         for experiment in study["experiments"].values()
-        if experiment["ground"] == ground
+        if experiment["testbed"] == testbed
         for variant in experiment["variants"]
         if variant in study["variants"]
     )
     sentences = []
-    for tuned in study["tuning"][ground]["variants"]:
+    for tuned in study["tuning"][testbed]["variants"]:
         others = [title_of(study, each) for each in named if study["variants"][each].get("tuned_as") == tuned]
         if others:
             sentences.append(f"Not tuned, but run at the rate of {title_of(study, tuned)}: {'; '.join(others)}.")

@@ -15,6 +15,7 @@ from dermiq.policy.backbone import VLMBackbone
 from dermiq.policy.lora import LoRA
 from support.browser import browser, open_page  # noqa: F401 (fixtures)
 from support.families import build_model_dir
+from support.pairs import pairs_config  # noqa: F401 (a fixture)
 from support.runs import Lab
 from support.small_data import write_ham10000
 

@@ -13,6 +13,7 @@ from dermiq.prompts import (
     gold_completion,
     normalise,
     parse,
+    parse_unfinished,
     question,
     reasoning_span,
     to_conversation,
@@ -216,3 +217,20 @@ def test_a_choice_is_asked_line_by_line():
 )
 def test_the_chosen_option_is_found_by_letter_or_text(text, place):
     assert chosen_option(Answer(text, "", text or None), ["melanoma", "nevus"]) == place
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ("", "")),
+        ("It is benign.", ("It is benign.", "")),
+        ("<th", ("", "")),
+        ("<think> brown", ("brown", "")),
+        ("<think> brown </thi", ("brown", "")),
+        ("<THINK> brown </Think>\n<ans", ("brown", "")),
+        ("<think> brown </think> <answer>  halo\nnev", ("brown", "halo nev")),
+        ("brown</think><answer>nevus</answer>", ("brown", "nevus")),
+    ],
+)
+def test_a_completion_that_is_still_written_has_parts(text, parts):
+    assert parse_unfinished(text) == parts

@@ -44,7 +44,7 @@ examples:
   python cli.py fit --config configs/grpo.yaml --print_config           what a command would run with
   python cli.py fit --model.help GRPOModule                             the options of a class
 
-Other programs: python -m dermiq.quickstart, .report, .export, .demo, .kg, .study; each has its own --help.
+Other programs: python -m dermiq.quickstart, .report, .export, .demo, .kg; each has its own --help.
 Exit code: 0 if all is well, 2 if something has to be mended, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
 LIBRARY_NOISE = (  # warnings of libraries about each other, which a user can do nothing about

@@ -45,6 +45,8 @@ _STRUCTURE = re.compile(
 _REASONING_BLOCK = re.compile(r"<think>(.*?)</think>", re.DOTALL | re.IGNORECASE)
 _UNTHOUGHT = re.compile(r"^\s*<think>\s*</think>\s*", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
+_UNFINISHED_TAG = re.compile(r"<[/a-z]*$", re.IGNORECASE)
+_END_OF_REASONING = re.compile(r"</think>", re.IGNORECASE)
 _ENDS = " .,:;!?*\"'`()"
 
 
@@ -209,6 +211,16 @@ def parse(text: str) -> Answer:
     if match is None or len(_TAG.findall(text)) != 4 or not match["answer"].strip():
         return Answer(text=text, think="", diagnosis=None)
     return Answer(text=text, think=match["think"].strip(), diagnosis=" ".join(match["answer"].split()))
+
+
+def parse_unfinished(text: str) -> tuple[str, str]:
+    """Reasoning and answer of a completion that may still be written, both without tags; plain words are reasoning.
+
+    >>> parse_unfinished("<think> brown </think> <answer> nev")
+    ('brown', 'nev')
+    """
+    reasoning, *rest = _END_OF_REASONING.split(_UNFINISHED_TAG.sub("", text), maxsplit=1)
+    return _TAG.sub("", reasoning).strip(), " ".join(_TAG.sub("", "".join(rest)).split())
 
 
 def in_words(text: str) -> str:

@@ -1,10 +1,10 @@
-"""The quickstart: a tiny VLM goes through the whole pipeline on drawn lesions, in minutes.
+"""The quickstart: a tiny VLM goes through the whole pipeline on synthetic lesions, in minutes.
 
 ``python -m dermiq.quickstart`` runs, for each seed: a supervised warm start, GRPO++ (diagnose by reasoning), SFT
-(converse), preference pairs chosen by the knowledge graph, and DPO on them; each stage goes on from the adapter of the
-one before. After each stage one evaluation asks for diagnoses of, and talks about, the same held-out lesions, at the
-end also beside facts of the graph (KG-RAG); ``results.json`` keeps all figures, and ``report/index.html`` is a page to
-look at them and at every case, of the first seed.
+(converse), preference pairs chosen by the knowledge graph, and DPO on them; each stage starts from the adapter of the
+one before. After each stage one evaluation tests diagnoses and conversations on the same held-out lesions, at the end
+also with facts of the graph in the prompt (KG-RAG). ``results.json`` holds all figures, ``report/index.html`` shows
+them and every case of the first seed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.table import Table
 from dermiq.cli import run
 from dermiq.files import write_atomically
 from dermiq.metrics import CONVERSATION
-from dermiq.metrics.bootstrap import interval, resampled_means
+from dermiq.metrics.bootstrap import Estimate, resampled_means
 from dermiq.programs.arguments import Program
 from dermiq.programs.exits import exit_codes, interrupted
 from dermiq.report import write_report
@@ -36,8 +36,8 @@ from dermiq.trainer.exclusive_run import Lock, set_aside
 
 CONFIGS = Path(__file__).parent / "configs" / "quickstart"
 STAGES = {"warmstart": "warm start", "grpo": "GRPO++", "sft": "SFT", "dpo": "DPO"}
-GROUNDED, CONTINUED = "grounded", "continued"
-TITLES = STAGES | {GROUNDED: "DPO + KG-RAG", CONTINUED: "SFT instead of GRPO++"}
+GROUNDED = "grounded"
+TITLES = STAGES | {GROUNDED: "DPO + KG-RAG"}
 METRICS = {
     "sampled_accuracy": "accuracy (sampled)",
     "accuracy": "accuracy (greedy)",
@@ -51,7 +51,7 @@ METRICS = {
     "conversation/sampled_reward/kg_harm": "conversation: harm",
     "conversation/sampled_reward/kg_precision": "conversation: KG precision",
     "conversation/sampled_reward/kg_coverage": "conversation: KG coverage",
-    "conversation/sampled_reward/truthfulness": "conversation: true findings (as drawn)",
+    "conversation/sampled_reward/truthfulness": "conversation: true findings",
     "conversation/sampled_completion_length": "conversation: answer (tokens)",
     "training_seconds": "training (s)",
 }
@@ -59,7 +59,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Change:
-    """What one stage changed, paired by held-out question, seeds averaged.
+    """Paired difference of one stage from another, by held-out question, seeds averaged.
 
     Attributes:
         metric: a key of a prediction's ``sampled`` values.
@@ -85,7 +85,6 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = Program(prog="python -m dermiq.quickstart", description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run for each seed (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where all files go")
-    parser.add_argument("--baseline", action="store_true", help="also train by SFT for as long as GRPO++ took")
     parser.add_argument("--overrides", nargs="*", default=[], help="options for every stage, e.g. trainer.max_steps=2")
     options = parser.parse_args(args)
     torch.set_num_threads(1)  # at this size more threads wait for each other longer than they work
@@ -94,7 +93,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _carry_out(options: argparse.Namespace) -> None:
-    """Run it for each seed, and write what came of it; an earlier quickstart is set aside."""
+    """Run it for each seed, and write the results; an earlier quickstart is set aside."""
     if any(options.out.glob("seed*")):
         earlier = [*sorted(options.out.glob("seed*")), options.out / "results.json", options.out / "report"]
         set_aside(options.out, earlier, "The earlier quickstart")
@@ -104,10 +103,7 @@ def _carry_out(options: argparse.Namespace) -> None:
     stages = {}
     try:
         for seed in options.seeds:
-            pipeline = Pipeline(options.out / f"seed{seed}", model, seed, overrides)
-            stages[seed] = pipeline.run()
-            if options.baseline:
-                stages[seed][CONTINUED] = pipeline.baseline(stages[seed]["grpo"]["training_seconds"])
+            stages[seed] = Pipeline(options.out / f"seed{seed}", model, seed, overrides).run()
     except (KeyboardInterrupt, SystemExit) as error:
         if interrupted(error):
             print("Interrupted. Started again, the quickstart begins anew.")
@@ -144,11 +140,6 @@ class Pipeline:
         metrics[GROUNDED] = self._test(GROUNDED, self._from("dpo"))
         return metrics
 
-    def baseline(self, seconds: float) -> dict[str, float]:
-        """Supervised training that goes on from the warm start, for as long as GRPO++ took."""
-        limit = time.strftime("--trainer.max_time=00:00:%M:%S", time.gmtime(seconds))
-        return self._stage(CONTINUED, self._from("warmstart"), limit)
-
     def _from(self, stage: str) -> str:
         return f"--model.backbone.adapter_path={RunDirectory(self.root / stage).adapter}"
 
@@ -177,7 +168,7 @@ class Pipeline:
 
 
 def changes(out: Path, stages: dict[int, dict[str, Any]]) -> list[Change]:
-    """What each stage changed against the one before it."""
+    """Paired differences of each stage from the one before it."""
     return [
         _change(out, list(stages), before, after, metric, conversation)
         for before, after, metric, conversation in (
@@ -202,8 +193,9 @@ def _change(out: Path, seeds: Sequence[int], before: str, after: str, metric: st
             differences.setdefault(question, []).append(other[question] - one[question])
     questions = sorted(differences)
     means = np.array([np.mean(differences[question]) for question in questions])
-    draws = resampled_means(means[:, None], [group for group, _ in questions])[:, 0]
-    return Change(metric, before, after, conversation, float(means.mean()), float(draws.std(ddof=1)), interval(draws))
+    resampled = resampled_means(means[:, None], [group for group, _ in questions])[:, 0]
+    found = Estimate(float(means.mean()), resampled)
+    return Change(metric, before, after, conversation, found.value, found.standard_error, found.interval)
 
 
 def _sampled(directory: Path, metric: str, conversation: bool) -> dict[tuple[str, str], float]:
@@ -218,9 +210,9 @@ def _sampled(directory: Path, metric: str, conversation: bool) -> dict[tuple[str
 
 
 def report(results: dict[str, Any]) -> None:
-    """Print the stages' metrics, means over the seeds, and what each stage changed."""
+    """Print the stages' metrics, means over the seeds, and the paired differences."""
     runs = list(results["stages"].values())
-    table = Table(title=f"Held-out drawn lesions, seeds {results['seeds']}", title_justify="left")
+    table = Table(title=f"Held-out synthetic lesions, seeds {results['seeds']}", title_justify="left")
     table.add_column("")
     for stage in runs[0]:
         table.add_column(TITLES[stage], justify="right")

@@ -16,8 +16,8 @@ from dermiq.datamodules.loading import ResumableDataLoader
 from dermiq.datamodules.phantom import PhantomSource
 from dermiq.datamodules.sampler import EpochSampler
 from dermiq.schema import DataError, TrainingError
+from support.processes import shell
 from support.runs import adapter, checkpoint, different, logged
-from trainer.test_ddp import shell
 
 IDS = [f"s{number}" for number in range(10)]
 KNOWN = torch.tensor([[True] * 4, [True, False, True, False], [False] * 4])  # of three samples, four answers each

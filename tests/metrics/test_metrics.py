@@ -9,7 +9,7 @@ from sklearn.metrics import recall_score
 from dermiq.metrics import EvaluationMetrics, Judge, named_classes, summarise
 from dermiq.prompts import parse
 from dermiq.schema import SkinType
-from metrics.test_metrics_judging import JUDGE, LUMP, MELANOMA, NEVUS, answer, choice
+from support.diagnoses import JUDGE, LUMP, MELANOMA, NEVUS, answer, choice
 
 
 def row(name, sample, judge=JUDGE, **more):

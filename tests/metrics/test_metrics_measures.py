@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from dermiq.metrics.bootstrap import interval, p_value, resampled_means, resampled_sums
-from dermiq.metrics.measures import by_group, classification, estimates, mean, share, worst_group_gap
+from dermiq.metrics.measures import by_group, classification, estimates, mean, resample, share, worst_group_gap
 
 
 def by_sklearn(targets, named, weights=None):
@@ -158,3 +158,23 @@ def test_estimates_have_an_interval_where_something_varies():
         "all": 0.75, "all/low": 0.5, "all/high": 1.0, "all/n": 4, "one": 1.0, "one/n": 2, "none/n": 0
     }  # fmt: skip
     assert estimates({}, []) == {}
+
+
+def test_a_paired_difference_by_hand():
+    """Of 0.1 and 0.3, by which one system is better: resamples hold both, or one of them twice."""
+    one, other = resample([mean([0.5, 0.4]), mean([0.6, 0.7])], ["a", "b"])
+    found = other - one
+    assert found.value == pytest.approx(0.2)
+    assert set(found.resampled.round(9)) == {0.1, 0.2, 0.3}
+    assert found.standard_error == pytest.approx(0.2 / 8**0.5, rel=0.1)
+    assert found.interval == pytest.approx((0.1, 0.3))
+    assert found.p == p_value(found.resampled) < 0.01 and (one - one).p == 1
+
+
+def test_the_same_number_from_the_samples_differences():
+    rng = np.random.default_rng(3)
+    before, after = rng.random((2, 40))
+    clusters = np.arange(40) // 2
+    one, other, differences = resample([mean(before), mean(after), mean(after - before)], clusters.tolist())
+    np.testing.assert_allclose((other - one).resampled, differences.resampled, atol=1e-12)
+    assert (other - one).value == pytest.approx(differences.value)

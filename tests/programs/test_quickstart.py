@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dermiq.programs.exits import exit_codes
-from dermiq.quickstart import CONTINUED, GROUNDED, METRICS, STAGES, Pipeline, changes, main, report
+from dermiq.quickstart import GROUNDED, METRICS, STAGES, Pipeline, changes, main, report
 from dermiq.schema import TrainingError
 from dermiq.trainer.callbacks import predictions_table
 from dermiq.trainer.exclusive_run import Lock
@@ -25,7 +25,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("quickstart")
-    main(["--out", str(out), "--seeds", "3", "--baseline", "--overrides", *SMALL])
+    main(["--out", str(out), "--seeds", "3", "--overrides", *SMALL])
     return out, json.loads((out / "results.json").read_text())
 
 
@@ -33,7 +33,7 @@ def results(tmp_path_factory):
 def test_every_stage_is_measured(results):
     _, found = results
     assert found["seeds"] == [3]
-    assert set(found["stages"]["3"]) == {*STAGES, GROUNDED, CONTINUED}
+    assert set(found["stages"]["3"]) == {*STAGES, GROUNDED}
     for stage, metrics in found["stages"]["3"].items():
         wanted = {name for name in METRICS if stage != GROUNDED or name.startswith("conversation/")}
         assert wanted <= set(metrics), stage
@@ -42,7 +42,7 @@ def test_every_stage_is_measured(results):
 @pytest.mark.slow
 def test_each_stage_starts_from_the_one_before(results):
     out, _ = results
-    before = {"grpo": "warmstart", "sft": "grpo", "dpo": "sft", CONTINUED: "warmstart"}
+    before = {"grpo": "warmstart", "sft": "grpo", "dpo": "sft"}
     for stage, start in before.items():
         config = (out / "seed3" / stage / "config.yaml").read_text()
         assert f"adapter_path: {out / 'seed3' / start / 'adapter'}" in config

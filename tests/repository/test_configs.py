@@ -19,8 +19,7 @@ def content(path):
     return yaml.safe_load(path.read_text()) or {}
 
 
-OTHERS = ("data", "study")  # of the split tool, and with placeholders that tests/study/test_study.py fills
-FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in OTHERS and path.stem != "study")
+FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "data")  # which is of the split tool
 EXPERIMENTS = [path for path in FILES if {"model", "data"} <= content(path).keys()]
 PARTS = [path for path in FILES if path not in EXPERIMENTS and path != BASE]
 

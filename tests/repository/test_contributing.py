@@ -8,23 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.sources.test_source_compliance import (  # noqa: F401 (run here on the guide's adapter)
-    source,
-    test_constructing_reads_nothing,
-    test_headers_name_source_licence_and_citation,
-    test_images_open_as_rgb,
-    test_labels_are_those_of_the_card_and_no_others,
-    test_loading_opens_no_image_and_items_open_no_file,
-    test_missing_images_are_reported_and_not_dropped,
-    test_samples_say_what_they_are_and_on_what_terms,
-    test_the_gold_completion_earns_the_full_reward,
-    test_the_model_is_told_nothing_that_gives_the_answer_away,
-    test_two_loads_agree_and_ids_are_unique,
-    test_what_belongs_together_is_tied,
-)
 from dermiq.cli import run
 from dermiq.datamodules.sources.base import Source
 from support.small_data import write_csv, write_jpeg
+from support.source_compliance import *  # noqa: F403 (the suite, run here on the guide's adapter)
 
 GUIDE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SECTION = GUIDE.split("## Adding a data set")[1].split("\n## ")[0]

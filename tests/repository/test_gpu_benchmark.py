@@ -1,4 +1,4 @@
-"""The benchmark for a GPU: its shapes, its report, and all of it in tiny shapes; see benchmarks/gpu.py."""
+"""The benchmark for a GPU: its shapes, its report, and all of it in tiny shapes; see benchmarks/gpu."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from gpu_meter import Meter, Report
-from gpu_sections import TINY, Lab, decoding, exactness, group
-from gpu_shapes import QWEN2_5_VL_3B, SMOKE, build_model, build_prompt, build_tokenizer
+from gpu.meter import Meter, Report
+from gpu.sections import TINY, Lab, decoding, exactness, group
+from gpu.shapes import QWEN2_5_VL_3B, SMOKE, build_model, build_prompt, build_tokenizer
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "gpu" / "__main__.py"
 CPU = torch.device("cpu")
 RELEASED = 3_754_622_976  # parameters of Qwen/Qwen2.5-VL-3B-Instruct, as its safetensors index counts them
 OPTIONAL = ("lightning", "datasets", "owlready2", "torchvision", "torchmetrics", "jsonargparse", "bitsandbytes", "trl")
@@ -73,7 +73,7 @@ def test_paths_are_exact_and_decoders_agree(lab):
     found = collected(exactness(lab))
     for path in ("shared", "checkpointed", "offloaded"):
         assert found[f"{path}_gradient_difference"] < 1e-5 and found[f"{path}_logprob_difference"] < 1e-5
-    assert found["compiled_draws_alike"] == found["greedy_as_generate"] == 1.0
+    assert found["compiled_samples_alike"] == found["greedy_as_generate"] == 1.0
 
 
 def test_a_group_is_timed_by_both_paths(lab):

@@ -2,7 +2,9 @@
 
 import ast
 import os
+import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -19,6 +21,9 @@ SOURCES = [
 ]
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
+MAX_MEDIAN_LINES = 120  # of the package's files that are not empty
+# Words in place of the field's terms (KL penalty, backward, resample, synthetic lesion), and the long form of options.
+DIALECT = re.compile(r"\b(?:leash|hush|heed|pullback|redraw)\w*|\bdrawn lesion|--[\w.]+\.init_args\b", re.IGNORECASE)
 
 # (module, line added at its end, the contract that must be named as broken)
 VIOLATIONS = [
@@ -115,6 +120,25 @@ def test_files_and_functions_are_short(path: Path) -> None:
             assert node.end_lineno is not None
             length = node.end_lineno - node.lineno + 1
             assert length <= MAX_FUNCTION_LINES, f"{path.name}: {node.name} has {length} lines: split it"
+
+
+def test_the_median_file_is_short() -> None:
+    lengths = [path.read_text().count("\n") for path in (REPOSITORY / "src" / "dermiq").rglob("*.py")]
+    assert statistics.median(filter(None, lengths)) <= MAX_MEDIAN_LINES
+
+
+def test_words_and_options_are_those_of_the_field() -> None:
+    texts = [*SOURCES, REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    texts += [path for folder in ("src", "configs", "study") for path in (REPOSITORY / folder).rglob("*.yaml")]
+    found = {str(path.relative_to(REPOSITORY)): words for path in texts if (words := DIALECT.findall(path.read_text()))}
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["without a leash", "Redraws of groups", "a drawn lesion", "--model.init_args.kl_coef=0"]
+)
+def test_other_words_are_found(text: str) -> None:
+    assert DIALECT.search(text)
 
 
 def test_no_catch_all_module() -> None:

@@ -23,8 +23,9 @@ PROGRAMS = {
     "cli": CLI,
     **{
         name: ["-m", f"dermiq.{name}"]
-        for name in ("kg", "demo", "export", "report", "study", "quickstart", "tiny", "datamodules.splits")
+        for name in ("kg", "demo", "export", "report", "quickstart", "tiny", "datamodules.splits")
     },
+    "study": ["-m", "study"],
 }
 COLOUR = re.compile(rb"\x1b\[(?:\d+;)*(?:3[0-7]|4[0-7]|9[0-7]|10[0-7]|[34]8;5;\d+)(?:;\d+)*m")
 

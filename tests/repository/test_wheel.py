@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 def installed(tmp_path_factory) -> Path:
     """The wheel's contents, built from a copy that lacks whatever else lies in the working tree."""
     root = tmp_path_factory.mktemp("wheel")
-    for name in ("src", "configs"):
+    for name in ("src", "configs", "study", "benchmarks"):
         shutil.copytree(
             REPOSITORY / name, root / name, symlinks=True, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
         )
@@ -55,6 +55,11 @@ def test_configurations_are_inside(installed, tmp_path):
     printed = run(installed, tmp_path, "dermiq.cli", "fit", config, "--print_config")
     assert "dermiq.modules.GRPOModule" in printed
     assert "dermiq.trainer.callbacks.WritePredictions" in printed  # of base.yaml, which no option named
+
+
+def test_research_stays_outside(installed):
+    packed = {path.name for path in installed.rglob("*")}
+    assert not packed & {"study", "study.yaml", "benchmarks"} and {"dermiq", "grpo.yaml"} <= packed
 
 
 def test_the_tiny_model_is_inside(installed, tmp_path):

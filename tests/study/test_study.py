@@ -1,4 +1,4 @@
-"""The study's file becomes runs; what they are told parses; finished runs are kept; a kill loses none of them."""
+"""The study's file becomes runs; their configurations parse; finished runs are kept; a kill loses none of them."""
 
 import signal
 import subprocess
@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from study.__main__ import main
 from study.execute import RECORD
-from study.plan import FULL, PACKAGE, read_study
+from study.plan import FULL, ROOT, read_study
 from study.pool import Board, carry_out
 from study.record import Outcomes, Record, best, dumped, parsed, read_records, write_records
 
@@ -21,7 +21,7 @@ from dermiq.modules import StageModule
 from dermiq.programs.exits import exit_codes
 from dermiq.schema import DataError, TrainingError
 
-STUDY = PACKAGE / "configs" / "study.yaml"
+STUDY = ROOT / "study" / "study.yaml"
 VALUES = {"model": "runs/study/tiny", "data": "data"}
 RATE = 1e-3
 
@@ -34,7 +34,7 @@ def study():
 def record(run, study, validation=0.5):
     outcomes = Outcomes((0, 1), ("a", "b"), (1, 0), (1, 1), (0, 1), (0.75, 0.5), (1.0, 0.0), (0.5, 0.25))
     return Record(
-        run.name, run.ground, run.variant, run.setting, run.size, run.seed, study.fingerprint(run, run.rate or RATE),
+        run.name, run.testbed, run.variant, run.setting, run.size, run.seed, study.fingerprint(run, run.rate or RATE),
         run.rate or RATE, {"train": 10.0, "test": 5.0}, {"train/reward": [(1, 0.5)]}, 8, validation, {"new": outcomes},
     )  # fmt: skip
 
@@ -68,16 +68,16 @@ def test_tuning_sees_other_training_data_than_the_experiments(study):
 
 
 def test_all_variants_are_tuned_over_as_many_rates(study):
-    for ground in study.content["tuning"].values():
-        assert len({len(rates) for rates in ground["rates"].values()}) == 1
+    for testbed in study.content["tuning"].values():
+        assert len({len(rates) for rates in testbed["rates"].values()}) == 1
 
 
-def test_no_drawn_image_of_a_test_is_trained_or_validated_on(study):
-    for ground in study.content["grounds"].values():
-        values = ground["values"]
+def test_no_lesion_of_a_test_is_trained_or_validated_on(study):
+    for testbed in study.content["testbeds"].values():
+        values = testbed["values"]
         seeds = {part: seeds_in(values[part]) for part in ("train", "val", "test")}
         assert seeds["val"].isdisjoint(seeds["test"])
-    assert all(seed < 1000 for each in study.content["grounds"].values() for seed in seeds_in(each["values"]["test"]))
+    assert all(seed < 1000 for each in study.content["testbeds"].values() for seed in seeds_in(each["values"]["test"]))
 
 
 def seeds_in(value):
@@ -89,7 +89,7 @@ def seeds_in(value):
 
 @pytest.fixture
 def check(study, tmp_path, monkeypatch):
-    """Instantiates what runs are told; the first of each key."""
+    """Instantiates the configurations of runs; the first of each key."""
     monkeypatch.setattr(dermiq.cli.DermIQCLI, "_run_subcommand", lambda self, subcommand: None)
 
     def instantiate(key):
@@ -97,24 +97,24 @@ def check(study, tmp_path, monkeypatch):
         for run in study.runs():
             found.setdefault(key(run), run)
         for run in found.values():
-            told(study, run, tmp_path)
+            instantiated(study, run, tmp_path)
 
     return instantiate
 
 
-def test_what_the_first_runs_are_told_can_be_instantiated(study, tmp_path, monkeypatch):
+def test_the_configurations_of_the_first_runs_can_be_instantiated(study, tmp_path, monkeypatch):
     monkeypatch.setattr(dermiq.cli.DermIQCLI, "_run_subcommand", lambda self, subcommand: None)
     for variant in ("warm_start", "grpo_plus_plus", "sft_labels"):
-        told(study, next(run for run in study.runs() if run.variant == variant), tmp_path)
+        instantiated(study, next(run for run in study.runs() if run.variant == variant), tmp_path)
 
 
 @pytest.mark.slow
-def test_what_every_variant_is_told_can_be_instantiated(check):
-    check(lambda run: (run.ground, run.variant, run.setting))
+def test_the_configurations_of_every_variant_can_be_instantiated(check):
+    check(lambda run: (run.testbed, run.variant, run.setting))
 
 
-def told(study, run, tmp_path):
-    """Parse and instantiate what a run is told."""
+def instantiated(study, run, tmp_path):
+    """Parse and instantiate the configurations of a run."""
     paths = []
     for number, source in enumerate(study.configs(run)):
         paths.append(tmp_path / f"{run.name.replace('/', '-')}-{number}.yaml")
@@ -127,12 +127,12 @@ def told(study, run, tmp_path):
 def test_a_placeholder_that_nothing_fills_is_named(study):
     run = study.runs()[0]
     content = dict(study.content)
-    content["grounds"] = {run.ground: dict(content["grounds"][run.ground], values={})}
+    content["testbeds"] = {run.testbed: dict(content["testbeds"][run.testbed], values={})}
     with pytest.raises(DataError, match=r"nothing fills its placeholder"):
         replace(study, content=content).filled(study.configs(run)[0], run, RATE, Path())
 
 
-def test_the_fingerprint_follows_what_a_run_is_told(study):
+def test_the_fingerprint_follows_the_configurations_of_a_run(study):
     run = next(run for run in study.runs() if run.start)
     assert study.fingerprint(run, 1e-3) == study.fingerprint(run, 1e-3)
     assert study.fingerprint(run, 1e-3) != study.fingerprint(run, 2e-3)
@@ -180,8 +180,8 @@ def test_tuning_decides_the_rate(study, tmp_path):
     for run in board.runs:
         if run.start is None:
             board.finish(run, record(run, study))
-    tuning = [run for run in board.runs if run.tuning and (run.ground, run.variant) == ("phantom", "grpo")]
-    main_run = next(run for run in board.runs if run.variant == "grpo" and not run.tuning and run.ground == "phantom")
+    tuning = [run for run in board.runs if run.tuning and (run.testbed, run.variant) == ("phantom", "grpo")]
+    main_run = next(run for run in board.runs if run.variant == "grpo" and not run.tuning and run.testbed == "phantom")
     assert board.rate(main_run) is None
     for run, score in zip(tuning, (0.3, 0.6, 0.2), strict=True):
         board.finish(run, record(run, study, score))
@@ -205,7 +205,7 @@ def test_time_left_is_by_what_such_runs_took(study, tmp_path):
 
 
 SMALLEST = {
-    "grounds": {
+    "testbeds": {
         "phantom": {
             "values": {
                 "group_size": 2,
@@ -227,11 +227,11 @@ SMALLEST = {
 def smallest(tmp_path_factory):
     """The study's own file with two variants, one seed and two steps."""
     content = yaml.safe_load(STUDY.read_text())
-    phantom = content["grounds"]["phantom"]
-    phantom["values"] |= SMALLEST["grounds"]["phantom"]["values"]
+    phantom = content["testbeds"]["phantom"]
+    phantom["values"] |= SMALLEST["testbeds"]["phantom"]["values"]
     phantom["kinds"] = {kind: {"steps": 2, "interval": 2, "batch": 8} for kind in ("rl", "supervised")}
     phantom["domains"] = {"new": ["phantom-911-"]}
-    content["grounds"] = {"phantom": phantom}
+    content["testbeds"] = {"phantom": phantom}
     content["starts"]["warm_start"] |= {"size": 16, "values": content["starts"]["warm_start"]["values"] | {"epochs": 1}}
     headline = content["experiments"]["headline"]
     headline |= {
@@ -288,9 +288,9 @@ def test_a_run_that_fails_is_named_and_the_others_finish(smallest, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_all_processes_and_says_how_it_goes_on(number, code, smallest, tmp_path):
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (a background job's children ignore it)
+    unignored = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (a background job's children ignore it)
     command = [sys.executable, "-m", "study", "--config", str(smallest), "--out", str(tmp_path), "--jobs", "1"]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": heed}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": unignored}
     process = subprocess.Popen(command, **options)
     until = time.monotonic() + 120
     while not list(tmp_path.rglob("seed0.log.txt")):

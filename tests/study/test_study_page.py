@@ -96,7 +96,7 @@ def test_missing_runs_are_said(page):
 
 def test_tuning_shows_what_was_chosen(page):
     """The better score is bold, of equals the lower rate; where a rate was not tried there is nothing."""
-    assert rows_below(page, "**Ground: phantom, seed 100**") == [
+    assert rows_below(page, "**Testbed: phantom, seed 100**") == [
         ["GRPO++", "62.5 (200 s)", "**75.0 (200 s)**", "–"],
         ["SFT", "–", "**50.0 (200 s)**", "50.0 (200 s)"],
     ]
@@ -214,7 +214,7 @@ def test_seeds_that_an_experiment_does_not_name_do_not_count(found):
     assert more.found == found["headline"].found == 12
 
 
-def test_runs_start_from_what_setting_variant_or_ground_say(found):
+def test_runs_start_from_what_setting_variant_or_testbed_say(found):
     study = deepcopy(STUDY)
     study["starts"]["format"] = {"title": "format only", "size": 40}
     study["variants"]["grpo"]["start"] = "format"
@@ -287,7 +287,7 @@ def test_nothing_run_is_a_page_too(tmp_path):
 @pytest.mark.slow
 def test_the_published_page_is_what_its_records_give(tmp_path):
     """Every number and every picture: nothing on the page was typed in, and nothing is older than its records."""
-    docs, plan = REPOSITORY / "docs", REPOSITORY / "configs" / "study.yaml"
+    docs, plan = REPOSITORY / "docs", REPOSITORY / "study" / "study.yaml"
     needed = [plan, docs / "study" / "records.jsonl", docs / "study.md"]
     missing = [path.relative_to(REPOSITORY).as_posix() for path in needed if not path.exists()]
     if missing:
@@ -295,9 +295,9 @@ def test_the_published_page_is_what_its_records_give(tmp_path):
     study = read_study(plan, FULL, {}).content
     write_page(study, read_records(needed[1]), tmp_path / "docs" / "study.md", tmp_path / "docs" / "images")
     assert (tmp_path / "docs" / "study.md").read_bytes() == needed[2].read_bytes()
-    drawn, shown = (
+    made, shown = (
         {path.name: path.read_bytes() for path in (root / "images").glob("study_*")}
         for root in (tmp_path / "docs", docs)
     )
-    assert sorted(drawn) == sorted(shown)
-    assert [name for name in drawn if drawn[name] != shown[name]] == []
+    assert sorted(made) == sorted(shown)
+    assert [name for name in made if made[name] != shown[name]] == []

@@ -1,1 +1,1 @@
-"""What tests share: tiny models, data sets on disk, runs through the command line, references to compare with."""
+"""Test helpers: tiny models, data sets on disk, runs through the command line, reference implementations."""

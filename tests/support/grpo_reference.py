@@ -1,4 +1,4 @@
-"""One step of GRPO over again, in another way: what the product's gradients, advantages and log-probs have to be.
+"""Reference implementation of one GRPO step: the gradients, advantages and log-probs that the product has to give.
 
 Nothing of `dermiq` computes here: prompts are encoded and the model runs, one plain forward pass per completion, each
 with its own prompt and images; advantages are numpy in float64, loops and textbook formulas; the loss is written down

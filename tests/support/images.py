@@ -1,4 +1,4 @@
-"""Drawn pictures for tests that need pixels and no file."""
+"""Synthetic pictures for tests that need pixels and no file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small knowledge graph, made by hand, for tests that recompute what the scorer does.
+"""Small knowledge graph made by hand, for tests that recompute what the scorer does.
 
 Its facts are chosen for the cases that they make, and are no medicine. Six conditions:
 

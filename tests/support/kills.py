@@ -1,4 +1,4 @@
-"""Commands that are killed (SIGKILL) at a chosen moment, and what they must leave behind.
+"""Killing of commands (SIGKILL) at a chosen moment, and checks of what they leave behind.
 
 Each command is a process of its own, forked from a server that has imported the libraries: the kill is as real as
 a shell's, and the start costs a second instead of ten.

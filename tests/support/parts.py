@@ -1,4 +1,4 @@
-"""Rewards, advantages and callbacks that configurations of tests name."""
+"""Rewards, advantages, engines and callbacks that configurations of tests name by their dotted paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tested runs for tests of the report: rows as a test of drawn lesions leaves them, three stages of a story."""
+"""Tested runs for tests of the report: rows as `test` on synthetic lesions writes them, for three stages."""
 
 import json
 from base64 import b64encode

@@ -1,4 +1,4 @@
-"""Small data sets in true layouts, with drawn JPEG files."""
+"""Small data sets in their real layouts, with synthetic JPEG files."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Made-up records of a small study, with numbers that can be checked by hand."""
+"""Records of a small made-up study, with numbers that can be checked by hand."""
 
 from study.record import Outcomes, Record
 
 CLASSES = ("melanoma", "mole")
 MAJORITY = {"experiment": "headline", "domain": "new", "metric": "majority"}
 STUDY = {
-    "grounds": {"phantom": {"start": "warm_start"}},
+    "testbeds": {"phantom": {"start": "warm_start"}},
     "starts": {"warm_start": {"title": "warm start", "kind": "start", "size": 400}},
     "variants": {
         "plus": {"title": "GRPO++", "kind": "rl"},
@@ -16,13 +16,13 @@ STUDY = {
     "settings": {"": {"title": "as above"}, "g4": {"title": "G = 4"}},
     "experiments": {
         "headline": {
-            "title": "Little data", "text": "What it is about.", "notes": "What came of it.", "ground": "phantom",
+            "title": "Little data", "text": "What it is about.", "notes": "What came of it.", "testbed": "phantom",
             "variants": ["warm_start", "plus", "grpo", "sft"], "sizes": [64], "settings": [""], "seeds": [0, 1, 2],
             "domains": {"new": "adapted to", "old": "warm start's"}, "of": "plus", "against": ["grpo", "sft"],
             "metrics": ["majority", "sampled"], "curves": ["val/sampled_accuracy", "train/reward", "train/kl"],
         },
         "groups": {
-            "title": "Small groups", "text": "", "ground": "phantom", "variants": ["warm_start", "plus", "grpo"],
+            "title": "Small groups", "text": "", "testbed": "phantom", "variants": ["warm_start", "plus", "grpo"],
             "sizes": [32, 64], "settings": ["", "g4"], "seeds": [0, 1, 2], "domains": {"new": "adapted to"},
             "of": "plus", "against": ["grpo"], "metrics": ["majority"],
         },
@@ -81,7 +81,7 @@ def record(variant, seed, right, setting="", size=64, **more):
     reward = {} if variant == "sft" else {"train/reward": ((1, 0.1 * seed), (3, 0.5), (5, 0.6))}
     given = {
         "name": f"phantom/{variant}/{setting}/n{size}/seed{seed}",
-        "ground": "phantom",
+        "testbed": "phantom",
         "variant": variant,
         "setting": setting,
         "size": 400 if variant == "warm_start" else size,

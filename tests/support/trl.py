@@ -1,4 +1,4 @@
-"""TRL's trainers and DermIQ's stages side by side: one tiny Qwen2.5-VL, the same adapter weights in both."""
+"""TRL's trainers beside DermIQ's stages: one tiny Qwen2.5-VL, the same adapter weights in both."""
 
 from __future__ import annotations
 

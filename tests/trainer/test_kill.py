@@ -10,7 +10,6 @@ from dermiq.cli import main
 from dermiq.run_directory import RunDirectory
 from support.kills import history, survivors
 from support.runs import STAGES, checkpoint, different
-from trainer.test_preferences import config as pairs_config  # noqa: F401  # a fixture
 
 KILLS = 10
 OPTIONS = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=4", "--data.on_bad_image=skip"]
@@ -99,7 +98,7 @@ def test_a_killed_evaluation_is_done_again(lab, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_pairs_are_those_of_an_undisturbed_run(pairs_config, tmp_path):  # noqa: F811
+def test_killed_pairs_are_those_of_an_undisturbed_run(pairs_config, tmp_path):
     def predict(root):
         return ["predict", f"--config={pairs_config}", f"--trainer.default_root_dir={root}"]
 

@@ -10,12 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 import dermiq.cli
 from dermiq.datamodules.collate import Item, PromptCollate
-from dermiq.datamodules.phantom import PhantomConversations
 from dermiq.datamodules.preference import PreferenceCollate
 from dermiq.datamodules.sources import Preferences
 from dermiq.kg import PairMaker, Retriever
@@ -26,38 +24,9 @@ from dermiq.rewards import RewardMixture, RewardTerm, diagnosis
 from dermiq.schema import KnowledgeError, TrainingError
 from dermiq.trainer.preferences import WritePreferences
 from support.images import picture
-from support.runs import REWARDS
+from support.pairs import LESIONS, STOPS, speak
 
 CANDIDATES, PREFERENCES = "candidates.jsonl", "preferences.jsonl"
-LESIONS = PhantomConversations(5, seed=4, kinds=["contagion"])
-STOPS = tuple(range(0, 480, 5))  # an untrained model seldom finds the token that ends a completion
-
-
-def speak(ids, mask):
-    """What an untrained model would say if it could: for each completion [N, T] something of its own."""
-    numbers = [int(row[kept].sum()) for row, kept in zip(ids, mask, strict=True)]
-    return [
-        f"It is {'not contagious' if number % 2 else 'contagious for sure'}, they say in chapter {number}."
-        for number in numbers
-    ]
-
-
-class Speak(Callback):
-    """Teaches the policy to `speak`, and to come to an end."""
-
-    def on_predict_start(self, trainer, pl_module):
-        pl_module.backbone.decode, pl_module.backbone.stop_ids = speak, STOPS
-
-
-class KillAt(Callback):
-    """Dies for good before batch number `batch`."""
-
-    def __init__(self, batch):
-        self.batch = batch
-
-    def on_predict_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
-        if batch_idx == self.batch:
-            os.kill(os.getpid(), 9)
 
 
 class Run:
@@ -267,44 +236,9 @@ def test_what_cannot_be_run(backbone, tmp_path):
 # The command line
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory, family_dir):
-    pairs = {"scorer": {"class_path": "dermiq.kg.KGScorer"}, "margin": 0.5}
-    writer = {"pairs": {"class_path": "dermiq.kg.PairMaker", "init_args": pairs}}
-    model = {
-        "backbone": {
-            "class_path": "dermiq.policy.backbone.VLMBackbone",
-            "init_args": {"model_id": str(family_dir("idefics3")), "lora": {"rank": 2}},
-        },
-        "rewards": REWARDS,
-        "retriever": {"class_path": "dermiq.kg.Retriever", "init_args": {"budget": 40}},
-        "sampling": {"max_new_tokens": 6, "temperature": 1.0, "stop": []},
-        "eval_sampling": {"max_new_tokens": 6, "temperature": 0.0},
-        "candidates": 6,
-    }
-    options = {"count": len(LESIONS), "seed": 4, "kinds": ["contagion"]}
-    lesions = {"class_path": "dermiq.datamodules.phantom.PhantomConversations", "init_args": options}
-    callbacks = [
-        {"class_path": "dermiq.trainer.callbacks.WritePredictions"},  # as in base.yaml
-        {"class_path": "dermiq.trainer.preferences.WritePreferences", "init_args": writer},
-        {"class_path": "test_preferences.Speak"},
-    ]
-    content = {
-        "trainer": {"accelerator": "cpu", "callbacks": callbacks},
-        "model": {"class_path": "dermiq.modules.CandidateModule", "init_args": model},
-        "data": {
-            "class_path": "dermiq.datamodules.PromptDataModule",
-            "init_args": {"sources": {"test": lesions}, "eval_batch_size": 2, "system_prompt": "Look."},
-        },
-    }
-    path = tmp_path_factory.mktemp("config") / "pairs.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-def test_the_command_line(config, whole, tmp_path):
+def test_the_command_line(pairs_config, whole, tmp_path):
     """It writes the same questions and images, and one pair for each of some."""
-    dermiq.cli.run(["predict", f"--config={config}", f"--trainer.default_root_dir={tmp_path}"])
+    dermiq.cli.run(["predict", f"--config={pairs_config}", f"--trainer.default_root_dir={tmp_path}"])
     made, expected = rows(tmp_path / CANDIDATES), rows(whole / CANDIDATES)
     for record in (*made[1:], *expected[1:]):
         assert len(record.pop("candidates")) == 6
@@ -315,10 +249,10 @@ def test_the_command_line(config, whole, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1])
-def test_a_killed_command_goes_on_and_ends_the_same(batch, config, tmp_path):
+def test_a_killed_command_goes_on_and_ends_the_same(batch, pairs_config, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    program = [sys.executable, str(Path(__file__).parents[2] / "cli.py"), "predict", f"--config={config}"]
-    kill = f"--trainer.callbacks+={{class_path: test_preferences.KillAt, init_args: {{batch: {batch}}}}}"
+    program = [sys.executable, str(Path(__file__).parents[2] / "cli.py"), "predict", f"--config={pairs_config}"]
+    kill = f"--trainer.callbacks+={{class_path: support.pairs.KillAt, init_args: {{batch: {batch}}}}}"
     for folder, options, code in (("a", [kill], -9), ("a", [], 0), ("b", [], 0)):
         command = [*program, f"--trainer.default_root_dir={tmp_path / folder}", *options]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -327,8 +261,8 @@ def test_a_killed_command_goes_on_and_ends_the_same(batch, config, tmp_path):
 
 
 @pytest.mark.slow
-def test_fit_is_refused(config, tmp_path):
-    train = yaml.safe_load(config.read_text())["data"]["init_args"]["sources"]["test"]
+def test_fit_is_refused(pairs_config, tmp_path):
+    train = yaml.safe_load(pairs_config.read_text())["data"]["init_args"]["sources"]["test"]
     options = [f"--data.sources={json.dumps({'train': train})}", "--trainer.limit_val_batches=0"]
     with pytest.raises(TrainingError, match="run it with `predict`"):
-        dermiq.cli.run(["fit", f"--config={config}", f"--trainer.default_root_dir={tmp_path}", *options])
+        dermiq.cli.run(["fit", f"--config={pairs_config}", f"--trainer.default_root_dir={tmp_path}", *options])

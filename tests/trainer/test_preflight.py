@@ -24,9 +24,9 @@ from dermiq.trainer.preflight import longest_training, memory
 from dermiq.trainer.preflight.advice import advised
 from dermiq.trainer.preflight.longest import longest_samples
 from dermiq.trainer.preflight.memory import optimiser_state
+from support.processes import shell
 from support.runs import adapter, checkpoint, different, logged
 from support.small_data import write_jpeg
-from trainer.test_ddp import shell
 
 TWO_STEPS = "--trainer.max_steps=2"
 SMALLER = "Lower, in this order:"

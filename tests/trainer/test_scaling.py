@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from support.processes import ONE, SETTINGS, SGD, TWO, shell
 from support.runs import Lab, adapter, checkpoint, different
 from support.small_data import write_ham10000
-from trainer.test_ddp import ONE, SETTINGS, SGD, TWO, shell
 
 REPOSITORY = Path(__file__).parents[2]
 SHARDED = ["--trainer.strategy.class_path=dermiq.trainer.sharding.ShardedStrategy", *TWO[1:]]

@@ -1,1 +1,1 @@
-"""A page to try a trained policy on: ``python -m dermiq.demo``; see `dermiq.demo.__main__`."""
+"""Demo: a page in the browser to try a trained policy (``python -m dermiq.demo``)."""

@@ -1,4 +1,4 @@
-"""A page to try a trained policy on: ``python -m dermiq.demo [--model DIR_OR_HUB_ID] [--adapter DIR]``."""
+"""Demo page of a trained policy: ``python -m dermiq.demo [--model DIR_OR_HUB_ID] [--adapter DIR]``."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def chosen(model: str | None, adapter: Path | None, tiny: Path) -> tuple[str, st
     """The model and the adapter to show.
 
     Args:
-        model: asked for; None is that of the adapter, and without one the tiny model, which is written to `tiny`.
-        adapter: asked for; None is none, and without a model that of the quickstart.
-        tiny: a directory that is not there yet.
+        model: from the command line; None is that of the adapter, else the tiny model, which is written to `tiny`.
+        adapter: from the command line; None is none, and without a model that of the quickstart.
+        tiny: a directory that does not exist yet.
 
     Raises:
-        DataError: if nothing is asked for and the quickstart was not run.
+        DataError: if neither is given and the quickstart was not run.
         ModelError: if the adapter does not say which model it belongs to.
     """
     if model is not None:
@@ -74,7 +74,7 @@ def chosen(model: str | None, adapter: Path | None, tiny: Path) -> tuple[str, st
     if not QUICKSTART.is_dir():
         raise DataError(
             f"There is nothing to show: {QUICKSTART} is not there. Run `make quickstart`, which trains it in some "
-            "20 minutes, or name a policy with --model and --adapter."
+            "15 minutes, or name a policy with --model and --adapter."
         )
     write_tiny_vlm(tiny)
     return str(tiny), str(QUICKSTART)

@@ -1,4 +1,4 @@
-"""The answers that are being written, so that what comes instead of one can wait for its end."""
+"""Answers in progress, so that whatever replaces one can wait for its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from threading import Event
 
 from dermiq.demo.reading import Reading
 
-_PATIENCE = 2.0  # seconds within which an answer ends, unless the policy is in the middle of a long step
+_PATIENCE = 2.0  # seconds; an answer ends sooner unless the policy is in the middle of a long step
 
 
 @dataclass
@@ -19,20 +19,20 @@ class _Answer:
 
 
 class Answers:
-    """The answers that are being written, of each visitor at most one.
+    """Answers in progress, at most one per visitor.
 
-    Gradio cancels an answer without waiting for what is on its way to the page, which then hides what comes instead.
+    Gradio cancels an answer without waiting for updates on their way to the page, which would hide what replaces it.
     """
 
     def __init__(self) -> None:
         self._written: dict[str | None, _Answer] = {}
 
     def follow(self, visitor: str | None, readings: Generator[Reading, None, None]) -> Iterator[Reading]:
-        """The readings, until `end` is called or nobody listens any more.
+        """Yield the readings until `end` is called or the listener is gone.
 
         Args:
-            visitor: who asked.
-            readings: are closed at the end.
+            visitor: whose answer it is.
+            readings: closed at the end.
         """
         answer = self._written[visitor] = _Answer()
         try:
@@ -48,7 +48,7 @@ class Answers:
             answer.ended.set()
 
     def end(self, visitor: str | None) -> Reading | None:
-        """End a visitor's answer, and wait until it has ended; how far it came, None if none is being written."""
+        """End a visitor's answer and wait for it; its latest reading, None if none is in progress."""
         answer = self._written.pop(visitor, None)
         if answer is None:
             return None

@@ -1,4 +1,4 @@
-"""What the knowledge graph says of an answer: a verdict on each of its claims, and facts to read beside it."""
+"""Evidence from the knowledge graph on an answer: a verdict on each of its claims, and facts about the condition."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOKENS = 120  # of facts
 
 
 class Claim(NamedTuple):
-    """A claim of an answer and what the graph says of it.
+    """A claim of an answer and the graph's verdict on it.
 
     Attributes:
         judgement: supported, contradicted or unknown.
@@ -35,10 +35,10 @@ class Claim(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What the graph has on an answer about a condition.
+    """The graph's verdicts and facts on an answer about a condition.
 
     Attributes:
-        condition: the name of the condition that the answer is held against.
+        condition: the name of the condition that the answer is judged against.
         claims: in the order of the answer.
         passages: facts about the condition that bear on the question.
     """
@@ -49,28 +49,28 @@ class Evidence(NamedTuple):
 
 
 class Expert:
-    """The knowledge graph, asked about answers."""
+    """The knowledge graph as judge of answers."""
 
     def __init__(self) -> None:
         self._scorer, self._retriever = KGScorer(), Retriever(budget=_TOKENS)
-        self._graph = self._scorer.graph  # read now, so that the first answer need not wait for it
+        self._graph = self._scorer.graph  # loaded now, so that the first answer need not wait
 
     def evidence(self, text: str, condition: str, question: str = "") -> Evidence | None:
-        """Judge what an answer says of the condition that the policy names; None if the graph does not know it.
+        """Evidence on what an answer says of the condition that the policy names; None if the graph does not know it.
 
-        Whether that is the right condition the graph cannot tell, so that claims of the diagnosis are left out.
+        The graph cannot tell whether that condition is the right one, so claims of the diagnosis are left out.
 
         Args:
             text: of the answer, its reasoning, or both.
             condition: a name.
-            question: what was asked; empty is the default question.
+            question: the user's; empty is the default question.
         """
         graph = self._graph
         found = graph.lookup(condition) if condition else None
         if found is None:
             return None
-        asked = question_types(question or QUESTION)
-        score = self._scorer.score(text, found.id, asked[0] if asked else None)
+        types = question_types(question or QUESTION)
+        score = self._scorer.score(text, found.id, types[0] if types else None)
         places = spans(text)
         claims = [_claim(item, graph, places) for item in score.claims if item.claim.relation != DIAGNOSIS]
         claims.sort(key=lambda claim: claim.place or (len(text), 0))
@@ -88,7 +88,7 @@ def _claim(item: JudgedClaim, graph: KnowledgeGraph, places: list[tuple[int, int
 
 
 def _cited(facts: Iterable[Fact], graph: KnowledgeGraph) -> tuple[tuple[str, str], ...]:
-    """Sentences of facts, those of one work together."""
+    """Sentences of facts, grouped by the work that they cite."""
     by_work: dict[str, list[Fact]] = {}
     for fact in facts:
         by_work.setdefault(graph.cite(fact), []).append(fact)

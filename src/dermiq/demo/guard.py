@@ -1,4 +1,4 @@
-"""Who may ask the page's server, and for what: what a browser on this machine asks, and no file is taken."""
+"""Guard of the page's server: requests to its own host alone, and no uploaded file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _UPLOADS = "/upload"  # Gradio's own way of taking files, which would keep them 
 
 
 class Guard:
-    """Answers requests that name a host of this server, which a page of a stranger's domain cannot (DNS rebinding).
+    """ASGI middleware that passes on requests to a host of this server alone, against DNS rebinding.
 
     Args:
-        app: what answers them.
-        host: that the server is bound to. At all addresses it may also be asked by any of them, and by its own name.
+        app: answers the requests.
+        host: that the server is bound to; bound to all addresses, any of them and the machine's name are its hosts too.
     """
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], host: str) -> None:
@@ -38,7 +38,7 @@ class Guard:
         """Pass a request on, or refuse it in a sentence."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
-        elif not self.knows(asked_host(scope)):
+        elif not self.knows(host_of(scope)):
             await _refuse(scope, send, 403, _OTHER_HOST)
         elif scope["path"].rstrip("/").endswith(_UPLOADS):
             await _refuse(scope, send, 413, "No file is taken here: choose the photograph in the page.")
@@ -46,7 +46,7 @@ class Guard:
             await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the page answer; what it fails at before its first word is a request that it never makes."""
+        """Let the page answer; what fails before the first byte is a request that the page itself never makes."""
         begun = False
 
         async def note(message: Any) -> None:
@@ -67,7 +67,7 @@ class Guard:
         return host in self.names or (self.bound_everywhere and _is_address(host))
 
 
-def asked_host(scope: Scope) -> str:
+def host_of(scope: Scope) -> str:
     """The host that a request names, in lower case and without its port; empty if it names none or several."""
     named = [value for name, value in scope["headers"] if name.lower() == b"host"]
     host = named[0].decode("latin-1").strip().lower() if len(named) == 1 else ""

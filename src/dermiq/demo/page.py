@@ -1,4 +1,4 @@
-"""The page itself; the only place that knows Gradio."""
+"""The page in Gradio; no other module imports Gradio."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from dermiq.schema import DataError, DermIQError
 
 log = logging.getLogger(__name__)
 
-QUEUE = 16  # questions that may wait; whoever comes later is told that the page is busy
-_FORGET = 1800.0  # seconds after which a photograph that nobody asks about is forgotten
+QUEUE = 16  # questions that may wait; later ones are refused, the page being busy
+_FORGET = 1800.0  # seconds after which an unused photograph is forgotten
 _VISITORS = 100  # whose photographs are remembered at a time
 _UNANSWERED = "That could not be answered. Load the page anew, and ask there."
 _STYLE = Path(__file__).with_name("style.css")
@@ -33,7 +33,7 @@ _SUGGESTIONS = (QUESTION, "Is it dangerous?", "How is it treated?", "Is it conta
 _DROP = """
 <label class="drop">
   <input type="file" accept="image/*">
-  {{#if value}}<img src="{{value}}" alt="The photograph that is asked about">{{/if}}
+  {{#if value}}<img src="{{value}}" alt="The chosen photograph">{{/if}}
   <span>{{#if value}}Choose another one{{else}}<b>Choose a photograph</b>, or drop it here{{/if}}</span>
   <small>It is not stored. Where and when it was taken is removed.</small>
 </label>
@@ -53,7 +53,7 @@ document.addEventListener("paste", (event) => read(event.clipboardData.files[0])
 
 
 class _Page(gr.Blocks):
-    """The page, whose server says in words what it cannot answer."""
+    """Blocks whose server refuses in words what it cannot answer."""
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Answer a request of the page, or of whoever calls its interface by hand."""
@@ -68,7 +68,7 @@ class _Page(gr.Blocks):
 
 
 def make_page(reader: Reader) -> gr.Blocks:
-    """The page, to be served.
+    """The page, ready to be served.
 
     Args:
         reader: answers the questions.
@@ -83,7 +83,7 @@ def make_page(reader: Reader) -> gr.Blocks:
             with gr.Column(min_width=320, scale=2):
                 shown = gr.HTML("", html_template=_DROP, js_on_load=_READ, elem_id="photograph")
                 caption = gr.HTML("", js_on_load=None, elem_id="caption")
-                draw = gr.Button("Draw a lesion instead", size="sm")
+                lesion = gr.Button("Use a synthetic lesion", size="sm")
                 question = gr.Textbox(QUESTION, label="Question", max_length=MAX_QUESTION, elem_id="question")
                 with gr.Row(elem_id="suggestions"):
                     for text in _SUGGESTIONS:
@@ -92,13 +92,13 @@ def make_page(reader: Reader) -> gr.Blocks:
                     ask, stop = gr.Button("Ask", variant="primary", min_width=80), gr.Button("Stop", min_width=80)
             with gr.Column(min_width=320, scale=3, elem_id="results"):
                 parts = [gr.HTML(html, js_on_load=None, elem_id=name) for name, html in empty._asdict().items()]
-        asked = gr.on(
+        answering = gr.on(
             [ask.click, question.submit], _ask(reader, answers), [kept, question, reading], [reading, *parts],
             concurrency_limit=1, **_QUIET,
         )  # fmt: skip
-        photo, instead = [shown, kept, caption, reading, *parts], {"cancels": [asked], **_QUIET}
+        photo, instead = [shown, kept, caption, reading, *parts], {"cancels": [answering], **_QUIET}
         shown.upload(_take(answers), shown, photo, **instead)
-        draw.click(_draw(answers), None, photo, **instead)
+        lesion.click(_render(answers), None, photo, **instead)
         stop.click(_stop(answers), reading, [reading, *parts], **instead)
     page.queue(max_size=QUEUE, api_open=False)
     return page
@@ -106,7 +106,7 @@ def make_page(reader: Reader) -> gr.Blocks:
 
 @contextmanager
 def served(page: gr.Blocks, host: str, port: int) -> Iterator[str]:
-    """Serve the page, whose address it gives, as long as the context lasts.
+    """Serve the page while the context lasts; yields its address.
 
     Raises:
         DataError: if the port is taken.
@@ -161,14 +161,15 @@ def _take(answers: Answers) -> Callable[..., tuple[Any, ...]]:
     return take
 
 
-def _draw(answers: Answers) -> Callable[..., tuple[Any, ...]]:
-    def draw(request: gr.Request) -> tuple[Any, ...]:
+def _render(answers: Answers) -> Callable[..., tuple[Any, ...]]:
+    def render(request: gr.Request) -> tuple[Any, ...]:
         answers.end(request.session_hash)
-        image, condition = photograph.drawn_lesion()
-        caption = f"<details><summary>A drawing. What does it show?</summary><p>{condition.capitalize()}</p></details>"
+        image, condition = photograph.synthetic_lesion()
+        summary = "<summary>A synthetic lesion. What does it show?</summary>"
+        caption = f"<details>{summary}<p>{condition.capitalize()}</p></details>"
         return photograph.to_data_url(image), image, caption, *_fresh()
 
-    return draw
+    return render
 
 
 def _fresh() -> tuple[Any, ...]:
@@ -180,7 +181,7 @@ def _ask(reader: Reader, answers: Answers) -> Callable[..., Iterator[tuple[Any, 
         image: Image.Image | None, question: object, before: Reading, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         if image is None:
-            yield before, *view(before)._replace(status=problem("First choose a photograph, or draw a lesion."))
+            yield before, *view(before)._replace(status=problem("First choose a photograph or a synthetic lesion."))
             return
         try:
             for reading in answers.follow(request.session_hash, reader.read(image, question, before)):

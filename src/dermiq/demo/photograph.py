@@ -1,4 +1,4 @@
-"""A photograph as it comes from a browser: checked, turned upright, freed of all but its pixels."""
+"""Photographs from a browser: checked, turned upright, stripped of all metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dermiq.schema import DataError
 
 MAX_BYTES = 20_000_000
 LONGEST_SIDE = 1024  # pixels kept; no model here looks at more
-_DRAWINGS = 1_000_000
+_LESIONS = 1_000_000
 
 
 def read(content: bytes) -> Image.Image:
@@ -58,10 +58,10 @@ def to_data_url(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def drawn_lesion() -> tuple[Image.Image, str]:
-    """A drawn lesion, another one each time, and the name of the condition that it shows."""
-    source = PhantomSource(_DRAWINGS)
-    sample = source[random.randrange(_DRAWINGS)]
+def synthetic_lesion() -> tuple[Image.Image, str]:
+    """A synthetic lesion, a new one each time, and the name of its condition."""
+    source = PhantomSource(_LESIONS)
+    sample = source[random.randrange(_LESIONS)]
     return source.image(sample.images[0]), sample.target
 
 

@@ -1,4 +1,4 @@
-"""The policy behind the page: it is asked about a photograph, and tells what it writes while it is writing."""
+"""The policy behind the page: questions about a photograph, and answers streamed while they are generated."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from dermiq.policy.sampling import Completions, Sampling
 from dermiq.prompts import CONVERSATION_PROMPT, in_words, unmarked
 from dermiq.schema import Message, Sample
 
-_CUT = "�"  # what stands for a character of which not all bytes are written yet
-_PACE = 0.04  # seconds from one look at what is written to the next: a browser keeps up with that
+_CUT = "�"  # in place of a character whose bytes are not all generated yet
+_PACE = 0.04  # seconds between updates: a browser keeps up with that
 
 
-class Asked(NamedTuple):
-    """A question that the policy has read, together with its photograph.
+class Prompted(NamedTuple):
+    """A question with its photograph, read by the policy.
 
     Attributes:
         batch: of one sample.
-        prefix: question and photograph as keys and values, from which every answer goes on.
+        prefix: keys and values of question and photograph, shared by all answers.
     """
 
     batch: PromptBatch
@@ -39,11 +39,11 @@ class Asked(NamedTuple):
 
 
 class _Broken(Exception):
-    """Nobody listens any more."""
+    """The listener is gone."""
 
 
-class _Teller(Decoder):
-    """Draws like the default engine, and tells what is written."""
+class _StreamingDecoder(Decoder):
+    """The default engine, which also streams the texts so far."""
 
     def __init__(self, policy: Policy, texts: SimpleQueue[Any], broken: Event) -> None:
         super().__init__()
@@ -77,15 +77,15 @@ class Policy:
         self.backbone, self.max_new_tokens = backbone, max_new_tokens
         self._collate = PromptCollate(backbone.model_id, None, max_new_tokens)
 
-    def diagnose(self, photograph: Image.Image) -> Asked:
-        """Ask for the diagnosis, to be answered in the structure of `dermiq.prompts`."""
+    def diagnose(self, photograph: Image.Image) -> Prompted:
+        """Ask for the diagnosis in the structure of `dermiq.prompts`."""
         return self._ask(photograph, Sample(id="photograph", images=("photograph",), target="", label="", group=""))
 
-    def converse(self, photograph: Image.Image, question: str, before: Sequence[Message] = ()) -> Asked:
-        """Ask freely, after what was said before.
+    def converse(self, photograph: Image.Image, question: str, before: Sequence[Message] = ()) -> Prompted:
+        """Ask a question in conversation.
 
         Raises:
-            DataError: if all that does not fit into the model's context.
+            DataError: if the conversation does not fit into the model's context.
         """
         said = (replace(message, text=unmarked(message.text)) for message in before)
         history = (Message("system", CONVERSATION_PROMPT), *said)
@@ -94,11 +94,11 @@ class Policy:
             Sample("photograph", ("photograph",), "", "", "", question=unmarked(question), history=history, reply=""),
         )
 
-    def answers(self, asked: Asked, count: int = 1, temperature: float = 0.0) -> Iterator[list[str]]:
-        """Write `count` answers side by side; whoever stops listening stops the writing.
+    def answers(self, prompted: Prompted, count: int = 1, temperature: float = 0.0) -> Iterator[list[str]]:
+        """Sample `count` answers in parallel; sampling stops when the caller stops iterating.
 
         Yields:
-            The answers so far, again and again; the last time they are complete.
+            The texts so far, again and again; the last ones are complete.
 
         Raises:
             TrainingError: if the policy's probabilities are not finite.
@@ -109,11 +109,12 @@ class Policy:
 
         def write() -> None:
             try:
-                engine = _Teller(self, texts, broken)
-                drawn = sample_rollout(self.backbone, asked.batch, sampling, count, engine=engine, prefix=asked.prefix)
-                texts.put([answer.text for answer in drawn.answers[0]])
+                engine = _StreamingDecoder(self, texts, broken)
+                batch, prefix = prompted
+                rollout = sample_rollout(self.backbone, batch, sampling, count, engine=engine, prefix=prefix)
+                texts.put([answer.text for answer in rollout.answers[0]])
                 texts.put(None)
-            except Exception as error:  # raised again by whoever listens
+            except Exception as error:  # raised again in the caller's thread
                 texts.put(error)
 
         writer = Thread(target=write, daemon=True)
@@ -127,12 +128,12 @@ class Policy:
             broken.set()
             writer.join()
 
-    def _ask(self, photograph: Image.Image, sample: Sample) -> Asked:
+    def _ask(self, photograph: Image.Image, sample: Sample) -> Prompted:
         batch = self._collate([Item(sample, [photograph])])
         device = self.backbone.vlm.device
         batch["prompt"] = {name: value.to(device) for name, value in batch["prompt"].items()}
         with self.backbone.sampling_mode():
-            return Asked(batch, prefill(self.backbone, batch["prompt"]))
+            return Prompted(batch, prefill(self.backbone, batch["prompt"]))
 
 
 def load(model_id: str, adapter: str | None, load_in_4bit: bool) -> VLMBackbone:

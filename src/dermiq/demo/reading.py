@@ -1,30 +1,26 @@
-"""One question about a photograph, from the first word of the answer to the differential, step by step."""
+"""Reading of a photograph in steps: the answer word by word, its evidence, and the differential."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image
 
 from dermiq.demo.evidence import Evidence, Expert
-from dermiq.demo.policy import Asked, Policy
+from dermiq.demo.policy import Policy, Prompted
 from dermiq.kg import Terminology
 from dermiq.metrics import Judge
-from dermiq.prompts import QUESTION, normalise, parse
+from dermiq.prompts import QUESTION, TAGS, normalise, parse, parse_unfinished
 from dermiq.schema import DataError, Message, Sample
 
 MAX_QUESTION = 500  # characters
-_UNFINISHED_TAG = re.compile(r"<[/a-z]*$", re.IGNORECASE)
-_TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
-_END_OF_REASONING = re.compile(r"</think>", re.IGNORECASE)
 _UNKNOWN = Sample(id="", images=(), target="", label="", group="")
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A question, empty for the diagnosis, and what was answered so far, which need not be finished."""
+    """One turn: a question, empty for the diagnosis, and its answer so far."""
 
     question: str
     text: str = ""
@@ -32,49 +28,44 @@ class Turn:
     @property
     def structured(self) -> bool:
         """True if the answer has, or begins to have, the structure of `dermiq.prompts`."""
-        return _TAG.search(self.text) is not None
+        return any(tag in self.text.lower() for tag in TAGS)
 
     @property
     def reasoning(self) -> str:
-        """What stands before the answer, without tags; all of an answer in plain words."""
-        return self._parts[0]
+        """The reasoning so far; all of an answer in plain words."""
+        return parse_unfinished(self.text)[0]
 
     @property
     def answer(self) -> str:
-        """What stands between the answer tags."""
-        return self._parts[1]
-
-    @property
-    def _parts(self) -> tuple[str, str]:
-        thought, *rest = _END_OF_REASONING.split(_UNFINISHED_TAG.sub("", self.text), maxsplit=1)
-        return _TAG.sub("", thought).strip(), " ".join(_TAG.sub("", "".join(rest)).split())
+        """The text of the answer block so far."""
+        return parse_unfinished(self.text)[1]
 
 
 @dataclass(frozen=True)
 class Differential:
-    """How often the policy named which condition when it was asked again and again.
+    """Counts of the conditions that sampled answers name.
 
     Attributes:
         counts: (condition, answers that name it), the most frequent first.
-        unreadable: answers that name none; None as long as some are being written.
-        asked: answers that were asked for.
+        unreadable: answers that name none; None while they are being generated.
+        sampled: answers in all.
     """
 
     counts: tuple[tuple[str, int], ...]
     unreadable: int | None
-    asked: int
+    sampled: int
 
 
 @dataclass(frozen=True)
 class Reading:
-    """All that is to be shown about a photograph.
+    """State of the page about one photograph.
 
     Attributes:
-        turns: what was asked and answered.
-        named: the condition that the policy names, as it says it; empty if none.
-        evidence: on the last answer; None as long as there is none.
-        differential: None as long as there is none.
-        doing: what is going on; empty if nothing is.
+        turns: questions and answers.
+        named: the condition that the policy names, in its own words; empty if none.
+        evidence: on the last answer; None until there is one.
+        differential: None until there is one.
+        doing: the step in progress; empty if none is.
     """
 
     turns: tuple[Turn, ...] = ()
@@ -84,7 +75,7 @@ class Reading:
     doing: str = ""
 
     def stopped(self) -> Reading:
-        """The same when nothing goes on any more, without what was begun and tells nothing yet."""
+        """The reading after a stop: without a turn or a differential that has no content yet."""
         turns = self.turns if self.turns and self.turns[-1].text else self.turns[:-1]
         counted = self.differential is not None and self.differential.unreadable is not None
         return replace(self, turns=turns, differential=self.differential if counted else None, doing="")
@@ -94,7 +85,7 @@ class Reader:
     """Reads photographs: answers, evidence and differential.
 
     Args:
-        policy: which is asked.
+        policy: answers the questions.
         samples: answers that the differential counts.
     """
 
@@ -109,10 +100,10 @@ class Reader:
             photograph: RGB.
             question: empty, or the default question, asks for the diagnosis; any other is conversation. Of whatever
                 type it comes from the network.
-            before: what there is about this photograph already.
+            before: the reading of this photograph so far.
 
         Yields:
-            What there is so far, again and again.
+            The reading so far, again and again.
 
         Raises:
             DermIQError: if the policy cannot answer; it says why.
@@ -142,25 +133,25 @@ class Reader:
         return Differential(counts, len(answers) - sum(votes["votes"]), len(answers))
 
     def _converse(
-        self, photograph: Image.Image, question: str, looked: Asked, now: Reading
+        self, photograph: Image.Image, question: str, looked: Prompted, now: Reading
     ) -> Generator[Reading, None, Reading]:
-        """Answer in plain words; first, the condition in view is named, if that was not done."""
+        """Answer in plain words; first the policy names a condition, unless it has."""
         if not now.named:
             *_, texts = self.policy.answers(looked)
             now = replace(now, named=parse(texts[0]).diagnosis or "")
-        asked = self.policy.converse(photograph, question, _history(now.turns[:-1]))
-        return (yield from self._written(asked, now))
+        prompted = self.policy.converse(photograph, question, _history(now.turns[:-1]))
+        return (yield from self._written(prompted, now))
 
-    def _written(self, asked: Asked, now: Reading) -> Generator[Reading, None, Reading]:
+    def _written(self, prompted: Prompted, now: Reading) -> Generator[Reading, None, Reading]:
         """The last turn's answer, word by word."""
-        for texts in self.policy.answers(asked):
+        for texts in self.policy.answers(prompted):
             now = replace(now, turns=(*now.turns[:-1], replace(now.turns[-1], text=texts[0])), doing="Answering …")
             yield now
         return now
 
 
 def checked(question: object) -> str:
-    """A question as it can be asked: empty for the default one.
+    """A question stripped and checked: empty for the default one.
 
     Raises:
         DataError: if it is no text, too long, or holds half a character.
@@ -178,6 +169,6 @@ def _is_half(character: str) -> bool:
 
 
 def _history(turns: Sequence[Turn]) -> list[Message]:
-    """What was said in conversation; answers in structure belong to another one."""
+    """Messages of the conversation; answers in structure are no part of it."""
     said = [turn for turn in turns if turn.question]
     return [message for turn in said for message in (Message("user", turn.question), Message("assistant", turn.text))]

@@ -1,4 +1,4 @@
-"""What is shown of a reading, as HTML. Texts of the policy are strangers' texts: all of them are escaped."""
+"""HTML of a reading. Texts of the policy are untrusted: all of them are escaped."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def problem(text: str) -> str:
 
 
 def marked(text: str, claims: Sequence[Claim]) -> str:
-    """A text with the words of each claim marked by the verdict on it; words of several claims by the first."""
+    """HTML of a text whose claims are marked by their verdicts; words of several claims by the first."""
     pieces, end = [], 0
     for claim in claims:
         start, stop = claim.place or (0, 0)
@@ -66,12 +66,12 @@ def marked(text: str, claims: Sequence[Claim]) -> str:
 
 
 def _turn(turn: Turn, claims: Sequence[Claim]) -> str:
-    asked = f"<h2>{escape(turn.question or QUESTION)}</h2>"
+    title = f"<h2>{escape(turn.question or QUESTION)}</h2>"
     said = marked(turn.reasoning, claims)
     if not turn.structured:
-        return f"<article>{asked}<p class='reply'>{said}</p></article>"
+        return f"<article>{title}<p class='reply'>{said}</p></article>"
     named = f"<h3>Answer</h3><p class='named'>{escape(capitalised(turn.answer))}</p>" if turn.answer else ""
-    return f"<article>{asked}<h3>Reasoning</h3><p class='reply'>{said}</p>{named}</article>"
+    return f"<article>{title}<h3>Reasoning</h3><p class='reply'>{said}</p>{named}</article>"
 
 
 def _writes(reading: Reading) -> bool:
@@ -81,13 +81,13 @@ def _writes(reading: Reading) -> bool:
 def _evidence(evidence: Evidence | None, named: str) -> str:
     if evidence is None:
         what = f"The knowledge graph knows no condition called “{escape(named)}”" if named else "No condition was named"
-        return f"<h2>Evidence</h2><p>{what}, so there is nothing to hold the answer against.</p>"
+        return f"<h2>Evidence</h2><p>{what}, so the answer cannot be judged.</p>"
     title = escape(evidence.condition)
     counts = Counter(claim.judgement for claim in evidence.claims)
     tally = ", ".join(f"{counts[name]} {name}" for name in MARKS if counts[name])
     claims = "".join(map(_claim, evidence.claims))
     said = (
-        f"<p>What the answer says of {title}, held against the knowledge graph: {tally}.</p>"
+        f"<p>What the answer says of {title}, judged by the knowledge graph: {tally}.</p>"
         f"<ul class='claims'>{claims}</ul>"
         if claims
         else "<p>The answer makes no claim that the knowledge graph can judge.</p>"
@@ -95,7 +95,7 @@ def _evidence(evidence: Evidence | None, named: str) -> str:
     works: dict[str, list[str]] = {}
     for passage in evidence.passages:
         works.setdefault(passage.citation, []).append(passage.sentence)
-    facts = "".join(f"<p>{_fact(' '.join(told), work)}</p>" for work, told in works.items())
+    facts = "".join(f"<p>{_fact(' '.join(sentences), work)}</p>" for work, sentences in works.items())
     known = f"<h3>Known of {title}</h3><div class='facts'>{facts}</div>" if facts else ""
     return (
         f"<h2>Evidence</h2>{said}{known}<p class='aside'>The graph can tell whether an answer fits the condition that "
@@ -116,15 +116,15 @@ def _fact(sentence: str, citation: str) -> str:
 def _differential(differential: Differential) -> str:
     rows = [
         f"<tr><th scope='row'>{escape(capitalised(name))}</th><td class='bar'><div style='width:"
-        f"{100 * count / differential.asked:.0f}%'></div></td><td>{count} of {differential.asked}</td></tr>"
+        f"{100 * count / differential.sampled:.0f}%'></div></td><td>{count} of {differential.sampled}</td></tr>"
         for name, count in differential.counts
     ]
     if differential.unreadable:
         rows.append(
             "<tr class='unreadable'><th scope='row'>No readable answer</th><td></td>"
-            f"<td>{differential.unreadable} of {differential.asked}</td></tr>"
+            f"<td>{differential.unreadable} of {differential.sampled}</td></tr>"
         )
     return (
-        f"<h2>Differential</h2><p>What the policy names when it is asked {differential.asked} times more and may vary "
-        f"its answer. Frequencies of its answers, not probabilities of disease.</p><table>{''.join(rows)}</table>"
+        f"<h2>Differential</h2><p>What the policy names in {differential.sampled} further answers, sampled at "
+        f"temperature 1. Frequencies of its answers, not probabilities of disease.</p><table>{''.join(rows)}</table>"
     )

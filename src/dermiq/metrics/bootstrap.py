@@ -1,8 +1,8 @@
 """Percentile intervals by resampling whole clusters (patients, lesions), all statistics on the same resamples.
 
 What is resampled are clusters and not samples: images of one lesion are not independent. A statistic of sums
-over samples (a mean, a recall, F1) is computed of all resamples at once. For a paired comparison pass the differences
-of two systems on the same samples, or subtract two columns of the resamples.
+over samples (a mean, a recall, F1) is computed of all resamples at once. A paired comparison is a difference
+of two estimates on the same resamples, or an estimate of the samples' differences.
 
 Sources: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 and 16; Field and Welsh,
 "Bootstrapping clustered data", Journal of the Royal Statistical Society B 69, 2007.
@@ -11,6 +11,7 @@ Sources: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -96,3 +97,35 @@ def p_value(values: ArrayLike) -> float:
     known = known[~np.isnan(known)]
     beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
     return min(1.0, 2 * (beyond + 1) / (len(known) + 1))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, and the same number in each of R resamples.
+
+    Attributes:
+        value: of all samples.
+        resampled: [R] float64.
+    """
+
+    value: float
+    resampled: Array
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """The paired difference from an estimate on the same resamples."""
+        return Estimate(self.value - other.value, self.resampled - other.resampled)
+
+    @property
+    def standard_error(self) -> float:
+        """Standard deviation over the resamples."""
+        return float(self.resampled.std(ddof=1))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % percentile interval."""
+        return interval(self.resampled)
+
+    @property
+    def p(self) -> float:
+        """Two-sided p value of the hypothesis that the number is 0."""
+        return p_value(self.resampled)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dermiq.metrics.bootstrap import Array, interval, ratio, resampled_sums
+from dermiq.metrics.bootstrap import RESAMPLES, Array, Estimate, ratio, resampled_sums
 
 LEAST = 20
 
@@ -105,6 +105,25 @@ def worst_group_gap(accuracies: Mapping[str, Measure], least: int = LEAST) -> Me
     return Measure(np.hstack([measure.counts for measure in large]), gap)
 
 
+def resample(
+    measures: Sequence[Measure], clusters: Sequence[Hashable], resamples: int = RESAMPLES, seed: int = 0
+) -> list[Estimate]:
+    """Estimates of measures of the same n samples, all on the same resamples: their differences are paired.
+
+    Args:
+        measures: all of the same n samples.
+        clusters: [n], what is resampled.
+        resamples: R.
+        seed: of the resamples.
+    """
+    if not measures:
+        return []
+    counts = [measure.counts for measure in measures]
+    sums = resampled_sums(np.hstack(counts), clusters, resamples, seed)
+    parts = np.split(sums, np.cumsum([each.shape[1] for each in counts])[:-1], axis=1)
+    return [Estimate(measure.value, measure.statistic(part)) for measure, part in zip(measures, parts, strict=True)]
+
+
 def estimates(measures: Mapping[str, Measure], clusters: Sequence[Hashable], seed: int = 0) -> dict[str, float]:
     """Measures by name with the ends of their 95 % intervals, ``NAME/low`` and ``NAME/high``, and ``NAME/n`` of shares.
 
@@ -116,15 +135,11 @@ def estimates(measures: Mapping[str, Measure], clusters: Sequence[Hashable], see
         seed: of the resamples.
     """
     found: dict[str, float] = {}
-    if not measures:
-        return found
-    counts = [measure.counts for measure in measures.values()]
-    sums = resampled_sums(np.hstack(counts), clusters, seed=seed)
-    resamples = np.split(sums, np.cumsum([each.shape[1] for each in counts])[:-1], axis=1)
-    for (name, measure), each in zip(measures.items(), resamples, strict=True):
-        found[name] = measure.value
+    resampled = resample(list(measures.values()), clusters, seed=seed)
+    for (name, measure), estimate in zip(measures.items(), resampled, strict=True):
+        found[name] = estimate.value
         if len({clusters[row] for row in np.flatnonzero(measure.counts.any(axis=1)).tolist()}) > 1:
-            found[f"{name}/low"], found[f"{name}/high"] = interval(measure.statistic(each))
+            found[f"{name}/low"], found[f"{name}/high"] = estimate.interval
         if measure.n is not None:
             found[f"{name}/n"] = measure.n
     return {name: value for name, value in found.items() if not math.isnan(value)}

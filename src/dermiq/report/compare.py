@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 
 from dermiq.metrics import PredictionRow
-from dermiq.metrics.bootstrap import Array, interval, p_value, resampled_sums
-from dermiq.metrics.measures import LEAST, Measure, by_group, mean, worst_group_gap
+from dermiq.metrics.bootstrap import Array, Estimate
+from dermiq.metrics.measures import LEAST, Measure, by_group, mean, resample, worst_group_gap
 from dermiq.metrics.summary import DIAGNOSIS, measures_of
 from dermiq.report.runs import TestedRun, common_samples
 
@@ -154,13 +154,14 @@ def _differences(runs: Sequence[TestedRun], kind: str) -> list[Difference]:
     """Every metric of the first run against every other run that has it, over questions of one kind."""
     first, *others = runs
     groups = [row["group"] for row in first.rows]
-    pairs = [(metric, run.name, *pair) for run in others for metric, pair in _pairs(kind, first.rows, run.rows).items()]
-    draws = _resampled([measure for *_, before, after in pairs for measure in (before, after)], groups)
+    pairs = [(metric, run.name, pair) for run in others for metric, pair in _pairs(kind, first.rows, run.rows).items()]
+    estimates = resample([measure for *_, pair in pairs for measure in pair], groups, RESAMPLES)
     found: dict[str, list[Difference]] = {}
-    for (metric, run, before, after), one, other in zip(pairs, draws[::2], draws[1::2], strict=True):
-        bearing = _bearing(np.hstack([before.counts, after.counts]), groups)
-        low, high, p = _tested(other - one) if len(set(bearing)) > 1 else (None, None, None)
-        values = (before.value, after.value, after.value - before.value)
+    for (metric, run, pair), one, other in zip(pairs, estimates[::2], estimates[1::2], strict=True):
+        change = _difference(one, other)
+        bearing = _bearing(np.hstack([measure.counts for measure in pair]), groups)
+        low, high, p = (*change.interval, change.p) if len(set(bearing)) > 1 else (None, None, None)
+        values = (one.value, other.value, change.value)
         name = metric if kind == DIAGNOSIS else f"{kind}/{metric}"
         found.setdefault(name, []).append(Difference(name, run, len(bearing), *values, low, high, p, p))
     return [each for of_metric in found.values() for each in _corrected(of_metric)]
@@ -210,43 +211,31 @@ def _fairness(runs: Sequence[TestedRun]) -> tuple[tuple[GroupAccuracy, ...], tup
     measures = [
         (run.name, name, each) for run, of_run in zip(runs, by_type, strict=True) for name, each in of_run.items()
     ]
-    draws = _resampled([measure for *_, measure in measures], groups)
+    found = resample([measure for *_, measure in measures], groups, RESAMPLES)
     accuracies = tuple(
-        GroupAccuracy(run, name, measure.n or 0, measure.value, *_interval(measure, drawn, groups))
-        for (run, name, measure), drawn in zip(measures, draws, strict=True)
+        GroupAccuracy(run, name, measure.n or 0, each.value, *_interval(measure, each, groups))
+        for (run, name, measure), each in zip(measures, found, strict=True)
     )
-    gaps = [gap for gap in map(worst_group_gap, by_type) if gap is not None]
-    return accuracies, tuple(_gaps([run.name for run in runs], by_type, gaps, _resampled(gaps, groups)))
+    gaps = resample([gap for gap in map(worst_group_gap, by_type) if gap is not None], groups, RESAMPLES)
+    return accuracies, tuple(_gaps([run.name for run in runs], by_type, gaps))
 
 
-def _gaps(
-    names: Sequence[str], by_type: Sequence[dict[str, Measure]], gaps: Sequence[Measure], draws: Sequence[Array]
-) -> Iterator[Gap]:
-    for name, accuracies, gap, drawn in zip(names, by_type, gaps, draws, strict=False):
+def _gaps(names: Sequence[str], by_type: Sequence[dict[str, Measure]], gaps: Sequence[Estimate]) -> Iterator[Gap]:
+    for name, accuracies, gap in zip(names, by_type, gaps, strict=False):
         values = {group: each.value for group, each in accuracies.items() if (each.n or 0) >= LEAST}
         best, worst = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
-        change = gap.value - gaps[0].value
-        yield Gap(name, best, worst, gap.value, *interval(drawn), change, *_tested(drawn - draws[0]))
+        change = _difference(gaps[0], gap)
+        yield Gap(name, best, worst, gap.value, *gap.interval, change.value, *change.interval, change.p)
 
 
-def _resampled(measures: Sequence[Measure], groups: Sequence[str]) -> list[Array]:
-    """Each measure in the same resamples, [RESAMPLES] each, so that their differences are paired."""
-    if not measures:
-        return []
-    counts = [measure.counts for measure in measures]
-    sums = resampled_sums(np.hstack(counts), groups, RESAMPLES)
-    parts = np.split(sums, np.cumsum([each.shape[1] for each in counts])[:-1], axis=1)
-    return [measure.statistic(part) for measure, part in zip(measures, parts, strict=True)]
+def _difference(one: Estimate, other: Estimate) -> Estimate:
+    """`other` - `one`, whose zeros are zeros whatever the order in which sums were rounded."""
+    found = other - one
+    return replace(found, resampled=np.round(found.resampled, 12))
 
 
-def _tested(draws: Array) -> tuple[float, float, float]:
-    """Interval and p of a difference, whose zeros are zeros whatever the order in which sums were rounded."""
-    exact = np.round(draws, 12)
-    return *interval(exact), p_value(exact)
-
-
-def _interval(measure: Measure, draws: Array, groups: Sequence[str]) -> tuple[float, float] | tuple[None, None]:
-    return interval(draws) if len(set(_bearing(measure.counts, groups))) > 1 else (None, None)
+def _interval(measure: Measure, found: Estimate, groups: Sequence[str]) -> tuple[float, float] | tuple[None, None]:
+    return found.interval if len(set(_bearing(measure.counts, groups))) > 1 else (None, None)
 
 
 def _bearing(counts: Array, groups: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A VLM small enough to learn on two cores: an ordinary Hugging Face model directory, made on the spot.
+"""Tiny VLM that trains on two CPU cores: an ordinary Hugging Face model directory, written on the spot.
 
 `write_tiny_vlm` writes it from the shipped weights; with `retrain` it repeats the pre-training that
 made them (see `dermiq.tiny.recipe`). The shipped file holds those of seed 0 rounded to half precision,

@@ -1,4 +1,4 @@
-"""What the tiny VLM is made of: an Idefics3 of about a million parameters, its tokenizer and its processor."""
+"""Architecture of the tiny VLM: an Idefics3 of about a million parameters, its tokenizer and its processor."""
 
 from __future__ import annotations
 

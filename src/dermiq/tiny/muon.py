@@ -1,4 +1,4 @@
-"""Muon in fp32: on the few images that the recipe can afford, it learns to see twice as fast as AdamW.
+"""Muon optimiser in fp32; on the few images of the recipe it learns twice as fast as AdamW.
 
 torch.optim.Muon orthogonalises in bfloat16, which most CPUs emulate: 17 times slower at these sizes.
 """
@@ -14,7 +14,7 @@ MOMENTUM = 0.95
 
 
 def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """The matrix with its singular values pulled to about 1 (Jordan et al., "Muon", 2024): same shape.
+    """The matrix with its singular values brought to about 1 (Jordan et al., "Muon", 2024): same shape.
 
     The quintic Newton-Schulz iteration of that work; its singular values end within 0.7 to 1.2.
     """

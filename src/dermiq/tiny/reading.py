@@ -1,6 +1,6 @@
-"""Reading lessons: questions with facts to answer them from, and the answers.
+"""Reading lessons: questions with facts in the prompt, and answers from them.
 
-The facts are made up: conditions and values are put together at random, so that a model learns to tell what it is
+The facts are made up: conditions and values are combined at random, so that a model learns to repeat what it is
 shown, and nothing about any condition.
 """
 
@@ -20,7 +20,7 @@ _MOST_FACTS = 4
 
 
 def readings(seed: int) -> Iterator[tuple[str, str]]:
-    """Endless lessons: a question behind made-up facts, and an answer that tells one or two of them."""
+    """Endless lessons: a question after made-up facts, and an answer that states one or two of them."""
     rng = Random(f"reading/{seed}")
     graph = load_graph()
     pool = {
@@ -32,8 +32,8 @@ def readings(seed: int) -> Iterator[tuple[str, str]]:
         condition = rng.choice(list(CONDITIONS))
         kind = rng.choice([kind for kind in kinds() if kind != FINDING and answerable(graph, condition, kind)])
         facts = _made_up(graph, condition, relations(kind), pool, rng)
-        told = [sentence(graph, fact) for fact in facts]
-        yield grounded_question(question(kind, rng), told), answer(graph, condition, kind, rng, facts)
+        passages = [sentence(graph, fact) for fact in facts]
+        yield grounded_question(question(kind, rng), passages), answer(graph, condition, kind, rng, facts)
 
 
 def _made_up(

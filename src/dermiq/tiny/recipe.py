@@ -1,6 +1,6 @@
-"""How the tiny VLM is pre-trained: first to see the phantom's findings, then to say them.
+"""Pre-training of the tiny VLM: first to see the phantom's findings, then to name them.
 
-It never meets a diagnosis, nor the format of an answer: that is left to the stages of the project.
+Neither diagnoses nor the format of an answer are part of it: those are for the stages of the project.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _IGNORED = -100
 Batch = tuple[Tensor, Tensor]
 
 
-class Drawings(IterableDataset[Batch]):
-    """Endless fresh drawings in batches: pixels [B, 3, S, S] float32 in -1..1, labels [B, attributes] int64.
+class Lesions(IterableDataset[Batch]):
+    """Fresh synthetic lesions in batches: pixels [B, 3, S, S] float32 in -1..1, labels [B, attributes] int64.
 
-    Findings are drawn independently of each other and uniformly, so that no condition can be learnt
-    from what goes with what.
+    Findings are sampled independently of each other and uniformly, so that no condition can be learnt
+    from which findings occur together.
     """
 
     def __init__(self, seed: int, stage: int, steps: int) -> None:
@@ -55,16 +55,16 @@ class Drawings(IterableDataset[Batch]):
         self.steps = steps
 
     def __iter__(self) -> Iterator[Batch]:
-        """Draw batch after batch."""
+        """Render batch after batch."""
         for step in range(self.steps):
             rng = np.random.default_rng((self.seed, self.stage, step))
             sizes = [len(VOCABULARY[attribute]) for attribute in ATTRIBUTES]
             labels = rng.integers(0, sizes, (BATCH, len(sizes)))
-            pixels = np.stack([_drawing(row, rng) for row in labels])
+            pixels = np.stack([_lesion(row, rng) for row in labels])
             yield normalised(pixels), torch.from_numpy(labels)
 
 
-def _drawing(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _lesion(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
     findings = {attribute: VOCABULARY[attribute][i] for attribute, i in zip(ATTRIBUTES, labels, strict=True)}
     tone = list(SKIN_TONES)[int(rng.integers(len(SKIN_TONES)))]
     return render(findings, tone, IMAGE_SIZE, rng, ruled=rng.random() < RULER)
@@ -99,7 +99,7 @@ def prepare_tower(tower: Idefics3VisionTransformer, pixels: Tensor) -> None:
 
 
 def _optimise(
-    title: str, modules: list[nn.Module], loss_of: Callable[[Tensor, Tensor], Tensor], batches: Drawings
+    title: str, modules: list[nn.Module], loss_of: Callable[[Tensor, Tensor], Tensor], batches: Lesions
 ) -> None:
     """One step per batch: Muon for the hidden matrices, AdamW for the rest, warm-up and cosine to zero."""
     named = [item for module in modules for item in module.named_parameters()]
@@ -129,9 +129,9 @@ def _optimise(
 
 
 def pretrain(model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, seed: int) -> None:
-    """Run the whole recipe in place: about nine minutes of one core, while another draws.
+    """Run the whole recipe in place: about nine minutes of one core, while another renders.
 
-    One core trains and the other draws; more threads would wait for each other at this size.
+    One core trains and the other renders; more threads would wait for each other at this size.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -149,7 +149,7 @@ def learn_to_see(model: Idefics3ForConditionalGeneration, seed: int, steps: int)
         The heads, side by side: [sum of vocabulary sizes, width], for the tower's mean patch.
     """
     tower = model.model.vision_model
-    prepare_tower(tower, next(iter(Drawings(seed, stage=0, steps=1)))[0])
+    prepare_tower(tower, next(iter(Lesions(seed, stage=0, steps=1)))[0])
     sizes = [len(VOCABULARY[attribute]) for attribute in ATTRIBUTES]
     heads = nn.Linear(tower.config.hidden_size, sum(sizes))
 
@@ -159,7 +159,7 @@ def learn_to_see(model: Idefics3ForConditionalGeneration, seed: int, steps: int)
         return torch.stack(losses).mean()
 
     model.train()
-    _optimise("seeing", [tower, heads], loss_of, Drawings(seed, stage=1, steps=steps))
+    _optimise("seeing", [tower, heads], loss_of, Lesions(seed, stage=1, steps=steps))
     return heads
 
 
@@ -190,7 +190,7 @@ def learn_to_speak(
 
     model.train()
     speakers: list[nn.Module] = [model.model.connector, model.model.text_model]
-    _optimise("speaking", speakers, loss_of, Drawings(seed, stage=2, steps=steps))
+    _optimise("speaking", speakers, loss_of, Lesions(seed, stage=2, steps=steps))
     model.model.vision_model.requires_grad_(True)
 
 

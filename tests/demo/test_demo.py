@@ -10,7 +10,7 @@ from io import BytesIO
 
 import pytest
 import torch
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from dermiq.demo import photograph
 from dermiq.demo.__main__ import QUICKSTART, chosen, main
@@ -22,26 +22,10 @@ from dermiq.demo.view import marked, problem, view
 from dermiq.policy.rollout import Sampling, sample_rollout
 from dermiq.programs.exits import exit_codes
 from dermiq.schema import DataError, ModelError, TrainingError
+from support.demo import SECRET, photograph_with_a_place
 from support.images import picture
 
-SECRET = b"Hidden Street 7"
 MARKUP = "<script>alert(1)</script><img src=x onerror='alert(2)'>"
-
-
-def photograph_with_a_place() -> bytes:
-    """A JPEG as a telephone writes it: lying on its side, with GPS data, a description, a comment and a thumbnail."""
-    image = Image.new("RGB", (64, 48), "white")
-    image.paste("red", (0, 0, 32, 24))  # top left as stored, top right once it is turned upright
-    exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise
-    exif[0x010E] = SECRET.decode()
-    gps = exif.get_ifd(0x8825)
-    gps[1], gps[2] = "N", tuple(TiffImagePlugin.IFDRational(n) for n in (51, 30, 0))
-    gps[3], gps[4] = "W", tuple(TiffImagePlugin.IFDRational(n) for n in (0, 7, 0))
-    gps[28] = SECRET  # GPSAreaInformation
-    file = BytesIO()
-    image.save(file, "JPEG", exif=exif, comment=SECRET, icc_profile=b"\0" * 100 + SECRET, quality=95)
-    return file.getvalue()
 
 
 def data_url(content: bytes) -> str:
@@ -98,8 +82,8 @@ def test_no_more_pixels_are_kept_than_a_model_looks_at():
     assert photograph.read(file.getvalue()).size == (1024, 512)
 
 
-def test_a_drawn_lesion():
-    image, condition = photograph.drawn_lesion()
+def test_a_synthetic_lesion():
+    image, condition = photograph.synthetic_lesion()
     assert image.size == (96, 96) and Expert().evidence("", condition) is not None
 
 
@@ -213,7 +197,7 @@ def test_the_differential_counts_names_by_what_they_mean(reader):
     said = ["psoriasis", "the scabies", "Psoriasis vulgaris", "Scabies.", "itch mite infestation", "glimmer spot"]
     texts = [f"<think> x </think> <answer> {name} </answer>" for name in said]
     counted = reader.count([*texts, "<think> unfinished", "scabies"])
-    assert counted == Differential((("scabies", 3), ("psoriasis", 2), ("glimmer spot", 1)), unreadable=2, asked=8)
+    assert counted == Differential((("scabies", 3), ("psoriasis", 2), ("glimmer spot", 1)), unreadable=2, sampled=8)
 
 
 def test_evidence_names_the_words_the_verdicts_and_the_works():

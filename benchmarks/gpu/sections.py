@@ -1,4 +1,4 @@
-"""What `gpu.py` measures: each section yields what it has found, the most important first."""
+"""What `benchmarks/gpu` measures: each section yields what it has found, the most important first."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from functools import partial
 from importlib.util import find_spec
 
 import torch
-from gpu_meter import GIB, Meter, Result
-from gpu_paths import Bench
-from gpu_shapes import Shape, build_completions, build_model, build_policy, quantise
+from gpu.meter import GIB, Meter, Result
+from gpu.paths import Bench
+from gpu.shapes import Shape, build_completions, build_model, build_policy, quantise
 from torch import Tensor
 
 from dermiq.policy.decoding import Decoder
@@ -102,7 +102,7 @@ def exactness(lab: Lab) -> Iterator[Result]:
         bench = Bench(build_policy(shape, model, **memory), shape, lab.meter, False, 2 * (shape.prompt_tokens + length))
         if not memory:
             logprobs, expected = gradients(bench, bench.update_duplicated, ids, mask)
-            yield drawn_alike(bench, length)
+            yield sampled_alike(bench, length)
         found = gradients(bench, bench.update_shared, ids, mask)
         yield {
             f"{path}_gradient_difference": float((found[1] - expected).norm() / expected.norm()),
@@ -120,8 +120,8 @@ def gradients(
     return logprobs, found
 
 
-def drawn_alike(bench: Bench, length: int) -> Result:
-    """Share of tokens that the compiled decoder draws as the eager one, and that it picks as `generate` (greedy)."""
+def sampled_alike(bench: Bench, length: int) -> Result:
+    """Share of tokens that the compiled decoder samples as the eager one, and that it picks as `generate` (greedy)."""
     policy, batch = bench.policy, bench.batch()
     with policy.sampling_mode():
         eager, compiled = (
@@ -130,7 +130,7 @@ def drawn_alike(bench: Bench, length: int) -> Result:
         greedy = Decoder().complete(policy, batch, Sampling(length, temperature=0.0), 4, "0").ids
     expected = bench.rollout_duplicated(4, length, do_sample=False)
     return {
-        "compiled_draws_alike": float((eager.ids == compiled.ids).float().mean()),
+        "compiled_samples_alike": float((eager.ids == compiled.ids).float().mean()),
         "greedy_as_generate": float((greedy == expected).float().mean()),
     }
 
@@ -147,7 +147,7 @@ def qlora(lab: Lab) -> Iterator[Result]:
     meter.clear()
     policy = build_policy(lab.shape, model, gradient_checkpointing=True)
     bench = Bench(policy, lab.shape, meter, True, settings.tokens_per_pass // 4)
-    step = partial(bench.step_shared, settings.long_group, settings.long_tokens, kl=True)
+    step = partial(bench.step_shared, settings.long_group, settings.long_tokens, kl_penalty=True)
     yield {"group_size": settings.long_group, "new_tokens": settings.long_tokens}
     steps: Result = {}
     with meter.peak(steps):
@@ -221,11 +221,11 @@ def decoding(lab: Lab, group_size: int) -> Iterator[Result]:
         prefix = prefill(policy, batch["prompt"])
     for name, engine in (("eager", Decoder()), ("compiled", Decoder(compiled=True))):
 
-        def draw(length: int, engine: Decoder = engine) -> None:
+        def decode(length: int, engine: Decoder = engine) -> None:
             with bench.autocast(), policy.sampling_mode():
                 engine.complete(policy, batch, Sampling(length), group_size, "0", prefix)
 
-        short, long = (bench.meter.measure(partial(draw, length), settings.repeats) for length in lengths)
+        short, long = (bench.meter.measure(partial(decode, length), settings.repeats) for length in lengths)
         per_token = (long["seconds"] - short["seconds"]) / (lengths[1] - lengths[0]) * 1e3
         over = None if floor is None else per_token / floor
         yield {name: {"ms_per_token": per_token, "over_floor": over, **long}}
@@ -263,7 +263,7 @@ def vision(bench: Bench, images: int) -> Result:
 def trl(lab: Lab, group_size: int, ours: Result) -> Iterator[Result]:
     """A step of TRL's trainer, and how it compares with `ours`, the section of the same group size."""
     try:
-        from gpu_trl import build_trl, largest_divisor, measure_trl
+        from gpu.against_trl import build_trl, largest_divisor, measure_trl
     except (ImportError, RuntimeError) as error:  # transformers turns a missing library into a RuntimeError
         yield {"skipped": f"TRL cannot be imported: {error}"}
         return

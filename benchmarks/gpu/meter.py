@@ -1,4 +1,4 @@
-"""A clock and a scale for a device that works behind the program's back, and a report that a kill cannot take away."""
+"""Time and memory of an asynchronous device, and a report that survives a kill."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Does the judge tell a true sentence from one with a single fact corrupted?
+"""Mutation benchmark of the judge: true sentences against sentences with a single fact corrupted.
 
 From every fact of every condition: gold sentences in several phrasings, and corruptions of exactly that fact. Rules
-were tuned on ``kg_phrasings/tuning_*.yaml``; figures are reported on ``kg_phrasings/reporting.yaml``.
+were tuned on ``phrasings/tuning_*.yaml``; figures are reported on ``phrasings/reporting.yaml``.
 
-    python benchmarks/kg_mutations.py --out benchmarks/results/kg_mutations.json
+    python benchmarks/kg/mutations.py --out benchmarks/results/kg_mutations.json
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Case:
 
 
 class Phrasings:
-    """Sentences for facts, from templates written by hand: those of ``kg_phrasings/<name>*.yaml`` together."""
+    """Sentences for facts, from templates written by hand: those of ``phrasings/<name>*.yaml`` together."""
 
     def __init__(self, name: str, graph: KnowledgeGraph, seed: int) -> None:
         self._templates: dict[str, Any] = {}
-        for path in sorted((HERE / "kg_phrasings").glob(f"{name}*.yaml")):
+        for path in sorted((HERE / "phrasings").glob(f"{name}*.yaml")):
             for relation, templates in yaml.safe_load(path.read_text()).items():
                 _extend(self._templates, relation, templates)
         self._graph = graph
@@ -63,7 +63,7 @@ class Phrasings:
         return relation in self._templates
 
     def say(self, condition: str, relation: str, value: str, affirmed: bool = True) -> str:
-        """One sentence that affirms or denies a fact, the names drawn among the synonyms."""
+        """One sentence that affirms or denies a fact, its names sampled from the synonyms."""
         templates = self._templates[relation]
         if relation in FUNCTIONAL:
             template = self._random.choice(templates[self._graph.label(value)])

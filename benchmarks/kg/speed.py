@@ -1,6 +1,6 @@
-"""How fast does the judge read? Answers of 100 words made of the mutation benchmark's true and corrupted sentences.
+"""Answers judged per second: of 100 words, made of the mutation benchmark's true and corrupted sentences.
 
-    python benchmarks/kg_speed.py --out benchmarks/results/kg_speed.json
+    python benchmarks/kg/speed.py --out benchmarks/results/kg_speed.json
 
 `first` reads answers with nothing remembered; `new` reads others afterwards, when the verdicts on most claims are known
 but their sentences are new; `again` reads the same ones once more. In training the answers of a group share many
@@ -10,13 +10,15 @@ sentences, so the truth lies between the last two.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import random
+import sys
 import time
 from pathlib import Path
 
-from kg_mutations import Corruptor, Phrasings
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from kg.mutations import Corruptor, Phrasings
+from measuring import publish
 
 from dermiq.kg import KGScorer, load_graph
 
@@ -24,7 +26,7 @@ WORDS = 100
 
 
 def answers(scorer: KGScorer, count: int, seed: int) -> list[tuple[str, str]]:
-    """(answer of 100 words, condition), drawn from the sentences about the condition."""
+    """(answer of 100 words, condition), sampled from the sentences about the condition."""
     sentences: dict[str, list[str]] = {}
     for case in Corruptor(scorer.graph, Phrasings("tuning", scorer.graph, 0), 0).cases():
         sentences.setdefault(case.condition, []).append(case.sentence)
@@ -70,9 +72,7 @@ def main() -> None:
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
-    print(json.dumps(result, indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    publish(result, options.out)
 
 
 if __name__ == "__main__":

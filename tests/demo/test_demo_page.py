@@ -1,9 +1,6 @@
 """The demo's page in a real browser, served by the real command line with a policy that has learnt two answers."""
 
-import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -18,8 +15,8 @@ from dermiq.policy.hub import load_processor
 from dermiq.policy.processing import encode_conversations
 from dermiq.prompts import CONVERSATION_PROMPT, to_conversation
 from dermiq.schema import Message, Sample
-from programs.test_demo import SECRET, photograph_with_a_place
 from support.browser import PHONE, axe_violations
+from support.demo import SECRET, Server, photograph_with_a_place
 from support.images import picture
 
 pytest.importorskip("gradio", reason="the extra `demo` is not installed")
@@ -58,60 +55,6 @@ def learnt(directory: Path, out: Path) -> Path:
     model.save_pretrained(out)
     processor.save_pretrained(out)
     return out
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-class Server:
-    """`python -m dermiq.demo` in a process of its own, whose home and temporary files lie in `folder`."""
-
-    def __init__(self, model: Path, folder: Path, tokens: int) -> None:
-        self.folder, self.port = folder, free_port()
-        places = {"TMPDIR": folder / "tmp", "HOME": folder / "home", "XDG_CACHE_HOME": folder / "home"}
-        for place in places.values():
-            place.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "dermiq.demo",
-            "--model",
-            str(model),
-            "--samples=3",
-            f"--max-new-tokens={tokens}",
-        ]
-        self.process = subprocess.Popen(
-            [*command, f"--port={self.port}"],
-            cwd=folder,
-            env={**os.environ, **{name: str(place) for name, place in places.items()}},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's children ignore it
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.said = ""
-        for line in self.process.stdout:
-            self.said += line
-            if "The page" in line:
-                return
-        raise AssertionError(self.said)
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
-
-    def files(self) -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
-
-    def stop(self) -> int:
-        """Ctrl-C, and the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            self.said += self.process.communicate(timeout=60)[0]
-        return self.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +137,7 @@ def test_a_photograph_is_asked_about_from_upload_to_differential(server, page):
 
 def test_a_follow_up_question_and_markup_in_its_answer(page):
     page = page()
-    page.get_by_role("button", name="Draw a lesion").click()
+    page.get_by_role("button", name="Use a synthetic lesion").click()
     page.locator("#photograph img").wait_for()
     page.get_by_label("Question").fill(ASKED)
     page.get_by_label("Question").press("Enter")
@@ -203,7 +146,7 @@ def test_a_follow_up_question_and_markup_in_its_answer(page):
     assert page.locator("#evidence li.contradicted").inner_text().startswith("✕ contradicted")
     assert page.locator("#answer mark.contradicted").inner_text() == "contagious"
     page.get_by_text("What does it show?").click()
-    page.get_by_role("button", name="Draw a lesion").click()
+    page.get_by_role("button", name="Use a synthetic lesion").click()
     page.locator("#answer article").wait_for(state="detached")  # another picture, another conversation
 
 
@@ -249,7 +192,7 @@ def test_an_answer_can_be_stopped_and_ctrl_c_within_one_leaves_nothing(family_di
     assert taken.returncode == 2 and "Try another --port" in taken.stderr and "Traceback" not in taken.stderr
     page = open_page(server.address)
     page.set_default_timeout(PATIENCE)
-    page.get_by_role("button", name="Draw a lesion").click()
+    page.get_by_role("button", name="Use a synthetic lesion").click()
     page.locator("#photograph img").wait_for()
     ask(page)
     page.locator("#answer .reply").wait_for()
@@ -260,7 +203,7 @@ def test_an_answer_can_be_stopped_and_ctrl_c_within_one_leaves_nothing(family_di
     assert page.locator("#answer").inner_text() == text and page.locator("#differential table").count() == 0
     ask(page)
     page.locator("#answer article").nth(1).locator(".reply").wait_for()
-    page.get_by_role("button", name="Draw a lesion").click()
+    page.get_by_role("button", name="Use a synthetic lesion").click()
     page.locator("#answer article").first.wait_for(state="detached")
     page.wait_for_timeout(1000)
     assert page.locator("#answer article").count() == 0, "nothing of the earlier photograph's answer comes after it"

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from gpu_meter import Meter, Result
-from gpu_shapes import TEMPLATE, Shape, build_model, build_tokenizer
+from gpu.meter import Meter, Result
+from gpu.shapes import TEMPLATE, Shape, build_model, build_tokenizer
 from peft import LoraConfig
 from PIL import Image
 from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor

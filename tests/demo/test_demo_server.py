@@ -20,6 +20,7 @@ from dermiq.demo.guard import Guard
 from dermiq.demo.policy import Policy
 from dermiq.demo.reading import MAX_QUESTION, Reader, Reading, checked
 from dermiq.schema import DataError, Message
+from support.demo import Server
 from support.images import picture
 
 # Questions
@@ -180,8 +181,6 @@ class Client:
 def server(family_dir, tmp_path_factory):
     """The page of an untrained policy, in a process of its own; at its end there was no traceback."""
     pytest.importorskip("gradio", reason="the extra `demo` is not installed")
-    from programs.test_demo_page import Server
-
     running = Server(family_dir("idefics3"), tmp_path_factory.mktemp("server"), tokens=4)
     yield running
     running.stop()

@@ -1,9 +1,9 @@
 """GRPO++ on one GPU in the shapes of Qwen2.5-VL-3B: seconds, memory and exactness, within 8 minutes.
 
-    python benchmarks/gpu.py --out gpu.json         # needs torch, transformers and peft; no network, no installation
-    python benchmarks/gpu.py --smoke                # the same in tiny shapes, on a CPU too: no figure means anything
+    python benchmarks/gpu --out gpu.json         # needs torch, transformers and peft; no network, no installation
+    python benchmarks/gpu --smoke                # the same in tiny shapes, on a CPU too: no figure means anything
 
-The shared prompt is measured against the duplicated prompt (`gpu_paths.py`) and, where it can be imported, against
+The shared prompt is measured against the duplicated prompt (`gpu/paths.py`) and, where it can be imported, against
 TRL; 4-bit weights are measured where bitsandbytes can be imported. Results are written after every measurement, the
 most important first, so that a kill, a spent budget or a full memory leaves what was found.
 """
@@ -22,12 +22,13 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU, also where there are more
 os.environ.setdefault("CI", "1")  # TRL reports every trainer to its makers otherwise
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from gpu_meter import Meter, Report, Result
-from gpu_sections import QLORA_TARGET_GIB, TINY, Lab, Settings, bandwidth, decoding, exactness, group, qlora, trl
-from gpu_shapes import QWEN2_5_VL_3B, SMOKE
+from gpu.meter import Meter, Report, Result
+from gpu.sections import QLORA_TARGET_GIB, TINY, Lab, Settings, bandwidth, decoding, exactness, group, qlora, trl
+from gpu.shapes import QWEN2_5_VL_3B, SMOKE
 
 UPDATE_TARGET, DECODING_TARGET, GRADIENT_TARGET = 4.0, 1.5, 1e-4
 
