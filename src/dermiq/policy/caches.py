@@ -1,4 +1,4 @@
-"""Key-value caches for transformers' decoders: one records a prompt, one grows with its completions.
+"""Key-value caches for transformers' decoders: one records a prompt, one holds completions' own tokens.
 
 Shapes: B prompts of P tokens; N completions with slots for T tokens; kv heads of d channels.
 
