@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -17,6 +18,9 @@ RESULTS = re.findall(r"<!-- results: (\w+) -->(.*?)<!-- end -->", RESULTS_PAGE, 
 CARDS = sorted((REPOSITORY / "src/dermiq/datamodules/sources/cards").glob("*.yaml"))
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 CONFIGS = [path for root in ("configs", "study") for path in sorted((REPOSITORY / root).rglob("*.yaml"))]
+DOCUMENTS = [*PAGES, REPOSITORY / "SECURITY.md", REPOSITORY / "benchmarks" / "README.md"]
+NO_NAMES = {"dermiq.owl", "dermiq.splits"}  # a file, and a key of a file's metadata
+NO_FILES = {"tests/support/layouts/skin_clinic.py", "benchmarks/results/NAME.json"}  # an invented one, and a pattern
 LONG_OPTION = re.compile(r"\binit_args\.|\.init_args\b")
 
 
@@ -51,6 +55,35 @@ def test_the_rows_of_the_readme_are_those_of_the_results():
         [whole] = re.findall(rf"^\| {re.escape(name)} \| ([\d. |]+)\|$", of_seed_0, re.MULTILINE)
         shown, true = ([value.strip() for value in each.split("|")] for each in (values, whole))
         assert shown == [f"{float(t):.{len(s.partition('.')[2])}f}" if t else t for s, t in zip(shown, true, strict=False)]
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            found = getattr(found, part, None)
+        return found is not None
+    return False
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_names_and_files_of_ours_are_there(path):
+    """Dotted names, and paths of tests, benchmarks and sources."""
+    text = path.read_text(encoding="utf-8")
+    names = set(re.findall(r"(?<![\w/.])dermiq(?:\.[A-Za-z_]\w*)+", text)) - NO_NAMES
+    files = set(re.findall(r"(?<![\w/.])(?:tests|benchmarks|src/dermiq)/[\w/]+\.\w+", text)) - NO_FILES
+    assert [name for name in sorted(names) if not is_there(name)] == []
+    assert [name for name in sorted(files) if not (REPOSITORY / name).exists()] == []
+
+
+def test_a_name_that_is_gone_is_found():
+    assert is_there("dermiq.rewards.diagnosis") and is_there("dermiq.kg.KGScorer")
+    assert not is_there("dermiq.rewards.nothing") and not is_there("dermiq.nothing.KGScorer")
 
 
 @pytest.mark.parametrize("path", [*PAGES, *CONFIGS], ids=lambda path: str(path.relative_to(REPOSITORY)))
