@@ -54,7 +54,9 @@ def test_the_rows_of_the_readme_are_those_of_the_results():
         name = name.replace("replies:", "conversation:")
         [whole] = re.findall(rf"^\| {re.escape(name)} \| ([\d. |]+)\|$", of_seed_0, re.MULTILINE)
         shown, true = ([value.strip() for value in each.split("|")] for each in (values, whole))
-        assert shown == [f"{float(t):.{len(s.partition('.')[2])}f}" if t else t for s, t in zip(shown, true, strict=False)]
+        assert shown == [
+            f"{float(t):.{len(s.partition('.')[2])}f}" if t else t for s, t in zip(shown, true, strict=True)
+        ]
 
 
 def is_there(name: str) -> bool:
