@@ -109,7 +109,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Write equations as MathML, which browsers draw without a script."""
+    """Write equations as MathML, which browsers show without a script."""
     return MATHS.sub(_mathml, html)
 
 

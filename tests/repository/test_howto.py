@@ -56,13 +56,14 @@ class Used(NamedTuple):
 
 
 def write_clone(root):
-    """What the pages presume: a clone, a run that was stopped, and photographs."""
+    """What the pages presume: a clone, runs that were stopped, and photographs."""
     for part in ("configs", "cli.py", "src"):
         (root / part).symlink_to(REPOSITORY / part)
-    run = root / "runs" / "grpo"
-    (run / "checkpoints").mkdir(parents=True)
-    (run / "checkpoints" / "last.ckpt").touch()
-    (run / "config.yaml").write_text((REPOSITORY / "configs" / "grpo.yaml").read_text())
+    for stage in ("grpo", "dpo"):
+        run = root / "runs" / stage
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints" / "last.ckpt").touch()
+        (run / "config.yaml").write_text((REPOSITORY / "configs" / f"{stage}.yaml").read_text())
     (root / "clinic").mkdir()
     for number in range(1, 5):
         Image.new("RGB", (32, 32), (40 * number, 90, 60)).save(root / "clinic" / f"{number:04d}.png")
@@ -119,6 +120,21 @@ def test_every_block_of_the_page_works(page, used):
     assert len(used(page).started) == sum(words[: len(TRAINS)] == TRAINS for words in lines) >= 1
 
 
+def test_the_commands_of_the_readme_can_be_put_together(tmp_path, monkeypatch):
+    """Every command of ours, made as far as it needs no weights; each names a program that is there."""
+    started, programs = [], {"cli.py"} | {name for name in ("kg", "report", "export", "demo")}
+    write_clone(tmp_path)
+    monkeypatch.setattr(dermiq.cli.DermIQCLI, "_run_subcommand", lambda self, subcommand: started.append(self))
+    monkeypatch.chdir(tmp_path)
+    for words in commands("\n".join(block.code for block in blocks(REPOSITORY / "README.md"))):
+        if words[0] == "python":
+            assert (words[1] if words[1] != "-m" else words[2].removeprefix("dermiq.")) in programs
+        if words[: len(TRAINS)] == TRAINS or words[: len(KNOWS)] == KNOWS:
+            shell(words)
+    stages = [type(cli.model).__name__ for cli in started]
+    assert stages == ["GRPOModule", "SFTModule", "CandidateModule", "DPOModule", "DPOModule"]
+
+
 def test_a_table_of_your_own_is_read_as_the_page_says(used):
     printed, started = used(HOWTO / "data.md")
     source = started[0].datamodule.sources["all"]
@@ -158,8 +174,10 @@ def test_the_options_in_tables_exist(used):
 
 
 def known(config, keys):
-    """Whether an option stands in a configuration."""
+    """Whether an option, in its short form, stands in a configuration."""
     for key in keys:
+        if isinstance(config, dict) and key not in config:
+            config = config.get("init_args")
         if not isinstance(config, dict) or key not in config:
             return False
         config = config[key]
