@@ -32,7 +32,7 @@ CHANGED = {
     "no_anchor": {"anchor"},
     "no_confidence": {"confidence_floor"},
     "no_correction": {"correction_coef"},
-    "no_leash": {"kl_coef"},
+    "no_kl": {"kl_coef"},
     "no_shaping": {"shaping"},
     "no_uniform": {"uniform_weight"},
     "raft": PLAIN - {"clip_high"} | {"kl_coef"},

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
 
 from dermiq.programs.arguments import did_you_mean, nearest, worded
 from dermiq.programs.yaml_files import near_file
 
 _MARK, _PART = "\ue000", "\ue001"  # around a refusal that the text of an outer parser quotes, and between its parts
+_WITHIN_FILE = r'Parser key "[^"]+":\s+Unable to load config \'[^\']*\'\s+- (?=Parser key)'  # its keys are said again
 _SHOWN = 16  # names in a sentence, at most
 _SURE = 0.75  # similarity of names, above which no other name of the same end is looked for
 _KINDS = {
@@ -78,14 +80,18 @@ def read(message: str, names: Collection[str]) -> Refusal:
         message: as jsonargparse words it; what inner parsers refuse is quoted in it.
         names: the options of this parser.
     """
+    message = re.sub(_WITHIN_FILE, "", message)
     if found := re.search(f"{_MARK}([^{_MARK}]*){_MARK}", message):
         key, reason, hint, sure, others = found[1].split(_PART)
         above = re.findall(r'Parser key "([^"]+)"', message[: found.start()])
         return Refusal(joined(*above, key), reason, joined(*above, hint) if hint else "", bool(sure), others)
     keys = re.findall(r'Parser key "([^"]+)"', message)
     if "Unable to load config" in message:
-        value = re.search(r"Unable to load config '(.*)'", message)
-        return Refusal(joined(*keys[:1]), f"takes names with values, not {value[1] if value else ''!r}.")
+        found = re.search(r"Unable to load config ['\"](.*)['\"]", message)
+        value = found[1] if found else ""
+        absent = value.endswith((".yaml", ".yml")) and not Path(value).is_file()
+        reason = _missing_file(value) if absent else f"takes names with values, not {value!r}."
+        return Refusal(joined(*keys[:1]), reason)
     key = joined(*keys)
     unknown = _unknown(message)
     if unknown is not None:
@@ -187,7 +193,7 @@ def _named(message: str) -> str:
     return named if named or found[1] is None else f"{found[1]}.{found[2]}"
 
 
-_RELATIVE = "Relative paths begin at the directory that the command is run in."
+_RELATIVE = "A relative path begins at the file that names it, or at the directory that the command is run in."
 _IMPORTED = "It is where Python imports a class or a function from, such as dermiq.modules.GRPOModule."
 
 
@@ -237,9 +243,13 @@ def _rest(message: str) -> str:
     if found := re.search(r"argument (--\S+): ignored explicit", message):
         return f"{found[1]} takes no value."
     if found := re.search(r"Expected a path but (\S+[./]\S+) either not", message):
-        return f"names a file {found[1]}, which is not there{did_you_mean(near_file(found[1]), _RELATIVE)}"
+        return _missing_file(found[1])
     text = re.sub(r'Parser key "[^"]+":|in "<unicode string>".*|argument ', "", message)
     return f"cannot be used: {' '.join(text.split())[:240]}"
+
+
+def _missing_file(name: str) -> str:
+    return f"names a file {name}, which is not there{did_you_mean(near_file(name), _RELATIVE)}"
 
 
 def _classes(bases: Iterable[str]) -> dict[str, str]:
