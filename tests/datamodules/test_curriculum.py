@@ -58,7 +58,7 @@ def test_weights_are_relative_to_the_most_learnable_prompt():
 @pytest.mark.parametrize("wrong", [{"floor": 0.0}, {"floor": 1.5}, {"prior": 0.0}, {"discount": 1.1}])
 def test_what_makes_no_sense_is_refused(wrong):
     (name,) = wrong
-    with pytest.raises(DataError, match=rf"needs 0 < floor <= 1.*{name}={wrong[name]}.*data.init_args.curriculum"):
+    with pytest.raises(DataError, match=rf"needs 0 < floor <= 1.*{name}={wrong[name]}.*--data.curriculum"):
         Curriculum(**wrong)
 
 
@@ -269,7 +269,7 @@ class Silent(Known):
 
 
 def test_a_stage_that_samples_nothing_is_refused(phantom):
-    with pytest.raises(DataError, match=r"Silent samples no answers. Leave data.init_args.curriculum out, or train"):
+    with pytest.raises(DataError, match=r"Silent samples no answers. Leave --data.curriculum out, or train"):
         fit(Silent(), phantom)
 
 

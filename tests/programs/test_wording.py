@@ -80,6 +80,11 @@ WRONG = [
         "trainer.callbacks+=dermiq.trainer.callbacks.LogCompletion",
         "did you mean dermiq.trainer.callbacks.LogCompletions?",
     ),
+    (  # in modules that nothing has imported yet
+        "trainer.callbacks+=dermiq.trainer.preferences.WritePreference",
+        "did you mean dermiq.trainer.preferences.WritePreferences?",
+    ),
+    ("data.sources.all=PhantomSourc", "did you mean dermiq.datamodules.phantom.PhantomSource?"),
     ("trainer.logger=Tensorboard", "did you mean lightning.pytorch.loggers.TensorBoardLogger?"),
     ("model=dermiq.datamodules.PromptDataModule", "takes a class of the kind StageModule"),
     ("model.backbone=configs/backbone/tiny.yam", "names a file configs/backbone/tiny.yam, which is not there"),

@@ -43,7 +43,7 @@ class Curriculum:
         if not (0 < self.floor <= 1 and 0 < self.prior < math.inf and 0 <= self.discount <= 1):
             raise DataError(
                 f"a curriculum needs 0 < floor <= 1, prior > 0 and 0 <= discount <= 1, not {self}. "
-                "Correct data.init_args.curriculum."
+                "Correct --data.curriculum."
             )
 
     def weights(self, correct: Tensor, tried: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ class RecordOutcomes(Callback):
         if outputs and "rollout" not in outputs:
             raise DataError(
                 f"a curriculum needs to know how often each prompt is answered rightly, and {type(pl_module).__name__} "
-                "samples no answers. Leave data.init_args.curriculum out, or train with GRPOModule."
+                "samples no answers. Leave --data.curriculum out, or train with GRPOModule."
             )
         sampler: CurriculumSampler = trainer.train_dataloader.sampler  # type: ignore[union-attr]  # of our data module
         ids = [sample.id for sample in outputs["rollout"].samples] if outputs else []

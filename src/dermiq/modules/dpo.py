@@ -143,7 +143,7 @@ class DPOModule(StageModule):
                 if pair.margin is None:
                     raise TrainingError(
                         f"Pair {pair.id!r} has no margin, which full_margin asks for. Add a `margin` to every row of "
-                        "the preference file, or set model.init_args.full_margin=null."
+                        "the preference file, or set --model.full_margin=null."
                     )
                 weights[i] = min(1.0, pair.margin / self.full_margin)
         return torch.tensor(weights, device=self.device, dtype=torch.float32) / len(samples)

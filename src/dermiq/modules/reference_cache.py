@@ -44,14 +44,14 @@ class ReferenceCache:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(
                 f"{path} is no cache of reference log-probs ({error!r}). Delete or rename the file, or give "
-                "model.init_args.reference_cache another path."
+                "--model.reference_cache another path."
             ) from error
         differing = sorted(name for name in found.keys() | made_by.keys() if found.get(name) != made_by.get(name))
         if differing:
             changes = "; ".join(f"{name} {found.get(name)} -> {made_by.get(name)}" for name in differing)
             raise TrainingError(
                 f"The log-probs in {path} are of another reference than this run's: {changes}. Delete or rename "
-                "the file, or give model.init_args.reference_cache another path."
+                "the file, or give --model.reference_cache another path."
             )
 
     def holds(self, keys: Sequence[str]) -> bool:

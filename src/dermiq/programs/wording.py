@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 
 from dermiq.programs.arguments import did_you_mean, nearest, worded
 from dermiq.programs.yaml_files import near_file
@@ -29,25 +31,7 @@ _KINDS = {
     "collections.abc.Iterable": "a list",
     "NoneType": "null",
 }
-_PLACES = (  # where classes and functions of configurations stand
-    *(
-        "dermiq.modules",
-        "dermiq.datamodules",
-        "dermiq.datamodules.sources",
-        "dermiq.rewards",
-        "dermiq.objectives.advantages",
-    ),
-    *(
-        "dermiq.objectives.losses",
-        "dermiq.kg",
-        "dermiq.policy.backbone",
-        "dermiq.trainer.callbacks",
-        "dermiq.trainer.checkpointing",
-        "dermiq.trainer.sharding",
-    ),
-    *("dermiq.modules.schedules", "dermiq.objectives.alignment", "dermiq.text_encoder", "dermiq.trainer.thumbnails"),
-    *("torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks", "lightning.pytorch.loggers"),
-)
+_FOREIGN = ("torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks", "lightning.pytorch.loggers")
 
 
 @dataclass(frozen=True)
@@ -254,6 +238,7 @@ def _missing_file(name: str) -> str:
 
 def _classes(bases: Iterable[str]) -> dict[str, str]:
     """Name -> path of the classes below some base classes."""
+    shorter = _importable()  # imports the modules that they stand in
     found: dict[str, str] = {}
     todo = [cls for path in bases if (cls := _imported(path)) is not None]
     while todo:
@@ -261,7 +246,6 @@ def _classes(bases: Iterable[str]) -> dict[str, str]:
             if not cls.__name__.startswith("_"):
                 found.setdefault(cls.__name__, f"{cls.__module__}.{cls.__name__}")
             todo.append(cls)
-    shorter = _importable()
     return {name: shorter.get(name, path) for name, path in found.items()}
 
 
@@ -277,11 +261,24 @@ def _by_name(name: str) -> str:
 
 
 def _importable() -> dict[str, str]:
-    """Name -> path of what stands where configurations find it."""
+    """Name -> path of the classes and functions that a configuration can name, the shortest path of each."""
     found: dict[str, str] = {}
-    for place in _PLACES:
-        for name, value in vars(import_module(place)).items():
-            own = str(getattr(value, "__module__", "")).split(".")[0] == place.split(".")[0]
-            if own and callable(value) and not name.startswith("_"):
-                found.setdefault(name, f"{place}.{name}")
+    for place in (*_modules(), *_FOREIGN):
+        with suppress(ImportError):  # of what an extra installs
+            for name, value in vars(import_module(place)).items():
+                home = f"{getattr(value, '__module__', '')}."
+                if home.startswith(f"{place}.") and callable(value) and not name.startswith("_"):
+                    found.setdefault(name, f"{place}.{name}")
     return found
+
+
+def _modules() -> list[str]:
+    """The modules of the packages that the command line has imported, those highest up first."""
+    top = [name for name in sys.modules if name.startswith("dermiq.") and name.count(".") == 1]
+    inner = [
+        each.name
+        for name in top
+        for each in walk_packages(getattr(sys.modules[name], "__path__", ()), f"{name}.")
+        if not each.name.endswith(".__main__")
+    ]
+    return sorted([*top, *inner], key=lambda name: (name.count("."), name))

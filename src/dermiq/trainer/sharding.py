@@ -102,6 +102,6 @@ class ShardedStrategy(DDPStrategy):
         if isinstance(self.stage, DPOModule) and self.stage.reference_cache is not None:
             raise TrainingError(
                 "With sharded weights all processes compute the reference's log-probs together, but a "
-                "reference_cache lets one of them leave it out. Set model.init_args.reference_cache=null, or train "
+                "reference_cache lets one of them leave it out. Set --model.reference_cache=null, or train "
                 "with --trainer.strategy=ddp."
             )

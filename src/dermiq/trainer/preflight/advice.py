@@ -9,10 +9,10 @@ from lightning.pytorch import Trainer
 
 from dermiq.datamodules import DermDataModule
 from dermiq.modules import GRPOModule, StageModule
-from dermiq.policy.rollout import Decoder
+from dermiq.policy.decoding import Decoder
 
 _MODEL = "--model"
-_BACKBONE = f"{_MODEL}.backbone.init_args"
+_BACKBONE = f"{_MODEL}.backbone"
 
 
 class Advice(NamedTuple):
@@ -49,9 +49,7 @@ def _smaller_passes(module: GRPOModule, data: DermDataModule) -> Iterator[Advice
     if isinstance(module.engine, Decoder):
         at_once = min(module.engine.rows_per_pass or rows, rows)
         if at_once > 1:
-            option = (
-                f"{_MODEL}.engine=dermiq.policy.rollout.Decoder {_MODEL}.engine.init_args.rows_per_pass={at_once // 2}"
-            )
+            option = f"{_MODEL}.engine=dermiq.policy.decoding.Decoder {_MODEL}.engine.rows_per_pass={at_once // 2}"
             yield Advice(option, "fewer completions decoded at once; same result")
 
 
