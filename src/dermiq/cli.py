@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
@@ -44,7 +45,7 @@ examples:
   python cli.py fit --config configs/grpo.yaml --print_config           what a command would run with
   python cli.py fit --model.help GRPOModule                             the options of a class
 
-Other programs: python -m dermiq.quickstart, .report, .export, .demo, .kg; each has its own --help.
+Other programs: python -m dermiq.quickstart, .tiny, .datamodules.splits, .report, .export, .demo, .kg; each has --help.
 Exit code: 0 if all is well, 2 if something has to be mended, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
 LIBRARY_NOISE = (  # warnings of libraries about each other, which a user can do nothing about
@@ -55,10 +56,10 @@ LIBRARY_NOISE = (  # warnings of libraries about each other, which a user can do
 
 
 class SaveFitConfig(SaveConfigCallback):
-    """Keeps the configuration of training as ``config.yaml``: the record that the other subcommands read."""
+    """Writes the configuration of training as ``config.yaml``, which the other subcommands read."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it into the run directory, for fit alone; what only fit knows stays out."""
+        """Write it into the run directory, for fit alone and without the options that only fit has."""
         if stage == "fit":
             config = self.config.clone()
             config.pop("preflight")
@@ -70,7 +71,11 @@ class SaveFitConfig(SaveConfigCallback):
 
 
 class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """The parser's own layout, with the examples as they stand."""
+    """The parser's own layout, with the examples as they stand and options in their short form."""
+
+    def format_help(self) -> str:
+        """The whole text, in which the parser gives the options of classes as ``model.init_args.seed``."""
+        return re.sub(r"(?<=\w)\.init_args\b", "", super().format_help())
 
 
 class _Parser(OneLine, LightningArgumentParser):
@@ -81,13 +86,13 @@ class DermIQCLI(LightningCLI):
     """LightningCLI with one run directory, ``trainer.default_root_dir``, that holds all a run writes."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The data's processor is the model's, and the context must hold the longest completion."""
+        """Link the data to the model: the same processor, and a context that holds the longest completion."""
         backbone = "model.init_args.backbone.init_args.model_id"
         parser.link_arguments(backbone, "data.init_args.model_id")
         parser.link_arguments("model.init_args", "data.init_args.max_new_tokens_reserve", longest_completion)
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
-        """Training alone has a preflight; the list of subcommands says what they are here for."""
+        """Add the options of fit alone, and a sentence on each subcommand to the help."""
         super().setup_parser(*args, **kwargs)
         subcommands = self.parser._subcommands_action
         assert subcommands is not None
@@ -106,10 +111,10 @@ class DermIQCLI(LightningCLI):
         )
 
     def _parse_ckpt_path(self) -> None:
-        """Leave the checkpoint alone: Lightning would read all of it for hyperparameters, which ours do not hold."""
+        """Do nothing: Lightning would read the whole checkpoint for hyperparameters, which ours do not hold."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a run directory that is a file, and a checkpoint that is missing, which Lightning would pass over."""
+        """Refuse a run directory that is a file, and a missing checkpoint, which Lightning would ignore."""
         config = self.config[self.subcommand]
         root = Path(config.trainer.default_root_dir or ".")
         if root.exists() and not root.is_dir():
@@ -127,7 +132,7 @@ class DermIQCLI(LightningCLI):
             rank_zero_info(f"No --ckpt_path: this judges {options.model_id} with {adapter}.")
 
     def instantiate_classes(self) -> None:
-        """Word the refusal of a value plainly, which the parser wraps in what it tried.
+        """Build trainer, module and data module; a refused value is reported without the parser's attempts.
 
         Raises:
             DermIQError: if a class refuses its arguments.
@@ -163,7 +168,7 @@ class DermIQCLI(LightningCLI):
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run it in a directory that is this run's alone, and word what Lightning refuses only then."""
+        """Run it in a directory that no other run uses, with Lightning's own refusals reworded."""
         config = self.config[subcommand]
         with lightning_worded():
             if config.trainer.fast_dev_run or not is_leader():  # one leader acts for all processes
@@ -174,9 +179,9 @@ class DermIQCLI(LightningCLI):
 
 
 def longest_completion(options: Any) -> int:
-    """Tokens of the longest completion that a stage with these arguments draws, in training or when it is judged."""
-    drawn = [options[name] for name in ("sampling", "eval_sampling") if name in options]
-    tokens: list[int] = [one["max_new_tokens"] if isinstance(one, dict) else one.max_new_tokens for one in drawn]
+    """Tokens of the longest completion that a stage with these arguments samples, in training or evaluation."""
+    given = [options[name] for name in ("sampling", "eval_sampling") if name in options]
+    tokens: list[int] = [one["max_new_tokens"] if isinstance(one, dict) else one.max_new_tokens for one in given]
     return max(tokens)
 
 

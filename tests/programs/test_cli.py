@@ -60,7 +60,7 @@ def test_what_model_and_data_share_is_said_once(lab, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("stage", "subcommand", "drawn", "judged"),
+    ("stage", "subcommand", "sampled", "judged"),
     [
         ("GRPOModule", "fit", 600, 9),
         ("GRPOModule", "test", 9, 600),
@@ -68,11 +68,11 @@ def test_what_model_and_data_share_is_said_once(lab, tmp_path, capsys):
         ("CandidateModule", "predict", 300, None),
     ],
 )
-def test_the_context_has_room_for_the_longest_completion(drawn, judged, stage, subcommand, lab, tmp_path, monkeypatch):
+def test_the_context_holds_the_longest_completion(sampled, judged, stage, subcommand, lab, tmp_path, monkeypatch):
     import dermiq.cli
 
     monkeypatch.setattr(dermiq.cli.DermIQCLI, "_run_subcommand", lambda self, subcommand: None)
-    given = {"sampling": drawn, "eval_sampling": judged}
+    given = {"sampling": sampled, "eval_sampling": judged}
     config = yaml.safe_load(lab.config("GRPOModule").read_text())
     options = config["model"]["init_args"]
     for name in given:
@@ -87,7 +87,7 @@ def test_the_context_has_room_for_the_longest_completion(drawn, judged, stage, s
     cli = dermiq.cli.run(
         [subcommand, f"--config={tmp_path / 'config.yaml'}", f"--trainer.default_root_dir={tmp_path}", *more]
     )
-    assert cli.datamodule.max_new_tokens_reserve == max(drawn or 256, judged or 256)
+    assert cli.datamodule.max_new_tokens_reserve == max(sampled or 256, judged or 256)
 
 
 def test_the_saved_config_is_the_record_of_the_run(lab, tmp_path):
@@ -143,6 +143,34 @@ def test_the_console_script_and_the_shim_are_the_same_program():
     )
     assert shim.returncode == 0
     assert all(name in shim.stdout for name in ("fit", "validate", "test", "predict"))
+
+
+def test_help_names_options_in_their_short_form(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    shown = capsys.readouterr().out
+    assert "model.backbone.model_id --> data.model_id" in shown and ".init_args" not in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "value"),
+    [
+        ("--model.full_margin=0.5 --model.full_margin=null", "model.init_args.full_margin", None),
+        ("--model.reference_cache=x --model.reference_cache=null", "model.init_args.reference_cache", None),
+        ("--model.backbone.lora=null --model.backbone.lora={}", "model.init_args.backbone.init_args.lora.rank", 8),
+        (
+            "--data.sources.train=dermiq.datamodules.sources.Preferences --data.sources.train.path=x",
+            "data.init_args.sources.train.init_args.path",
+            "x",
+        ),
+    ],
+)
+def test_what_refusals_advise_is_a_command_line(options, name, value, capsys):
+    config = ["fit", f"--config={REPOSITORY / 'configs' / 'dpo.yaml'}"]
+    found = printed(capsys, [*config, *options.split(), "--print_config"])
+    for part in name.split("."):
+        found = found[part]
+    assert found == value
 
 
 def test_the_base_config_is_the_repositorys():

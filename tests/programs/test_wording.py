@@ -81,6 +81,11 @@ WRONG = [
         "trainer.callbacks+=dermiq.trainer.callbacks.LogCompletion",
         "did you mean dermiq.trainer.callbacks.LogCompletions?",
     ),
+    (  # in modules that nothing has imported yet
+        "trainer.callbacks+=dermiq.trainer.preferences.WritePreference",
+        "did you mean dermiq.trainer.preferences.WritePreferences?",
+    ),
+    ("data.sources.all=PhantomSourc", "did you mean dermiq.datamodules.phantom.PhantomSource?"),
     ("trainer.logger=Tensorboard", "did you mean lightning.pytorch.loggers.TensorBoardLogger?"),
     ("model=dermiq.datamodules.PromptDataModule", "takes a class of the kind StageModule"),
     ("model.backbone=configs/backbone/tiny.yam", "names a file configs/backbone/tiny.yam, which is not there"),
@@ -121,6 +126,32 @@ def test_a_file_is_named_with_its_line(content, text, said, tmp_path):
     (tmp_path / "over.yaml").write_text(content)
     line = said(f"--config={tmp_path / 'over.yaml'}")
     assert text in line and line.startswith(f"dermiq: {tmp_path / 'over.yaml'}, line ")
+
+
+FINDINGS = "terms:\n  findings: {fn: dermiq.rewards.findings, weight: 0.5}\n"
+PARTS = [
+    (FINDINGS.replace("weight", "wieght"), ", line 2: there is no option model.rewards.terms.findings.wieght; did you"),
+    (FINDINGS.replace("0.5", "abc"), ", line 2: model.rewards.terms.findings.weight takes a number, not 'abc'."),
+    (FINDINGS.replace("rewards.f", "rewards.F"), ", line 2: model.rewards.terms.findings.fn names"),
+    (FINDINGS + "gate: {format: x}\n", ", line 3: there is no option model.rewards.gate.format; did you mean"),
+    (FINDINGS * 2, " cannot be read, line 3: the key 'terms' stands in line 1 already"),
+]
+
+
+@pytest.mark.parametrize(("content", "text"), PARTS)
+def test_a_file_within_a_file_is_named_with_its_line(content, text, said, tmp_path):
+    (tmp_path / "over.yaml").write_text("model: {init_args: {rewards: parts/part.yaml}}\n")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "part.yaml").write_text(content)
+    assert said(f"--config={tmp_path / 'over.yaml'}").startswith(f"dermiq: {tmp_path / 'parts' / 'part.yaml'}{text}")
+
+
+def test_a_file_within_a_file_may_be_absent_or_the_same(said, tmp_path):
+    (tmp_path / "over.yaml").write_text("model: {init_args: {rewards: part.yaml}}\n")
+    wrong = f"dermiq: {tmp_path / 'over.yaml'}, line 1: model.rewards names a file part.yaml, which is not there. "
+    assert said(f"--config={tmp_path / 'over.yaml'}").startswith(f"{wrong}A relative path begins at the file that")
+    (tmp_path / "loop.yaml").write_text("model: {init_args: {rewards: loop.yaml}}\n")
+    assert str(tmp_path / "loop.yaml") in said(f"--config={tmp_path / 'loop.yaml'}")
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -157,6 +157,7 @@ def test_what_it_advises_is_a_command_line(grpo, lab, tmp_path, capsys):
     parts = grpo.cli
     advice = [each.options for each in advised(parts.trainer, parts.model, parts.datamodule)]
     options = [option for options in advice[:-1] for option in options.split()]
+    assert not [option for option in options if "init_args" in option]
     with pytest.raises(SystemExit) as stopped:
         main(lab.arguments("fit", "GRPOModule", tmp_path, *options, "--print_config"))
     assert stopped.value.code == 0

@@ -69,6 +69,6 @@ def _pair(sample: object) -> PreferencePair:
     if not isinstance(sample, PreferencePair):
         raise DataError(
             f"sample {getattr(sample, 'id', sample)!r} is no preference pair. Give the train split a source of pairs: "
-            "class_path: dermiq.datamodules.sources.Preferences."
+            "--data.sources.train=dermiq.datamodules.sources.Preferences."
         )
     return sample

@@ -123,7 +123,7 @@ class StageModule(LightningModule):
         """The optimiser of the adapter's parameters alone, with its schedule per step."""
         parameters = self.backbone.trainable_parameters()
         if not parameters:
-            raise TrainingError("Nothing to train: the backbone has no adapter. Set --model.backbone.lora.")
+            raise TrainingError("Nothing to train: the backbone has no adapter. Set --model.backbone.lora={}.")
         optimizer, scheduler = prepare(self.make_optimizer, self.make_scheduler, parameters)
         self._settings = settings_of(optimizer, scheduler, self.accumulated_batches)
         if scheduler is None:

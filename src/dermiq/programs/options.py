@@ -144,7 +144,10 @@ def check_configs(paths: Sequence[str]) -> None:
     for path in paths:
         if "{" in path or "\n" in path:  # the content itself, which the parser reads
             continue
-        for part, name in _check_config(path).items():
+        classes = _check_config(path)
+        for inner in filter(None, (option.file() for option in _written(path))):
+            read_yaml(inner)
+        for part, name in classes.items():
             former, first = chosen.setdefault(part, (name, path))
             if former.rpartition(".")[2] != name.rpartition(".")[2]:
                 raise DermIQError(
@@ -175,7 +178,7 @@ def _check_config(path: str) -> dict[str, str]:
 def sentence(refusal: Refusal, parser: argparse.ArgumentParser, args: Sequence[str]) -> str:
     """What is wrong, where it was said, and what was probably meant."""
     key = refusal.key.removeprefix(f"{parser.prog.split()[-1]}.") if refusal.reason else refusal.key
-    known = [*option_names(parser), *(name for path in config_files(args) for name, _, _ in _written(path))]
+    known = [*option_names(parser), *(each.name for path in config_files(args) for each in _written(path))]
     if (beside := _misnamed(key, refusal.reason, args, known)) is not None:
         refusal, key = beside, beside.key
     if refusal.reason and not key:
@@ -214,15 +217,15 @@ def _place(key: str, reason: str, args: Sequence[str]) -> Place:
             return Place(name, "")
         if key.startswith(f"{name}."):
             inside = key.removeprefix(f"{name}.")
-            lines = [line for written, line, _ in _written(value) if _same(inside, written)]
-            return Place(key, f"{value}, line {lines[0]}" if lines else "")
+            lines = [f"{each.path}, line {each.line}" for each in _written(value) if _same(inside, each.name)]
+            return Place(key, lines[0] if lines else "")
     for path in reversed(config_files(args)):
-        written = _written(path)
-        found = [each for each in written if (each[0] + ".").startswith(f"{key}.") and repr(each[2]) in reason]
-        found += [each for each in written if _same(key, each[0])]
+        written = list(_written(path))
+        found = [each for each in written if f"{each.name}.".startswith(f"{key}.") and repr(each.value) in reason]
+        found += [each for each in written if _same(key, each.name)]
         if found:
-            name, line, _ = next((each for each in found if each[2] and repr(each[2]) in reason), found[0])
-            return Place(name, f"{path}, line {line}")
+            option = next((each for each in found if each.value and repr(each.value) in reason), found[0])
+            return Place(option.name, f"{option.path}, line {option.line}")
     return Place(key, "")
 
 
@@ -236,26 +239,52 @@ def _same(key: str, name: str) -> bool:
 
 
 def _line(path: str, key: str) -> str:
-    lines = [line for name, line, _ in _written(path) if name == key]
+    lines = [each.line for each in _written(path) if each.name == key]
     return f", line {lines[-1]}" if lines else ""
 
 
-def _written(path: str) -> list[tuple[str, int, str]]:
-    """The options in a file of YAML: name, line, value if it is a single one; none if it cannot be read."""
+@dataclass(frozen=True)
+class _Written:
+    """An option in a file of YAML; `value` is empty if it is no single one."""
+
+    name: str
+    path: str
+    line: int
+    value: str
+
+    def file(self) -> str:
+        """The file of YAML that stands for the value; empty if there is none."""
+        path = Path(self.path).parent / self.value
+        return str(path) if path.suffix in (".yaml", ".yml") and path.is_file() else ""
+
+
+def _written(path: str, above: str = "", within: tuple[str, ...] = ()) -> Iterator[_Written]:
+    """The options in a file of YAML and in the files that it names; none if it cannot be read.
+
+    Args:
+        path: the file.
+        above: the option that takes the file.
+        within: the files that name it, directly or not.
+    """
     try:
         text = regular_bytes(path).decode("utf-8-sig")
         check_yaml(text)
-        return list(_options(yaml.compose(text, yaml.SafeLoader), ""))
+        found = list(_options(yaml.compose(text, yaml.SafeLoader), above, path))
     except (OSError, ValueError, DermIQError, yaml.YAMLError):
-        return []
+        return
+    for option in found:
+        yield option
+        if (inner := option.file()) and inner not in within:
+            yield from _written(inner, option.name, (*within, path))
 
 
-def _options(node: yaml.Node | None, above: str) -> Iterator[tuple[str, int, str]]:
+def _options(node: yaml.Node | None, above: str, path: str) -> Iterator[_Written]:
     if isinstance(node, yaml.SequenceNode):
         for each in node.value:
-            yield from _options(each, above)
+            yield from _options(each, above, path)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             name = joined(above, str(key.value)).removesuffix(".class_path")
-            yield name, key.start_mark.line + 1, value.value if isinstance(value, yaml.ScalarNode) else ""
-            yield from _options(value, name)
+            single = value.value if isinstance(value, yaml.ScalarNode) else ""
+            yield _Written(name, path, key.start_mark.line + 1, single)
+            yield from _options(value, name, path)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
 
 from dermiq.programs.arguments import did_you_mean, nearest, worded
 from dermiq.programs.yaml_files import near_file
 
 _MARK, _PART = "\ue000", "\ue001"  # around a refusal that the text of an outer parser quotes, and between its parts
+_WITHIN_FILE = r'Parser key "[^"]+":\s+Unable to load config \'[^\']*\'\s+- (?=Parser key)'  # its keys are said again
 _SHOWN = 16  # names in a sentence, at most
 _SURE = 0.75  # similarity of names, above which no other name of the same end is looked for
 _KINDS = {
@@ -27,31 +31,7 @@ _KINDS = {
     "collections.abc.Iterable": "a list",
     "NoneType": "null",
 }
-_PLACES = (  # where classes and functions of configurations stand
-    *(
-        "dermiq.modules",
-        "dermiq.datamodules",
-        "dermiq.datamodules.sources",
-        "dermiq.rewards",
-        "dermiq.objectives.advantages",
-    ),
-    *(
-        "dermiq.objectives.losses",
-        "dermiq.kg",
-        "dermiq.policy.backbone",
-        "dermiq.trainer.callbacks",
-        "dermiq.trainer.checkpointing",
-        "dermiq.trainer.sharding",
-    ),
-    *(
-        "dermiq.modules.schedules",
-        "dermiq.objectives.alignment",
-        "dermiq.objectives.correction",
-        "dermiq.text_encoder",
-        "dermiq.trainer.thumbnails",
-    ),
-    *("torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks", "lightning.pytorch.loggers"),
-)
+_FOREIGN = ("torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks", "lightning.pytorch.loggers")
 
 
 @dataclass(frozen=True)
@@ -84,14 +64,18 @@ def read(message: str, names: Collection[str]) -> Refusal:
         message: as jsonargparse words it; what inner parsers refuse is quoted in it.
         names: the options of this parser.
     """
+    message = re.sub(_WITHIN_FILE, "", message)
     if found := re.search(f"{_MARK}([^{_MARK}]*){_MARK}", message):
         key, reason, hint, sure, others = found[1].split(_PART)
         above = re.findall(r'Parser key "([^"]+)"', message[: found.start()])
         return Refusal(joined(*above, key), reason, joined(*above, hint) if hint else "", bool(sure), others)
     keys = re.findall(r'Parser key "([^"]+)"', message)
     if "Unable to load config" in message:
-        value = re.search(r"Unable to load config '(.*)'", message)
-        return Refusal(joined(*keys[:1]), f"takes names with values, not {value[1] if value else ''!r}.")
+        found = re.search(r"Unable to load config ['\"](.*)['\"]", message)
+        value = found[1] if found else ""
+        absent = value.endswith((".yaml", ".yml")) and not Path(value).is_file()
+        reason = _missing_file(value) if absent else f"takes names with values, not {value!r}."
+        return Refusal(joined(*keys[:1]), reason)
     key = joined(*keys)
     unknown = _unknown(message)
     if unknown is not None:
@@ -193,7 +177,7 @@ def _named(message: str) -> str:
     return named if named or found[1] is None else f"{found[1]}.{found[2]}"
 
 
-_RELATIVE = "Relative paths begin at the directory that the command is run in."
+_RELATIVE = "A relative path begins at the file that names it, or at the directory that the command is run in."
 _IMPORTED = "It is where Python imports a class or a function from, such as dermiq.modules.GRPOModule."
 
 
@@ -243,13 +227,18 @@ def _rest(message: str) -> str:
     if found := re.search(r"argument (--\S+): ignored explicit", message):
         return f"{found[1]} takes no value."
     if found := re.search(r"Expected a path but (\S+[./]\S+) either not", message):
-        return f"names a file {found[1]}, which is not there{did_you_mean(near_file(found[1]), _RELATIVE)}"
+        return _missing_file(found[1])
     text = re.sub(r'Parser key "[^"]+":|in "<unicode string>".*|argument ', "", message)
     return f"cannot be used: {' '.join(text.split())[:240]}"
 
 
+def _missing_file(name: str) -> str:
+    return f"names a file {name}, which is not there{did_you_mean(near_file(name), _RELATIVE)}"
+
+
 def _classes(bases: Iterable[str]) -> dict[str, str]:
     """Name -> path of the classes below some base classes."""
+    shorter = _importable()  # imports the modules that they stand in
     found: dict[str, str] = {}
     todo = [cls for path in bases if (cls := _imported(path)) is not None]
     while todo:
@@ -257,7 +246,6 @@ def _classes(bases: Iterable[str]) -> dict[str, str]:
             if not cls.__name__.startswith("_"):
                 found.setdefault(cls.__name__, f"{cls.__module__}.{cls.__name__}")
             todo.append(cls)
-    shorter = _importable()
     return {name: shorter.get(name, path) for name, path in found.items()}
 
 
@@ -273,11 +261,24 @@ def _by_name(name: str) -> str:
 
 
 def _importable() -> dict[str, str]:
-    """Name -> path of what stands where configurations find it."""
+    """Name -> path of the classes and functions that a configuration can name, the shortest path of each."""
     found: dict[str, str] = {}
-    for place in _PLACES:
-        for name, value in vars(import_module(place)).items():
-            own = str(getattr(value, "__module__", "")).split(".")[0] == place.split(".")[0]
-            if own and callable(value) and not name.startswith("_"):
-                found.setdefault(name, f"{place}.{name}")
+    for place in (*_modules(), *_FOREIGN):
+        with suppress(ImportError):  # of what an extra installs
+            for name, value in vars(import_module(place)).items():
+                home = f"{getattr(value, '__module__', '')}."
+                if home.startswith(f"{place}.") and callable(value) and not name.startswith("_"):
+                    found.setdefault(name, f"{place}.{name}")
     return found
+
+
+def _modules() -> list[str]:
+    """The modules of the packages that the command line has imported, those highest up first."""
+    top = [name for name in sys.modules if name.startswith("dermiq.") and name.count(".") == 1]
+    inner = [
+        each.name
+        for name in top
+        for each in walk_packages(getattr(sys.modules[name], "__path__", ()), f"{name}.")
+        if not each.name.endswith(".__main__")
+    ]
+    return sorted([*top, *inner], key=lambda name: (name.count("."), name))

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 
 from dermiq.datamodules import DermDataModule
 from dermiq.modules import GRPOModule, StageModule
-from dermiq.policy.rollout import Decoder
+from dermiq.policy.decoding import Decoder
 
 
 class Advice(NamedTuple):
@@ -46,7 +46,7 @@ def _smaller_passes(module: GRPOModule, data: DermDataModule) -> Iterator[Advice
     if isinstance(module.engine, Decoder):
         at_once = min(module.engine.rows_per_pass or rows, rows)
         if at_once > 1:
-            option = f"--model.engine=dermiq.policy.rollout.Decoder --model.engine.rows_per_pass={at_once // 2}"
+            option = f"--model.engine=dermiq.policy.decoding.Decoder --model.engine.rows_per_pass={at_once // 2}"
             yield Advice(option, "fewer completions decoded at once; same result")
 
 
