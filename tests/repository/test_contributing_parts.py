@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md: its steps for a new reward, stage, objective and condition, followed to the letter."""
+"""CONTRIBUTING.md: its steps for a new reward, objective, stage and condition, followed to the letter."""
 
 from __future__ import annotations
 
@@ -17,12 +17,8 @@ import yaml
 from dermiq.cli import run
 from dermiq.kg.__main__ import main
 from dermiq.kg.ontology.tables import SOURCE
-from support.runs import logged
 
 GUIDE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-
-
-MODULES = {"Adding a reward": "bare_name", "Adding a stage": "focal", "Adding an objective": "self_imitation"}
 
 
 def section(title: str) -> str:
@@ -43,7 +39,8 @@ def commands(title: str) -> list[list[str]]:
 def part(tmp_path_factory):
     """The files of the guides in one folder that Python imports from."""
     folder = tmp_path_factory.mktemp("parts")
-    for title, name in MODULES.items():
+    parts = {"Adding a reward": "bare_name", "Adding an objective": "gold", "Adding a stage": "focal"}
+    for title, name in parts.items():
         (folder / f"{name}.py").write_text(blocks(title, "python")[0])
         (folder / f"{name}.yaml").write_text(blocks(title, "yaml")[0])
     with contextlib.chdir(folder):
@@ -77,26 +74,19 @@ def test_the_reward_is_trained_with(part, lab, tmp_path):
     assert cli.trainer.global_step == 1 and 0 <= float(row["train/reward/bare_name"]) <= 1
 
 
-def test_the_tests_of_the_objective_pass(part):
-    tests = guided_tests("Adding an objective")
-    for test in tests.values():
-        test()
-    assert len(tests) == 2
+def test_the_tests_of_the_objective_pass(part, backbone):
+    [test] = guided_tests("Adding an objective").values()
+    assert list(inspect.signature(test).parameters) == ["backbone"]
+    test(backbone)
 
 
-@pytest.mark.slow
 def test_the_objective_is_trained_with(part, lab, tmp_path):
     [words] = commands("Adding an objective")
-    given = [word for word in words if word.endswith("self_imitation.yaml")]
-    assert words[:2] == ["cli.py", "fit"] and given
-    (part / "lucky.py").write_text("def lucky(answer, sample):\n    return float(len(answer.text) % 2)\n")
-    rewards = {"terms": {"diagnosis": {"fn": "lucky.lucky"}}, "gates": {}}
-    (part / "lucky.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"rewards": rewards}}}))
-    options = ["--config=lucky.yaml", *(f"--config={name}" for name in given), "--trainer.max_steps=1"]
-    cli = run([*lab.arguments("fit", "GRPOModule", tmp_path / "run"), *options])
-    [row] = logged(tmp_path / "run")
-    assert list(cli.model.objectives) == ["imitation"] and cli.trainer.global_step == 1
-    assert 0 < float(row["train/accuracy"]) < 1 and float(row["train/imitation"]) > 0
+    assert words == ["cli.py", "fit", "--config", "configs/grpo.yaml", "--config", "gold.yaml"]
+    run([*lab.arguments("fit", "GRPOModule", tmp_path / "run", "--trainer.max_steps=1"), "--config", "gold.yaml"])
+    (table,) = (tmp_path / "run" / "metrics").rglob("metrics.csv")
+    [row] = csv.DictReader(table.read_text().splitlines())
+    assert float(row["train/gold"]) > 0
 
 
 @pytest.mark.slow
@@ -109,7 +99,7 @@ def test_the_tests_of_the_stage_pass(part, lab, tmp_path):
 @pytest.mark.slow
 def test_the_command_of_the_stage_runs_it(part, lab, tmp_path):
     """In the lab's small experiment, edited as the guide edits that of the repository."""
-    assert commands("Adding a stage") == [["cli.py", "fit", "--config", "focal.yaml"]]
+    assert commands("Adding a stage") == [["cli.py", "fit", "--config", "configs/focal.yaml"]]
     edited = yaml.safe_load(blocks("Adding a stage", "yaml")[0])["model"]
     config = yaml.safe_load(lab.config("SFTModule").read_text())
     config["model"] = edited | {"init_args": config["model"]["init_args"] | edited["init_args"]}

@@ -63,7 +63,9 @@ def write_clone(root):
         run = root / "runs" / stage
         (run / "checkpoints").mkdir(parents=True)
         (run / "checkpoints" / "last.ckpt").touch()
-        (run / "config.yaml").write_text((REPOSITORY / "configs" / f"{stage}.yaml").read_text())
+        config = (REPOSITORY / "configs" / f"{stage}.yaml").read_text()  # a saved one names no other file
+        config = re.sub(r": (\w+/\w+\.yaml)$", rf": {REPOSITORY}/configs/\1", config, flags=re.MULTILINE)
+        (run / "config.yaml").write_text(config)
     (root / "clinic").mkdir()
     for number in range(1, 5):
         Image.new("RGB", (32, 32), (40 * number, 90, 60)).save(root / "clinic" / f"{number:04d}.png")
