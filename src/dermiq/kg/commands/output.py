@@ -41,7 +41,7 @@ def written(path: Path, keep: bool = False) -> Iterator[TextIO]:
         opened: AbstractContextManager[IO[bytes]] = target.open("wb") if device else replacing(target, keep)
         with opened as file:
             # A lone surrogate, which is no UTF-8, becomes its escape in JSON.
-            text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[type-var]
+            text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", line_buffering=True)
             yield text
             text.flush()
             text.detach()
