@@ -232,7 +232,7 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_the_example_can_be_read():
-    example = Path(__file__).parents[2] / "configs" / "data" / "splits_example.yaml"
+    example = Path(__file__).parents[3] / "configs" / "data" / "splits_example.yaml"
     options = parser().parse_args(["--config", str(example), "--out", "split.parquet"])
     ready = parser().instantiate(options)
     assert all(isinstance(source, Source) for source in ready.sources) and ready.perceptual_distance == 32
