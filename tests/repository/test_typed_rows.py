@@ -13,7 +13,6 @@ from dermiq.metrics.evaluation import NOT_READ
 from dermiq.policy import batches
 from dermiq.report import reading
 from dermiq.report.compare import _NO_MEASURES
-from dermiq.report.writing import GROUPS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src" / "dermiq"
@@ -24,7 +23,12 @@ ENTRIES = {
     for name in kind.__annotations__
 }
 TYPED = ("metrics/rows.py", "policy/batches.py", "objectives/scored.py", "schema.py")
-READERS = [*(SOURCES / "metrics").glob("*.py"), *(SOURCES / "report").glob("*.py"), SOURCES / "modules/predictions.py"]
+READERS = [
+    path
+    for folder in ("metrics", "modules", "report")
+    for path in (SOURCES / folder).glob("*.py")
+    if "PredictionRow" in path.read_text()
+]
 
 
 def literal_keys(path: Path, names: set[str]) -> dict[str, str]:
@@ -67,7 +71,7 @@ def test_readers_of_rows_name_columns_that_exist():
 
 
 def test_lists_of_columns_name_columns_that_exist():
-    lists = [NOT_READ, reading.NEEDED, _NO_MEASURES, GROUPS]
+    lists = [NOT_READ, reading.NEEDED, _NO_MEASURES]
     lists += [names for _, names in reading._KINDS.values()]
     assert all(names and not set(names) - COLUMNS for names in lists), lists
 
@@ -75,21 +79,21 @@ def test_lists_of_columns_name_columns_that_exist():
 def test_readers_of_batches_name_entries_that_exist():
     paths = [path for path in SOURCES.rglob("*.py") if path.name != "loading.py"]  # there: Lightning's count of batches
     found = {key: path.name for path in paths for key in literal_keys(path, {"batch"})}
-    assert found.keys() == ENTRIES, found
+    assert len(found) > 5 and not found.keys() - ENTRIES, found
 
 
-@pytest.mark.parametrize("package", ["datamodules", "modules", "objectives", "policy"])
-def test_no_batch_is_an_untyped_mapping(package):
-    found = {
-        f"{path.name}:{argument.lineno}": ast.unparse(argument.annotation)
+def test_no_batch_is_an_untyped_mapping():
+    hints = [
+        ast.unparse(argument.annotation)
+        for package in ("datamodules", "modules", "objectives", "policy")
         for path in (SOURCES / package).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef)
         for argument in node.args.args
         if argument.arg == "batch" and argument.annotation is not None
-    }
-    typed = {where for where, hint in found.items() if hint.endswith("Batch")}
-    assert {found[where] for where in found.keys() - typed} <= {"Any"}, found  # Lightning's hooks of callbacks
+    ]
+    untyped = [hint for hint in hints if not hint.endswith("Batch")]
+    assert len(hints) > 20 and set(untyped) <= {"Any"}, untyped  # Lightning's hooks of callbacks
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from multiprocessing import active_children
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from dermiq.objectives.advantages import Advantage, Graded
 from dermiq.objectives.losses import clipped_tokens
 from dermiq.policy.backbone import VLMBackbone
+from dermiq.policy.batches import PromptBatch
 from dermiq.policy.decoding import Decoder
 from dermiq.policy.prefix import Prefix, prefill, score
 from dermiq.policy.sampling import Completions, Sampling
@@ -150,7 +151,7 @@ class Elsewhere:
     def complete(
         self,
         backbone: VLMBackbone,
-        batch: Mapping[str, Any],
+        batch: PromptBatch,
         sampling: Sampling,
         group_size: int,
         seed: str,
@@ -195,7 +196,7 @@ class Recited:
     def complete(
         self,
         backbone: VLMBackbone,
-        batch: Mapping[str, Any],
+        batch: PromptBatch,
         sampling: Sampling,
         group_size: int,
         seed: str,
