@@ -150,12 +150,8 @@ class DermIQCLI(LightningCLI):
         config = self.config[self.subcommand].trainer
         run = RunDirectory(config.default_root_dir or ".")
         if config.logger is None:
-            fits = self.subcommand == "fit"
-            kwargs["logger"] = (
-                [MetricsTable(run.path, run.logs.name), TensorBoardLogger(run.path, run.tensorboard.name)]
-                if fits
-                else False
-            )
+            loggers = MetricsTable(run.path, run.logs.name), TensorBoardLogger(run.path, run.tensorboard.name)
+            kwargs["logger"] = list(loggers) if self.subcommand == "fit" else False
         kwargs["plugins"] = [*(self.config_init[self.subcommand].trainer.plugins or []), AtomicCheckpointIO()]
         kwargs["callbacks"] = fitting_callbacks(self.config_init[self.subcommand].trainer)
         with lightning_worded():

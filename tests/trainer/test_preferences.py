@@ -250,7 +250,9 @@ def test_the_command_line(pairs_config, whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1])
 def test_a_killed_command_goes_on_and_ends_the_same(batch, pairs_config, tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    here = Path(__file__).parent
+    known = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": known, "OMP_NUM_THREADS": "1"}
     program = [sys.executable, str(Path(__file__).parents[2] / "cli.py"), "predict", f"--config={pairs_config}"]
     kill = f"--trainer.callbacks+={{class_path: support.pairs.KillAt, init_args: {{batch: {batch}}}}}"
     for folder, options, code in (("a", [kill], -9), ("a", [], 0), ("b", [], 0)):
