@@ -83,7 +83,7 @@ def test_the_tests_of_the_stage_pass(part, lab, tmp_path):
 @pytest.mark.slow
 def test_the_command_of_the_stage_runs_it(part, lab, tmp_path):
     """In the lab's small experiment, edited as the guide edits that of the repository."""
-    assert commands("Adding a stage") == [["cli.py", "fit", "--config", "focal.yaml"]]
+    assert commands("Adding a stage") == [["cli.py", "fit", "--config", "configs/focal.yaml"]]
     edited = yaml.safe_load(blocks("Adding a stage", "yaml")[0])["model"]
     config = yaml.safe_load(lab.config("SFTModule").read_text())
     config["model"] = edited | {"init_args": config["model"]["init_args"] | edited["init_args"]}

@@ -62,7 +62,8 @@ def write_clone(root):
     run = root / "runs" / "grpo"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "last.ckpt").touch()
-    (run / "config.yaml").write_text((REPOSITORY / "configs" / "grpo.yaml").read_text())
+    grpo = (REPOSITORY / "configs" / "grpo.yaml").read_text()  # a saved one names no other file
+    (run / "config.yaml").write_text(re.sub(r": (\w+/\w+\.yaml)$", rf": {REPOSITORY}/configs/\1", grpo, flags=re.M))
     (root / "clinic").mkdir()
     for number in range(1, 5):
         Image.new("RGB", (32, 32), (40 * number, 90, 60)).save(root / "clinic" / f"{number:04d}.png")
