@@ -33,7 +33,7 @@ from dermiq.policy.lora import LoRA
 from dermiq.rewards import RewardMixture
 from dermiq.tiny import write_tiny_vlm
 
-CONFIG, WARM_START = "configs/quickstart/grpo.yaml", "configs/quickstart/warmstart.yaml"
+CONFIG, BACKBONE = "configs/quickstart/grpo.yaml", "configs/backbone/tiny.yaml"
 MODEL = ("prompt", "rollout", "reference", "update", "optimiser")
 
 
@@ -81,7 +81,7 @@ class Clock:
 
 def fresh_adapter(folder: Path) -> None:
     """An adapter of the shape that the quickstart's warm start trains."""
-    options = yaml.safe_load(Path(WARM_START).read_text())["model"]["init_args"]["backbone"]["init_args"]["lora"]
+    options = yaml.safe_load(Path(BACKBONE).read_text())["lora"]
     backbone = VLMBackbone(str(folder / "tiny"), LoRA(**options))
     backbone.load()
     backbone.save_adapter(folder / "adapter")

@@ -47,7 +47,7 @@ class Place:
 
 
 class Refused(DermIQError):
-    """What a whole command line is refused for, before it is known where it was said."""
+    """Refusal of a whole command line, before the option's place in files or arguments is known."""
 
     def __init__(self, refusal: Refusal, parser: argparse.ArgumentParser) -> None:
         super().__init__(sentence(refusal, parser, ()))
@@ -55,7 +55,7 @@ class Refused(DermIQError):
 
 
 class OneLine(argparse.ArgumentParser):
-    """What a parser of jsonargparse is mixed with: abbreviations and odd files are refused, in one line."""
+    """Mixin for parsers of jsonargparse: abbreviations and unreadable files are refused, in one line."""
 
     exit_on_error: bool
 
@@ -105,7 +105,7 @@ class OneLine(argparse.ArgumentParser):
 
 
 def _quoted(error: BaseException | None) -> str:
-    """What an inner parser refused earlier."""
+    """The refusal of an inner parser in an error's causes; empty if there is none."""
     while error is not None:
         if isinstance(error, argparse.ArgumentError) and is_quoted(str(error)):
             return str(error)
@@ -129,7 +129,7 @@ def option_names(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def config_files(args: Sequence[str]) -> list[str]:
-    """What --config names, in order."""
+    """The files that --config names, in order."""
     following = [value for option, value in pairwise(args) if option in ("--config", "-c")]
     return following + [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
 
@@ -176,7 +176,7 @@ def _check_config(path: str) -> dict[str, str]:
 
 
 def sentence(refusal: Refusal, parser: argparse.ArgumentParser, args: Sequence[str]) -> str:
-    """What is wrong, where it was said, and what was probably meant."""
+    """One sentence: where the option was given, what is wrong with it, and which was probably meant."""
     key = refusal.key.removeprefix(f"{parser.prog.split()[-1]}.") if refusal.reason else refusal.key
     known = [*option_names(parser), *(each.name for path in config_files(args) for each in _written(path))]
     if (beside := _misnamed(key, refusal.reason, args, known)) is not None:
@@ -224,13 +224,13 @@ def _place(key: str, reason: str, args: Sequence[str]) -> Place:
         found = [each for each in written if f"{each.name}.".startswith(f"{key}.") and repr(each.value) in reason]
         found += [each for each in written if _same(key, each.name)]
         if found:
-            option = next((each for each in found if each.value and repr(each.value) in reason), found[0])
-            return Place(option.name, f"{option.path}, line {option.line}")
+            first = next((each for each in found if each.value and repr(each.value) in reason), found[0])
+            return Place(first.name, f"{first.path}, line {first.line}")
     return Place(key, "")
 
 
 def _same(key: str, name: str) -> bool:
-    """True if both are the same option; what a parser says of it has no names of mappings (``sources.all``)."""
+    """True if both are the same option; the parser's name of it lacks keys of mappings (``sources.all``)."""
     parts, whole = key.split("."), name.split(".")
     if parts[0] != whole[0] or parts[-1] != whole[-1]:
         return False

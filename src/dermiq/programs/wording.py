@@ -1,4 +1,4 @@
-"""The refusals of jsonargparse, which go over many lines and levels, as what they are about: an option and a reason."""
+"""Refusals of jsonargparse, many lines over several levels, reduced to an option and a reason."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FOREIGN = ("torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callba
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a parser refuses.
+    """An option that a parser refuses, and the reason.
 
     Attributes:
         key: the option, in dots and without ``init_args``; empty where it is about none.

@@ -1,4 +1,4 @@
-"""YAML files that people write: what is wrong with one is said in a sentence that names the file and the line."""
+"""Reader of YAML files that people write: a fault is one sentence that names the file and the line."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class YAMLFault(yaml.MarkedYAMLError):
-    """YAML that a reader would take, and that nobody can have meant."""
+    """Valid YAML that nobody can have meant, such as a duplicate key."""
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What a YAML file holds.
+    """The content of a YAML file.
 
     Raises:
         FileNotFoundError: if it is not there.
