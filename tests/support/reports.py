@@ -16,7 +16,7 @@ TITLES = ["warm start", "GRPO++", "talk"]
 
 
 def diagnosis(place, named, **more):
-    """A row of `StageModule.evaluate` about the diagnosis of a drawn lesion, eight answers voted on."""
+    """A row of `StageModule.evaluate` about the diagnosis of a synthetic lesion, eight answers voted on."""
     target = TARGETS[place % 4]
     right = named == target
     return {
