@@ -31,8 +31,8 @@ class TRLSteps:
     """Optimiser steps of `GRPOTrainer` on one prompt, again and again.
 
     Nothing is recomputed in the backward pass (`activation_checkpointing=False`; TRL's default is on), there is no
-    KL penalty, and its log-probs are made of the completions alone, as on a GPU (on a CPU it would project the prompts
-    to the vocabulary too).
+    KL penalty, and its log-probs are made of the completions alone, as on a GPU (on a CPU it would project the
+    prompts to the vocabulary too).
 
     Args:
         backbone: the policy; the trainer gets a copy of its adapter.

@@ -49,7 +49,7 @@ def _page_writer() -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
-        raise DermIQError('The page\'s pictures need matplotlib. Install it: pip install "dermiq[study]"') from error
+        raise DermIQError('The page\'s pictures need matplotlib. Install it: pip install -e ".[study]"') from error
     return write_page
 
 

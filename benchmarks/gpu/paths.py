@@ -94,13 +94,13 @@ class Bench:
         self.policy.vlm.model.rope_deltas = None
         return ids
 
-    def step_shared(self, group_size: int, new_tokens: int, kl_penalty: bool = False) -> None:
+    def step_shared(self, group_size: int, new_tokens: int, kl: bool = False) -> None:
         """A GRPO++ step as the product's module takes it: one prefill serves rollout and update."""
         batch = self.batch()
         with self.autocast():
             prefix = prefill(self.policy, batch["prompt"]).detach()
         rollout = self.rollout_shared(group_size, new_tokens, batch, prefix)
-        reference = self._reference(batch, rollout) if kl_penalty else None
+        reference = self._reference(batch, rollout) if kl else None
         parts = (part.index for part in rollout.parts(self.tokens_per_pass))
         self._update_from(prefix, rollout.ids, rollout.mask, parts, rollout.logprobs, reference)
         self.optimizer.step()
@@ -163,8 +163,8 @@ class Bench:
             for part in parts:
                 tokens = score(self.policy, prefix, rows[part], ids[part], mask[part], restricted=restricted)
                 before = tokens.logprobs.detach() if old is None else old[part]
-                reference_logprobs = None if reference is None else reference[part]
-                self._loss(tokens.logprobs, before, mask, part, reference_logprobs).backward()
+                of_reference = None if reference is None else reference[part]
+                self._loss(tokens.logprobs, before, mask, part, of_reference).backward()
                 scored.append(tokens.logprobs.detach())
             prefix.backward_through_prompt().backward()
         return torch.cat(scored)

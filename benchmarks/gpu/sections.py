@@ -147,7 +147,7 @@ def qlora(lab: Lab) -> Iterator[Result]:
     meter.clear()
     policy = build_policy(lab.shape, model, gradient_checkpointing=True)
     bench = Bench(policy, lab.shape, meter, True, settings.tokens_per_pass // 4)
-    step = partial(bench.step_shared, settings.long_group, settings.long_tokens, kl_penalty=True)
+    step = partial(bench.step_shared, settings.long_group, settings.long_tokens, kl=True)
     yield {"group_size": settings.long_group, "new_tokens": settings.long_tokens}
     steps: Result = {}
     with meter.peak(steps):

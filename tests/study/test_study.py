@@ -308,4 +308,4 @@ def test_without_matplotlib_it_says_so_before_the_first_run(monkeypatch, tmp_pat
         monkeypatch.delitem(sys.modules, f"study.{name}", raising=False)
     with pytest.raises(SystemExit) as ended, exit_codes():
         main(["--out", str(tmp_path)])
-    assert ended.value.code == 2 and 'pip install "dermiq[study]"' in capsys.readouterr().err
+    assert ended.value.code == 2 and 'pip install -e ".[study]"' in capsys.readouterr().err

@@ -37,7 +37,7 @@ class Recipe:
 
 @dataclass
 class Recorder(Callback):
-    """Keeps of each optimiser step its weights and gradients, and of each batch what was drawn.
+    """Keeps of each optimiser step its weights and gradients, and of each batch what was sampled.
 
     The gradients are those that the optimiser is given; the batches of a step are those since the one before, or, with
     inner epochs, the latest.
@@ -140,13 +140,13 @@ class Told:
 def batch_loss(backbone: Any, recipe: Recipe, batch: Any, outputs: Any, old: Sequence[Tensor] | None) -> Told:
     """The loss under the weights as they are; `old` are log-probs of the policy that sampled, None if it is this."""
     rollout = outputs["rollout"]
-    drawn = [rollout.ids[n][rollout.mask[n]] for n in range(len(rollout.ids))]
+    completions = [rollout.ids[n][rollout.mask[n]] for n in range(len(rollout.ids))]
     rows, group = rollout.rows.tolist(), len(rollout.ids) // len(rollout.samples)
     kept = zip(rollout.logprobs, rollout.mask, strict=True)
     confidence = np.array([np.exp(logs[mask].double().mean().item()) for logs, mask in kept])
     expected = advantages(recipe.advantage, outputs, confidence.reshape(-1, group))
     total, off = torch.zeros(()), 0.0
-    for n, tokens in enumerate(drawn):
+    for n, tokens in enumerate(completions):
         logs = distribution(backbone, batch, rows[n], tokens, recipe.temperature)
         mine = logs.gather(-1, tokens[:, None])[:, 0]
         entropy = -(logs.exp() * logs.masked_fill(logs == -torch.inf, 0.0)).sum(dim=-1)
@@ -160,7 +160,7 @@ def batch_loss(backbone: Any, recipe: Recipe, batch: Any, outputs: Any, old: Seq
         total = total + weight * loss.sum()
         if old is None:
             off = max(off, float((mine.detach() - rollout.logprobs[n][rollout.mask[n]]).abs().max()))
-    count = sum(map(len, drawn)) if recipe.weights == "token" else len(drawn)
+    count = sum(map(len, completions)) if recipe.weights == "token" else len(completions)
     wrong = np.abs(expected - outputs["advantages"].numpy()).max() / max(1.0, np.abs(expected).max())
     return Told(total, count, float(wrong), off)
 

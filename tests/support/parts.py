@@ -157,8 +157,8 @@ class Elsewhere:
         seed: str,
         prefix: Prefix | None = None,
     ) -> Completions:
-        drawn = Decoder().complete(backbone, batch, sampling, group_size, seed, prefix)
-        return drawn._replace(logprobs=drawn.logprobs - math.log(2) * drawn.mask)
+        found = Decoder().complete(backbone, batch, sampling, group_size, seed, prefix)
+        return found._replace(logprobs=found.logprobs - math.log(2) * found.mask)
 
 
 def of_some_samples(answer: Answer, sample: Sample) -> float | None:
@@ -185,7 +185,7 @@ class HalfByDefault(Callback):
 
 
 class Recited:
-    """An engine that draws nothing: a right answer, a wrong one and a broken one, over and over."""
+    """An engine that samples nothing: a right answer, a wrong one and a broken one, over and over."""
 
     texts = (
         " <think> colour : brown . </think> <answer> melanoma </answer>",

@@ -17,7 +17,7 @@ TITLES = ["warm start", "GRPO++", "talk"]
 
 
 def diagnosis(place, named, **more):
-    """A `PredictionRow` about the diagnosis of a drawn lesion, eight answers voted on."""
+    """A `PredictionRow` about the diagnosis of a synthetic lesion, eight answers voted on."""
     target = TARGETS[place % 4]
     right = named == target
     return {
