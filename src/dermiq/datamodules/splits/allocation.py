@@ -32,10 +32,13 @@ def allocate(stratum: Numbers, size: Numbers, rank: Numbers, fractions: Sequence
         return np.empty(0, np.int64)
     by_stratum = _by_stratum(stratum, size, rank, fractions)
     largest = round(float(size.max() / size.sum()), 9)
-    if deviation(by_stratum, size, fractions) <= (0, max(POINT, largest if largest <= min(fractions) else 0.0)):
+    allowed = (0, max(POINT, largest if largest <= min(fractions) else 0.0))
+    if deviation(by_stratum, size, fractions) <= allowed:
         return by_stratum
-    in_sequence = _in_sequence(stratum, size, rank, fractions)
-    return min(by_stratum, in_sequence, key=lambda split: deviation(split, size, fractions))
+    found = [by_stratum, _in_sequence(stratum, size, rank, fractions)]
+    if deviation(found[1], size, fractions) > allowed and np.count_nonzero(np.bincount(stratum)) > FEW:
+        found.append(_in_sequence(np.zeros_like(stratum), size, rank, fractions))
+    return min(found, key=lambda split: deviation(split, size, fractions))
 
 
 def deviation(split: Numbers, size: Numbers, fractions: Sequence[float]) -> tuple[int, float]:
