@@ -23,11 +23,6 @@ IDS = [f"s{number}" for number in range(10)]
 KNOWN = torch.tensor([[True] * 4, [True, False, True, False], [False] * 4])  # of three samples, four answers each
 
 
-def by_chance(answer, sample) -> float:
-    """A diagnosis that an untrained model gets right about half of the time."""
-    return float(sum(map(ord, answer.text)) % 2)
-
-
 DEFAULT = Curriculum()
 
 
@@ -278,7 +273,7 @@ OPTIONS = [
     "--trainer.max_epochs=3",
     "--trainer.limit_train_batches=4",
     "--data.curriculum={floor: 0.05, prior: 0.5}",
-    "--model.rewards.terms={diagnosis: {fn: test_curriculum.by_chance}}",
+    "--model.rewards.terms={diagnosis: {fn: support.parts.by_chance}}",
 ]
 
 

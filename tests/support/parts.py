@@ -29,6 +29,11 @@ def letters(answer: Answer, sample: Sample) -> float:
     return min(len(set(answer.text)), 20) / 20
 
 
+def by_chance(answer: Answer, sample: Sample) -> float:
+    """A diagnosis that an untrained model gets right about half of the time."""
+    return float(sum(map(ord, answer.text)) % 2)
+
+
 def raising(answer: Answer, sample: Sample) -> float:
     """A broken reward."""
     raise KeyError("no such concept")
