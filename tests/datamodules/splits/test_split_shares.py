@@ -126,7 +126,7 @@ drawn = st.builds(
 def test_shares_are_kept_whatever_the_labels(table, fractions, seed):
     groups, labels = zip(*table, strict=True)
     largest = 100 * max(Counter(groups).values()) / len(groups)
-    # Few strata stand in every split at any price, which is a group of each at most; a group counts under its rarest label.
+    # Few strata stand in every split at any price, which is a group of each at most: a group's is its rarest label.
     count = Counter(labels)
     strata = {min((count[label], label) for other, label in table if other == group) for group in set(groups)}
     price = 1 + (len(strata) if len(strata) <= 10 else 0)
