@@ -217,13 +217,13 @@ class AcceptedAnswers(TypedDict):
     Attributes:
         id: of the sample.
         target: of the sample.
-        drawn: number of answers sampled.
+        sampled: number of answers sampled.
         right: number of right ones.
         accepted: completions kept, each with a reasoning of its own.
     """
 
     id: str
     target: str
-    drawn: int
+    sampled: int
     right: int
     accepted: list[str]

@@ -23,7 +23,9 @@ MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
 MAX_MEDIAN_LINES = 120  # of the package's files that are not empty
 # Words in place of the field's terms (KL penalty, backward, resample, synthetic lesion), and the long form of options.
-DIALECT = re.compile(r"\b(?:leash|hush|heed|pullback|redraw)\w*|\bdrawn lesion|--[\w.]+\.init_args\b", re.IGNORECASE)
+DIALECT = re.compile(
+    r"\b(?:leash|hush|heed|pullback|(?<!/)redraw)\w*|\bdrawn lesion|--[\w.]+\.init_args\b", re.IGNORECASE
+)
 
 # (module, line added at its end, the contract that must be named as broken)
 VIOLATIONS = [

@@ -77,8 +77,8 @@ def test_the_distinct_right_answers_are_kept_in_order(backbone, tmp_path):
     settings = {"sampling": sampling, "candidates": 4, "seed": 0, "retriever": None, "limit": None}
     assert header == {"model_id": backbone.model_id, "weights": module.policy["weights"], **settings}
     kept = [ANSWERS[0], ANSWERS[1], ANSWERS[6]]
-    assert first == {"id": FIRST.id, "target": FIRST.target, "drawn": 7, "right": 4, "accepted": kept}
-    assert second == {"id": SECOND.id, "target": SECOND.target, "drawn": 1, "right": 0, "accepted": []}
+    assert first == {"id": FIRST.id, "target": FIRST.target, "sampled": 7, "right": 4, "accepted": kept}
+    assert second == {"id": SECOND.id, "target": SECOND.target, "sampled": 1, "right": 0, "accepted": []}
 
 
 def test_a_limit_keeps_the_first_ones(backbone, tmp_path):
@@ -278,7 +278,7 @@ def test_predict_keeps_right_guesses(family_dir, tmp_path):
     assert header["candidates"] == 4 and [line["id"] for line in kept] == [f"{one.id}/diagnosis" for one in LESIONS]
     answers = [(line["target"], parse(text)) for line in kept for text in line["accepted"]]
     assert answers and all(answer.diagnosis == target for target, answer in answers)
-    assert all(line["drawn"] == 4 and len(line["accepted"]) <= 2 for line in kept)
+    assert all(line["sampled"] == 4 and len(line["accepted"]) <= 2 for line in kept)
 
 
 @pytest.mark.slow

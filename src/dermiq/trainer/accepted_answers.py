@@ -20,7 +20,7 @@ from dermiq.ranges import check_numbers
 from dermiq.run_directory import RunDirectory
 from dermiq.schema import AcceptedAnswers, Sample, TrainingError
 
-_FIELDS: Mapping[str, type] = {"id": str, "target": str, "drawn": int, "right": int, "accepted": list}
+_FIELDS: Mapping[str, type] = {"id": str, "target": str, "sampled": int, "right": int, "accepted": list}
 
 
 class WriteAccepted(Callback):
@@ -96,7 +96,7 @@ class WriteAccepted(Callback):
             TrainingError: if no answer was correct.
         """
         rows = self._done.values()
-        sampled, right = sum(row["drawn"] for row in rows), sum(row["right"] for row in rows)
+        sampled, right = sum(row["sampled"] for row in rows), sum(row["right"] for row in rows)
         kept = [len(row["accepted"]) for row in rows if row["accepted"]]
         if not kept:
             raise TrainingError(
@@ -118,7 +118,13 @@ class WriteAccepted(Callback):
         for answer in right:
             distinct.setdefault(" ".join(answer.think.split()), answer.text)
         kept = list(distinct.values())[: self.limit]
-        return {"id": sample.id, "target": sample.target, "drawn": len(answers), "right": len(right), "accepted": kept}
+        return {
+            "id": sample.id,
+            "target": sample.target,
+            "sampled": len(answers),
+            "right": len(right),
+            "accepted": kept,
+        }
 
 
 def _read(path: Path) -> tuple[Row, list[AcceptedAnswers]]:
