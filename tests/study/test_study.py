@@ -288,7 +288,7 @@ def test_a_run_that_fails_is_named_and_the_others_finish(smallest, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_all_processes_and_says_how_it_goes_on(number, code, smallest, tmp_path):
-    unignored = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (a background job's children ignore it)
+    unignored = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731 (children of a background job or nohup ignore it)
     command = [sys.executable, "-m", "study", "--config", str(smallest), "--out", str(tmp_path), "--jobs", "1"]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": unignored}
     process = subprocess.Popen(command, **options)
