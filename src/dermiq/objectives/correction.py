@@ -50,20 +50,14 @@ def corrections(backbone: VLMBackbone, rollout: Rollout, correct: Tensor) -> Sup
         rollout: B prompts with G completions.
         correct: [B, G] bool.
     """
-    right = correct.flatten().tolist()
-    wrong = [place for place, answer in enumerate(rollout.flat_answers) if answer.well_formed and not right[place]]
+    right, answers = correct.flatten().tolist(), rollout.flat_answers
+    wrong = [place for place, answer in enumerate(answers) if answer.well_formed and not right[place]]
     if not wrong:
         return None
     rows = rollout.rows[wrong]
     end = frame(backbone.processor).end
     corrected = [
-        _corrected(
-            backbone,
-            rollout.samples[row].target,
-            rollout.ids[place],
-            rollout.mask[place],
-            rollout.flat_answers[place].text,
-        )
+        _corrected(backbone, rollout.samples[row].target, rollout.ids[place], rollout.mask[place], answers[place].text)
         for row, place in zip(rows.tolist(), wrong, strict=True)
     ]
     shape = len(corrected), max(len(tokens) for tokens, _ in corrected) + 1

@@ -124,10 +124,11 @@ class Rollout:
         A micro-batch holds whole groups, or part of one; a row that is too long alone stands alone. Within a group
         that has to be divided, rows go by length, so that little of them is padding.
         """
+        rows = self.rows
         for index in self._indices(tokens):
             index = index.to(self.ids.device)
             width = int(self.mask[index].sum(-1).max())
-            yield RolloutPart(index, self.rows[index], self.ids[index, :width], self.mask[index, :width])
+            yield RolloutPart(index, rows[index], self.ids[index, :width], self.mask[index, :width])
 
     def _indices(self, tokens: int | None) -> Iterator[Tensor]:
         """Row indices [n] of the micro-batches."""
