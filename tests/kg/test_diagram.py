@@ -62,7 +62,7 @@ def test_texts_stay_in_their_boxes() -> None:
                 if top < y < top + high and x < (first + last) / 2 < x + wide:
                     boxed += 1
                     assert x + 4 <= first and last <= x + wide - 4 and y <= top + high - 4, (concept.id, text)
-        legend = 4
+        legend = 5
         assert boxed == len(extents(diagram)) - legend
         columns: dict[float, list[tuple[float, float]]] = {}
         for x, top, _, high in boxes:
@@ -75,7 +75,7 @@ def test_texts_stay_in_their_boxes() -> None:
 def test_typical_values_are_shown_and_the_rest_is_counted() -> None:
     for concept, diagram in DIAGRAMS:
         shown = re.sub(r"\s", "", "".join(node.text or "" for node in diagram.iter(f"{NAMESPACE}text")))
-        dots = len(list(diagram.iter(f"{NAMESPACE}circle"))) - 3
+        dots = len(list(diagram.iter(f"{NAMESPACE}circle"))) - 4
         more = sum(
             int(found[1])
             for node in diagram.iter(f"{NAMESPACE}text")
@@ -91,19 +91,25 @@ def test_typical_values_are_shown_and_the_rest_is_counted() -> None:
 def test_strengths_differ_in_more_than_colour() -> None:
     concepts = {
         "pox": Concept("pox", "condition", 'pox & <"pest">'),
-        **{value: Concept(value, "site", value) for value in ("face", "hand", "foot", "knee")},
+        **{value: Concept(value, "site", value) for value in ("face", "hand", "foot", "ear", "knee")},
     }
     facts = [
         Fact("pox", "site", value, strength, False, "book")
-        for value, strength in (("face", "always"), ("hand", "typical"), ("foot", "possible"), ("knee", "never"))
+        for value, strength in (
+            ("face", "always"),
+            ("hand", "typical"),
+            ("foot", "possible"),
+            ("ear", "rare"),
+            ("knee", "never"),
+        )
     ]
     diagram = ElementTree.fromstring(neighbourhood_svg(KnowledgeGraph(concepts, tuple(facts)), "pox"))
-    legend, lines = 3, list(diagram.iter(f"{NAMESPACE}line"))
+    legend, lines = 4, list(diagram.iter(f"{NAMESPACE}line"))
     styles = {(node.get("stroke-width"), node.get("stroke-dasharray")) for node in lines[:legend]}
-    assert len(styles) == 3
+    assert len(styles) == 4
     assert styles <= {(node.get("stroke-width"), node.get("stroke-dasharray")) for node in lines[legend:]}
     texts = [node.text for node in diagram.iter(f"{NAMESPACE}text")]
-    assert "knee" not in texts and {"face", "hand", "foot"} <= set(texts)
+    assert "knee" not in texts and {"face", "hand", "foot", "ear"} <= set(texts)
     assert 'Pox & <"pest">' in texts
 
 

@@ -26,6 +26,7 @@ _STROKES = {
     "always": 'stroke-width="4"',
     "typical": 'stroke-width="2"',
     "possible": 'stroke-width="1.6" stroke-dasharray="5 4"',
+    "rare": 'stroke-width="1.2" stroke-dasharray="2 5"',
 }
 # Okabe and Ito's colours, distinct for colour-blind readers, darkened for lines on a light background.
 _COLOURS = (
@@ -33,10 +34,20 @@ _COLOURS = (
     ("#007a5a", ("morphology", "secondary_morphology", "colour", "colour_on_dark_skin", "distribution", "site")),
     ("#7a4a00", ("dermoscopy", "dermoscopy_against", "test", "test_not_needed")),
     ("#a8407c", ("symptom", "absent_symptom", "red_flag", "urgency")),
-    ("#b04a00", ("agent", "cause", "risk_factor", "trigger", "contagious", "transmission")),
+    ("#b04a00", ("agent", "cause", "risk_factor", "trigger", "relieved_by", "contagious", "transmission")),
     (
         "#3d3d3d",
-        ("differential", "progresses_to", "age_group", "course", "first_line", "second_line", "contraindicated"),
+        (
+            "differential",
+            "progresses_to",
+            "age_group",
+            "course",
+            "quantity",
+            "first_line",
+            "second_line",
+            "contraindicated",
+            "insufficient_alone",
+        ),
     ),
 )
 _COLOUR_OF = {relation: colour for colour, relations in _COLOURS for relation in relations}
@@ -95,14 +106,18 @@ def _box(graph: KnowledgeGraph, relation: str, facts: Iterable[Fact]) -> _Box | 
     """The box of a relation; None if it has no positive value."""
     held = [fact for fact in facts if fact.positive]
     main = [fact for strength in ("always", "typical") for fact in held if fact.strength == strength]
-    possible = [fact for fact in held if fact.strength == "possible"]
+    possible = [fact for fact in held if fact.strength in ("possible", "rare")]
     shown = [*main[:_MAX_MAIN], *possible[:_MAX_POSSIBLE]]
-    rows = [
-        (fact.strength, tuple(textwrap.wrap(written(graph.label(fact.value)), _VALUE_CHARACTERS))) for fact in shown
-    ]
+    rows = [(fact.strength, tuple(textwrap.wrap(_label(graph, fact), _VALUE_CHARACTERS))) for fact in shown]
     if more := len(held) - len(shown):
         rows.append(("", (f"+ {more} more",)))
     return _Box(relation, tuple(rows)) if rows else None
+
+
+def _label(graph: KnowledgeGraph, fact: Fact) -> str:
+    """The label of a fact's value, with the range of a quantity."""
+    label = written(graph.label(fact.value))
+    return f"{label}: {fact.note}" if fact.relation == "quantity" else label
 
 
 def _columns(boxes: Sequence[_Box]) -> tuple[list[_Box], list[_Box]]:

@@ -296,8 +296,10 @@ def _normal(text: str) -> tuple[str, ...]:
 
 def _deciding(chosen: _Judged, rejected: _Judged) -> tuple[list[JudgedClaim], list[JudgedClaim]]:
     """Contradicted claims of the rejected answer, and supported ones of the chosen that the rejected lacks."""
-    also = {item.claim[:4] for item in rejected.score.supported}
-    return list(rejected.score.contradicted), [item for item in chosen.score.supported if item.claim[:4] not in also]
+    also = {item.claim.statement for item in rejected.score.supported}
+    return list(rejected.score.contradicted), [
+        item for item in chosen.score.supported if item.claim.statement not in also
+    ]
 
 
 def _merit(item: _Judged) -> tuple[float, bool, int]:

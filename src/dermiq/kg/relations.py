@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 CONDITION = "condition"
-STRENGTHS = ("always", "typical", "possible", "never")
+TREATMENT_KIND = "treatment"
+STRENGTHS = ("always", "typical", "possible", "rare", "never")
 REVIEW_STATUS = "not reviewed by a clinician"
 
 KINDS: Mapping[str, str] = MappingProxyType(
@@ -23,7 +24,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "symptom": "what the patient feels",
         "dermoscopy": "a structure seen through the dermatoscope",
         "agent": "an organism that causes disease",
-        "factor": "a cause, a risk factor or a trigger",
+        "factor": "a cause, a risk factor, a trigger, or a state of the patient",
         "test": "an investigation",
         "treatment": "a treatment",
         "urgency": "how soon care is needed",
@@ -32,13 +33,14 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "transmission": "a way in which it passes on",
         "age": "an age group",
         "course": "how it goes on with time",
+        "quantity": "an age, a duration, a rate, a size or a dose",
     }
 )
 
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation between a condition and a value.
+    """A relation between a condition, or a treatment, and a value.
 
     Attributes:
         name: as in the ontology, in snake case.
@@ -47,6 +49,7 @@ class Relation:
         negative: the same, denied.
         functional: a condition has one value, and values exclude each other.
         inherits: a fact about a value holds for its descendants too (site, treatment, test).
+        domain: kinds of concepts that it is stated of.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Relation:
     negative: str
     functional: bool = False
     inherits: bool = False
+    domain: tuple[str, ...] = (CONDITION,)
 
 
 _RELATIONS = (
@@ -75,6 +79,7 @@ _RELATIONS = (
     Relation("cause", "factor", "is due to", "is not due to"),
     Relation("risk_factor", "factor", "is made more likely by", "is not made more likely by"),
     Relation("trigger", "factor", "is set off by", "is not set off by"),
+    Relation("relieved_by", "factor", "is relieved by", "is not relieved by"),
     Relation("differential", CONDITION, "can be mistaken for", "is not mistaken for"),
     Relation("progresses_to", CONDITION, "can turn into", "does not turn into"),
     Relation("test", "test", "is investigated with", "is not investigated with", inherits=True),
@@ -82,11 +87,14 @@ _RELATIONS = (
     Relation("first_line", "treatment", "is first treated with", "is not treated with", inherits=True),
     Relation("second_line", "treatment", "is next treated with", "is not treated with", inherits=True),
     Relation("contraindicated", "treatment", "must not be treated with", "may be treated with", inherits=True),
+    Relation("insufficient_alone", "treatment", "is not cured by", "is cured by", inherits=True),
     Relation("urgency", "urgency", "calls for", "does not call for", functional=True),
     Relation("red_flag", "red_flag", "is alarming with", "is not alarming with"),
     Relation("contagious", "contagion", "is", "is not", functional=True),
     Relation("transmission", "transmission", "is passed on by", "is not passed on by"),
     Relation("age_group", "age", "is seen in", "is not seen in"),
     Relation("course", "course", "is", "is not"),
+    Relation("quantity", "quantity", "has", "does not have", domain=(CONDITION, TREATMENT_KIND)),
+    Relation("contraindicated_in", "factor", "must not be used in", "may be used in", domain=(TREATMENT_KIND,)),
 )
 RELATIONS: Mapping[str, Relation] = MappingProxyType({relation.name: relation for relation in _RELATIONS})

@@ -192,7 +192,7 @@ class _GraphScorer:
         sorted_out: dict[str, list[JudgedClaim]] = {"supported": [], "contradicted": [], "unknown": []}
         seen = set()
         for claim, verdict in ranked:
-            statement = claim[:4]
+            statement = claim.statement
             if statement not in seen:
                 seen.add(statement)
                 wrong = verdict.judgement == "contradicted"

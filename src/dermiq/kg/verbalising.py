@@ -14,7 +14,7 @@ from typing import NamedTuple
 from dermiq.kg.graph import Concept, Fact, KnowledgeGraph
 
 ADVERBS: Mapping[str, str] = MappingProxyType(
-    {"always": "always", "typical": "typically", "possible": "sometimes", "never": "never"}
+    {"always": "always", "typical": "typically", "possible": "sometimes", "rare": "rarely", "never": "never"}
 )
 
 _TEMPLATES = {
@@ -48,11 +48,18 @@ _TEMPLATES = {
     "transmission": "{c} is {often} acquired {v}",
     "age_group": "{c} is {often} seen in {v}",
     "course": "{c} is {often} {v}",
+    "relieved_by": "{c} is {often} relieved by {v}",
+    "insufficient_alone": "{c} is {often} not cured {v} alone",
+    "quantity": "the {v} of {c} is {often} {note}",
+    "contraindicated_in": "{c} must {often} be avoided in {v}",
 }
 # Where the plain adverb would say the opposite, or nothing.
-_CONTRAINDICATED = MappingProxyType({"always": "never", "typical": "typically not", "possible": "sometimes not"})
+_CONTRAINDICATED = MappingProxyType(
+    {"always": "never", "typical": "typically not", "possible": "sometimes not", "rare": "rarely not"}
+)
 _DESCRIBES = "the lesions of {c} are {often} {v}"
 _SPECIAL = {
+    ("contraindicated_in", "never"): "{c} may be used in {v}",
     ("contraindicated", "never"): "{c} may well be treated {v}",
     ("contraindicated", "no_treatment"): "{c} should {often} be left with {v}",
     ("first_line", "no_treatment"): "{c} {often} needs {v} initially",
@@ -122,6 +129,7 @@ _IN_SITES = frozenset(
     "armpit groin mouth gluteal_cleft nasolabial_fold finger_web toe_web hairline beard_area napkin_area navel "
     "perianal_area".split()
 )
+_TREATED_WITH = ("first_line", "second_line", "contraindicated", "insufficient_alone")
 _GERUNDS = ("stopping ", "keeping ", "treating ", "reducing ")
 _FORMS = {
     "mother_to_child": ("through ", "transmission from mother to child"),
@@ -178,7 +186,9 @@ def sentences(graph: KnowledgeGraph, facts: Iterable[Fact]) -> list[str]:
     """Facts as sentences; those of one condition, relation and strength share one."""
     groups: dict[tuple[str, str, str, str], list[Fact]] = {}
     for fact in facts:
-        groups.setdefault((fact.subject, fact.relation, fact.strength, _template(fact)), []).append(fact)
+        template = _template(fact)
+        alone = fact.note if "{note}" in template else ""
+        groups.setdefault((fact.subject, fact.relation, fact.strength, template + alone), []).append(fact)
     return [_sentence(graph, group) for group in groups.values()]
 
 
@@ -203,14 +213,15 @@ def _sentence(graph: KnowledgeGraph, facts: Sequence[Fact]) -> str:
     if _PLURAL.search(label) and template.startswith("{c}"):
         template = re.sub(r"\w+", lambda match: _PLURAL_VERBS.get(match[0], match[0]), template)
     values = [_value(graph, fact) for fact in facts]
-    either = fact.relation in _ALTERNATIVES or fact.strength in ("possible", "never")
+    either = fact.relation in _ALTERNATIVES or fact.strength in ("possible", "rare", "never")
     filled = template.format(
         c=named(graph.concepts[fact.subject]),
         often=adverbs.get(fact.strength, ADVERBS["always"]),
         v=_list(values, "or" if either else "and"),
+        note=fact.note,
     )
     filled = filled.replace(_UNDER_DERMOSCOPY * 2, _UNDER_DERMOSCOPY)
-    if len(values) == 1 and values[0].note:
+    if len(values) == 1 and values[0].note and "{note}" not in template:
         filled += f" ({values[0].note})"
     return capitalised(filled) + "."
 
@@ -223,7 +234,7 @@ def _value(graph: KnowledgeGraph, fact: Fact) -> _Value:
     lead, text = "", named(graph.concepts[fact.value])
     if fact.relation == "site":
         lead, text = ("", label) if label.startswith(_NO_ARTICLE_SITES) else (_preposition(fact.value), written(label))
-    elif fact.relation in ("first_line", "second_line", "contraindicated") and fact.value != "no_treatment":
+    elif fact.relation in _TREATED_WITH and fact.value != "no_treatment":
         lead = "by " if label.startswith(_GERUNDS) else "with "
     elif fact.relation == "transmission":
         lead = "through "

@@ -45,11 +45,13 @@ class Verdict:
         judgement: supported, contradicted or unknown.
         relation: of the deciding fact, else of the claim.
         evidence: the deciding facts; none if unknown, or if a diagnosis was judged by its name.
+        rule: the rule that made it, in words.
     """
 
     judgement: Judgement
     relation: str
     evidence: tuple[Fact, ...] = ()
+    rule: str = ""
 
     @property
     def strength(self) -> str:
@@ -66,17 +68,17 @@ def _rules_out_contagion(fact: Fact) -> bool:
 
 
 class Judge:
-    """Judges claims by a graph; verdicts are cached by subject, relation, value and polarity."""
+    """Judges claims by a graph; verdicts are cached by statement."""
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._graph = graph
-        self._known: dict[tuple[str, str, str, bool], Verdict] = {}
+        self._known: dict[tuple[object, ...], Verdict] = {}
 
     def __call__(self, claim: Claim, case: str) -> Verdict:
         """The verdict on a claim in an answer about a case, the identifier of a condition."""
         if claim.relation == DIAGNOSIS:
             return self._diagnosis(claim, case)
-        key = claim[:4]
+        key = claim.statement
         verdict = self._known.get(key)
         if verdict is None:
             verdict = self._known[key] = self._judge(claim)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from dermiq.kg.language.assertion import Cue
 from dermiq.kg.language.clauses import DIAGNOSIS, Clause, Mention, Words
+from dermiq.kg.quantities import Range
+
+Frequency = Literal["", "rarely", "often", "always"]
 
 _RELATION_OF = {
     "category": "category",
@@ -46,6 +49,8 @@ class Claim(NamedTuple):
         hedged: stated with reserve.
         words: first and last word (exclusive) of the value, counted as by `dermiq.kg.linking.spans`.
         sentence: number of the sentence.
+        frequency: how often it is said to be so, if it is said.
+        range: of a quantity.
     """
 
     subject: str
@@ -55,6 +60,13 @@ class Claim(NamedTuple):
     hedged: bool = False
     words: Words = (0, 0)
     sentence: int = 0
+    frequency: Frequency = ""
+    range: Range | None = None
+
+    @property
+    def statement(self) -> tuple[object, ...]:
+        """What it says, wherever and with whatever reserve it says it."""
+        return (*self[:4], self.frequency, self.range)
 
     def place(self, places: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
         """First and last character (exclusive) of the value in the text with these `spans`; None without words."""

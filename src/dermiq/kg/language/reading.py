@@ -40,8 +40,8 @@ class ClaimReader:
         for number, (first, end) in enumerate(_sentences(tokens)):
             reading = self._cached(tokens[first:end], condition, before)
             claims += [
-                Claim(subject, relation, value, positive, hedged, (start + first, stop + first), number)
-                for subject, relation, value, positive, hedged, (start, stop), _ in reading.claims
+                claim._replace(words=(claim.words[0] + first, claim.words[1] + first), sentence=number)
+                for claim in reading.claims
             ]
             before = reading
         return claims

@@ -156,7 +156,7 @@ def read_graph(data: bytes, name: str = "the ontology") -> KnowledgeGraph:
     """The graph of an ontology in DermIQ's vocabulary.
 
     Raises:
-        KnowledgeError: if it cannot be read, or a fact's strength is none of the four.
+        KnowledgeError: if it cannot be read, or a fact's strength is none of the five.
     """
     nodes = read_nodes(data, name)
     kinds = {BASE + kind: kind for kind in KINDS}

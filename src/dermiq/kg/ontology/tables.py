@@ -27,7 +27,7 @@ class _Loader(yaml.CSafeLoader):
 
 
 def read_tables(source: Path = SOURCE) -> KnowledgeGraph:
-    """The graph of bibliography, vocabulary and conditions.
+    """The graph of bibliography, vocabulary, conditions and treatments.
 
     Raises:
         KnowledgeError: if a table is not valid YAML or lacks a field, naming the file.
@@ -52,7 +52,12 @@ def read_tables(source: Path = SOURCE) -> KnowledgeGraph:
             parents = _values(table["facts"].get("subtype_of", {}))
             row = {**table, "broader": [name for name, _, _ in parents]}
             _add(concepts, _concept(CONDITION, table["name"], row), path)
-            facts.extend(_facts(table))
+            facts.extend(_facts(table["name"], table["facts"], table["cite"]))
+    path = source / "treatments.yaml"
+    if path.exists():
+        with _named(path):
+            for name, row in _load(path).items():
+                facts.extend(_facts(name, {key: row[key] for key in row if key != "cite"}, row["cite"]))
     return KnowledgeGraph(concepts, tuple(facts), citations)
 
 
@@ -120,15 +125,15 @@ def _values(body: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
                 yield entry, strength, ""
 
 
-def _facts(table: dict[str, Any]) -> Iterator[Fact]:
-    for relation, body in table["facts"].items():
+def _facts(subject: str, table: dict[str, Any], citation: str) -> Iterator[Fact]:
+    for relation, body in table.items():
         for value, strength, note in _values(body):
             yield Fact(
-                subject=identifier(table["name"]),
+                subject=identifier(subject),
                 relation=relation,
                 value=identifier(value),
                 strength=strength,
                 closed=bool(body.get("closed", False)),
-                citation=body.get("cite", table["cite"]),
+                citation=body.get("cite", citation),
                 note=note,
             )

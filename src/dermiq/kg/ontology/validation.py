@@ -9,7 +9,9 @@ from itertools import combinations
 
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.linking import name_key
-from dermiq.kg.relations import CONDITION, KINDS, RELATIONS, STRENGTHS
+from dermiq.kg.quantities import parse_range
+from dermiq.kg.relations import KINDS, RELATIONS, STRENGTHS
+from dermiq.schema import KnowledgeError
 
 # Pairs of relations of which one condition cannot have the same value.
 _CLASHES = (
@@ -18,6 +20,10 @@ _CLASHES = (
     ("first_line", "contraindicated"),
     ("second_line", "contraindicated"),
     ("test", "test_not_needed"),
+    ("first_line", "insufficient_alone"),
+    ("second_line", "insufficient_alone"),
+    ("contraindicated", "insufficient_alone"),
+    ("trigger", "relieved_by"),
 )
 _FEW_FACTS = 12
 
@@ -77,11 +83,17 @@ def _misplaced(graph: KnowledgeGraph, fact: Fact) -> Iterator[Finding]:
         return
     if fact.strength not in STRENGTHS:
         yield Finding(True, _where(fact), f"unknown strength {fact.strength!r}")
-    for end, kind in ((fact.subject, CONDITION), (fact.value, RELATIONS[fact.relation].range)):
+    relation = RELATIONS[fact.relation]
+    for end, kinds in ((fact.subject, relation.domain), (fact.value, (relation.range,))):
         if end not in graph.concepts:
             yield Finding(True, _where(fact), f"{end!r} does not exist")
-        elif graph.concepts[end].kind != kind:
-            yield Finding(True, _where(fact), f"{end!r} is a {graph.concepts[end].kind}, not a {kind}")
+        elif graph.concepts[end].kind not in kinds:
+            yield Finding(True, _where(fact), f"{end!r} is a {graph.concepts[end].kind}, not a {' or a '.join(kinds)}")
+    if relation.range == "quantity":
+        try:
+            parse_range(fact.note)
+        except KnowledgeError as error:
+            yield Finding(True, _where(fact), str(error))
 
 
 def _cycles(graph: KnowledgeGraph) -> Iterator[Finding]:

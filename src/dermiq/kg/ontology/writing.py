@@ -66,11 +66,12 @@ def _schema() -> Iterator[str]:
     for name in ("broader", "part_of"):
         yield f'<owl:ObjectProperty rdf:about="{BASE}{name}"/>\n'
     for relation in RELATIONS.values():
+        domains = "".join(f'  <rdfs:domain rdf:resource="{BASE}{kind}"/>\n' for kind in relation.domain)
         functional = f'  <rdf:type rdf:resource="{OWL}FunctionalProperty"/>\n' if relation.functional else ""
         yield (
             f'<owl:ObjectProperty rdf:about="{BASE}{relation.name}">\n{functional}'
             f"  <rdfs:label>{escape(relation.phrase)}</rdfs:label>\n"
-            f'  <rdfs:domain rdf:resource="{BASE}{CONDITION}"/>\n'
+            f"{domains}"
             f'  <rdfs:range rdf:resource="{BASE}{relation.range}"/>\n</owl:ObjectProperty>\n'
         )
 

@@ -1,0 +1,55 @@
+"""Ranges of quantities: ages, durations, rates, sizes, concentrations and frequencies in canonical units."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from math import inf
+from typing import NamedTuple
+
+from dermiq.schema import KnowledgeError
+
+_DAY = 1.0
+_UNITS: dict[str, tuple[str, float]] = {
+    "minute": ("day", _DAY / 1440), "hour": ("day", _DAY / 24), "day": ("day", _DAY), "week": ("day", 7 * _DAY),
+    "month": ("day", 30.4 * _DAY), "year": ("day", 365.25 * _DAY), "%": ("%", 1.0), "percent": ("%", 1.0),
+    "mm": ("mm", 1.0), "cm": ("mm", 10.0), "times daily": ("times daily", 1.0),
+}  # fmt: skip
+_RANGE = re.compile(r"(over|under)?\s*([\d.]+)(?:\s*[-–]\s*([\d.]+))?\s*([a-z% ]+)")
+
+
+class Range(NamedTuple):
+    """A closed interval of a quantity in its canonical unit: ``day``, ``%``, ``mm`` or ``times daily``."""
+
+    low: float
+    high: float
+    unit: str
+
+    def overlaps(self, other: Range) -> bool:
+        """True if the two share a value; ranges of different units share none."""
+        return self.unit == other.unit and self.low <= other.high and other.low <= self.high
+
+
+@lru_cache(maxsize=2**12)
+def parse_range(text: str) -> Range:
+    """The range of a fact of the relation ``quantity``, as its note gives it.
+
+    >>> parse_range("7-10 days"), parse_range("under 1 %"), parse_range("over 6 mm")
+    (Range(low=7.0, high=10.0, unit='day'), Range(low=0.0, high=1.0, unit='%'), Range(low=6.0, high=inf, unit='mm'))
+
+    Raises:
+        KnowledgeError: if it is no range, or its unit is unknown, naming those there are.
+    """
+    found = _RANGE.fullmatch(text.strip().lower())
+    unit = found[4].strip() if found else ""
+    known = _UNITS.get(unit) or _UNITS.get(unit.removesuffix("s"))
+    if found is None or known is None:
+        units = ", ".join(_UNITS)
+        raise KnowledgeError(f"{text!r} is no range. Write “7-10 days”, “over 6 mm” or “under 1 %” ({units}).")
+    name, factor = known
+    low, high = float(found[2]), float(found[3] or found[2])
+    bounds = {"over": (low, inf), "under": (0.0, high)}
+    low, high = bounds.get(found[1], (low, high))
+    if low > high:
+        raise KnowledgeError(f"{text!r} is no range: it ends before it begins.")
+    return Range(low * factor, high * factor, name)
