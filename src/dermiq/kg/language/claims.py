@@ -120,7 +120,7 @@ def _relation(clause: Clause, mention: Mention, licensed: Licensed) -> str:
             return "colour_on_dark_skin"
         if mention.value == "dark_skin" and any(other.kind == "colour" for other in clause.mentions):
             return ""
-    return _RELATION_OF[kind]
+    return _RELATION_OF.get(kind, "")
 
 
 def extract_from_names(clause: Clause, elided: list[Claim], case: str) -> Iterator[Claim]:
