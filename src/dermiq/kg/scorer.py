@@ -22,7 +22,7 @@ as there are. Against gaming the score:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
@@ -32,6 +32,7 @@ from typing import NamedTuple
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS
+from dermiq.kg.language.extraction import Reader
 from dermiq.kg.language.reading import ClaimReader
 from dermiq.kg.ontology.loading import load_graph
 from dermiq.kg.questions import question_types, relations_of
@@ -77,6 +78,7 @@ class KGScore:
         supported: claims that facts support.
         contradicted: claims that facts contradict.
         unknown: claims that the graph neither supports nor contradicts.
+        unread: first and last character (exclusive) of each part of the answer that could not be read.
     """
 
     score: float
@@ -86,6 +88,7 @@ class KGScore:
     supported: tuple[JudgedClaim, ...]
     contradicted: tuple[JudgedClaim, ...]
     unknown: tuple[JudgedClaim, ...]
+    unread: tuple[tuple[int, int], ...] = ()
 
     @property
     def claims(self) -> tuple[JudgedClaim, ...]:
@@ -156,7 +159,7 @@ class _GraphScorer:
     def __init__(self, ontology: Path | None, merge: tuple[Path, ...]) -> None:
         self.graph = load_graph(ontology, merge)
         self.recent = lru_cache(maxsize=2**11)(self.score)  # several reward terms ask for the same score
-        self._reader = ClaimReader(self.graph)
+        self._reader: Reader = ClaimReader(self.graph)
         self._judge = Judge(self.graph)
         self._weights: dict[tuple[str, tuple[str, ...]], float] = {}
 
@@ -164,7 +167,8 @@ class _GraphScorer:
         """See `KGScorer.score`."""
         case = self.graph.find(condition).id
         relations = relations_of(question_type)
-        judged, refuted = self._judged(self._reader.read(answer, case), case)
+        claims, unread = self._reader.read(answer, case)
+        judged, refuted = self._judged(claims, case)
         supported, contradicted, unknown = judged["supported"], judged["contradicted"], judged["unknown"]
         counted = [item for item in supported if self._counts(item, case, relations, refuted)]
         gained, lost = _weight(counted), _weight(contradicted)
@@ -175,10 +179,17 @@ class _GraphScorer:
             safety *= 1.0 - item.severity
         mean = 2 * precision * coverage / (precision + coverage) if precision and coverage else 0.0
         return KGScore(
-            safety * mean, precision, coverage, 1.0 - safety, tuple(supported), tuple(contradicted), tuple(unknown)
+            safety * mean,
+            precision,
+            coverage,
+            1.0 - safety,
+            tuple(supported),
+            tuple(contradicted),
+            tuple(unknown),
+            tuple(unread),
         )
 
-    def _judged(self, claims: list[Claim], case: str) -> tuple[dict[str, list[JudgedClaim]], set[int]]:
+    def _judged(self, claims: Sequence[Claim], case: str) -> tuple[dict[str, list[JudgedClaim]], set[int]]:
         """The distinct claims by judgement, and the numbers of the sentences with a contradicted one.
 
         Of claims that say the same, one of a sentence without contradiction comes before others, a plain one before

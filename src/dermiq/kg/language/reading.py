@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dermiq.kg.graph import KnowledgeGraph
 from dermiq.kg.language.assertion import CUES, Cue
 from dermiq.kg.language.claims import Claim
+from dermiq.kg.language.extraction import Extraction
 from dermiq.kg.language.sentences import ENDS, Reading, Sentence
 from dermiq.kg.linking import Link, Linker, words
 
@@ -29,22 +30,22 @@ class ClaimReader:
         """The concepts that a text mentions, asserted or not."""
         return [link for link in self._linker.link(words(text)) if not isinstance(link[2], Cue)]
 
-    def read(self, text: str, condition: str) -> list[Claim]:
-        """The claims of a text about a case of a condition, given by identifier.
+    def read(self, text: str, case: str) -> Extraction:
+        """The claims of a text about a case, a condition given by identifier.
 
         A bare list of terms makes no claim, nor does a question; a "yes" or a "no" after the question does.
         """
         claims: list[Claim] = []
         tokens = words(text)
-        before = Reading(about=condition)
+        before = Reading(about=case)
         for number, (first, end) in enumerate(_sentences(tokens)):
-            reading = self._cached(tokens[first:end], condition, before)
+            reading = self._cached(tokens[first:end], case, before)
             claims += [
                 claim._replace(words=(claim.words[0] + first, claim.words[1] + first), sentence=number)
                 for claim in reading.claims
             ]
             before = reading
-        return claims
+        return Extraction(claims)
 
     def _cached(self, tokens: list[str], case: str, before: Reading) -> Reading:
         """The reading of a sentence, from the cache unless it follows a question, on which it may depend."""
