@@ -4,10 +4,7 @@ import copy
 import json
 import pickle
 import re
-import time
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 import torch
@@ -22,6 +19,7 @@ from dermiq.prompts import describe, gold_completion, parse
 from dermiq.rewards import JudgedAlignment, RewardMixture, SemanticAlignment, reference_description
 from dermiq.schema import ModelError, Sample, TrainingError
 from dermiq.text_encoder import TextEncoder
+from support.chat_server import chat_server
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "brown", "scaly", "smooth", "papule"]
 TEXTS = ["red scaly papule", "brown", "smooth brown papule red red"]
@@ -246,46 +244,10 @@ def test_an_encoder_comes_from_yaml(tmp_path):
     assert made["circles"].fn(completion("a b"), SAMPLE) == 0
 
 
-class Judge(ThreadingHTTPServer):
-    """Says `said` in OpenAI's words, or answers with `status`, after `delay` seconds."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.status, self.delay, self.asked, self.body = 200, 0.0, [], None
-        self.said = "Yes."
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.path, asked))
-        time.sleep(self.server.delay)
-        choice = {"index": 0, "message": {"role": "assistant", "content": self.server.said}, "finish_reason": "stop"}
-        body = self.server.body or json.dumps({"choices": [choice]}).encode()
-        try:
-            self.send_response(self.server.status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-        except (BrokenPipeError, ConnectionResetError):  # of a client that waits no longer
-            pass
-
-    def log_message(self, *_):
-        """Keep quiet."""
-
-
 @pytest.fixture
 def judge():
-    server = Judge()
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with chat_server("Yes.") as server:
+        yield server
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from dermiq.kg.consistency import ReasoningConsistency, TypicalDescription
 from dermiq.kg.graph import Citation, Concept, Fact, KnowledgeGraph
 from dermiq.kg.ontology.loading import load_graph
 from dermiq.kg.pairs import PairMaker, Pairs
+from dermiq.kg.readers.language_model import LanguageModelReader
 from dermiq.kg.retrieval import Passage, Retriever
 from dermiq.kg.rewards import KGContradiction, KGCoverage, KGHarm, KGPrecision
 from dermiq.kg.scorer import JudgedClaim, KGScore, KGScorer
@@ -21,6 +22,7 @@ __all__ = [
     "KGScore",
     "KGScorer",
     "KnowledgeGraph",
+    "LanguageModelReader",
     "PairMaker",
     "Pairs",
     "Passage",

@@ -36,6 +36,7 @@ from dermiq.kg.language.extraction import Reader
 from dermiq.kg.language.reading import ClaimReader
 from dermiq.kg.ontology.loading import load_graph
 from dermiq.kg.questions import question_types, relations_of
+from dermiq.kg.readers.language_model import LanguageModelReader
 from dermiq.kg.relations import RELATIONS
 from dermiq.kg.verdicts import Judge, Verdict
 from dermiq.schema import Answer, Sample
@@ -107,11 +108,18 @@ class KGScorer:
     Args:
         ontology: an OWL file in place of the one that comes with the package.
         merge: OWL files to merge on top of it.
+        reader: reads the claims with a language model; None with the rules of `dermiq.kg.language`.
     """
 
-    def __init__(self, ontology: Path | None = None, merge: list[Path] | None = None) -> None:
+    def __init__(
+        self,
+        ontology: Path | None = None,
+        merge: list[Path] | None = None,
+        reader: LanguageModelReader | None = None,
+    ) -> None:
         self.ontology = ontology
         self.merge = tuple(merge or ())
+        self.reader = reader
 
     @property
     def graph(self) -> KnowledgeGraph:
@@ -120,7 +128,7 @@ class KGScorer:
 
     @property
     def _by_graph(self) -> _GraphScorer:
-        return _graph_scorer(self.ontology, self.merge)
+        return _graph_scorer(self.ontology, self.merge, self.reader)
 
     def __call__(self, answer: Answer, sample: Sample) -> float | None:
         """The score of a completion: its reasoning and its diagnosis; None where `judge` gives none."""
@@ -156,10 +164,10 @@ class KGScorer:
 class _GraphScorer:
     """The formula on one graph, shared by all `KGScorer`s of the same files, with what it has computed before."""
 
-    def __init__(self, ontology: Path | None, merge: tuple[Path, ...]) -> None:
+    def __init__(self, ontology: Path | None, merge: tuple[Path, ...], reader: LanguageModelReader | None) -> None:
         self.graph = load_graph(ontology, merge)
         self.recent = lru_cache(maxsize=2**11)(self.score)  # several reward terms ask for the same score
-        self._reader: Reader = ClaimReader(self.graph)
+        self._reader: Reader = reader.on(self.graph) if reader else ClaimReader(self.graph)
         self._judge = Judge(self.graph)
         self._weights: dict[tuple[str, tuple[str, ...]], float] = {}
 

@@ -1,0 +1,1 @@
+"""Readers of claims beside the rules of `dermiq.kg.language`."""
