@@ -22,7 +22,19 @@ from dermiq.kg.ontology.tables import SOURCE
 from dermiq.kg.ontology.writing import to_rdf_xml
 from support.kg import exit_code, small_graph
 
-COMMANDS = ("build", "validate", "list", "import", "score", "retrieve", "describe", "graph")
+COMMANDS = (
+    "build",
+    "validate",
+    "list",
+    "import",
+    "score",
+    "explain",
+    "review",
+    "pairs",
+    "retrieve",
+    "describe",
+    "graph",
+)
 FALSE = "Scabies is contagious. It is caused by Sarcoptes scabiei. It is malignant."
 TRUE = "Scabies is contagious."
 Run = Callable[..., tuple[int, str, str]]
@@ -226,6 +238,24 @@ def test_score_heeds_the_question(run: Run) -> None:
     assert not run(*answer, "contagion")[1].startswith("score 0.00")
     code, _, err = run(*answer, "gossip")
     assert code == 2 and "treatment" in err
+
+
+def test_explain_shows_links_claims_and_rules(run: Run) -> None:
+    code, out, _ = run("explain", "--condition", "scabies", "It is caused by a mite. Thank you.")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "It is caused by a mite." and "  'mite': agent mite" in lines
+    assert "  claim: scabies is caused by a mite" in lines and any(line.startswith("    supported: ") for line in lines)
+    assert "Thank you." in lines and lines[-1] == "  no claim"
+
+
+def test_a_reader_needs_a_server_and_a_model(run: Run) -> None:
+    answer = ("score", "--condition", "scabies", "--answer", "It itches.")
+    assert "--reader needs --reader-model" in run(*answer, "--reader", "http://127.0.0.1:9")[2]
+    assert "go with --reader URL" in run(*answer, "--reader-model", "small")[2]
+    assert (
+        "Start an OpenAI-compatible server" in run(*answer, "--reader", "http://127.0.0.1:9", "--reader-model", "m")[2]
+    )
 
 
 def test_score_a_file_to_a_file(run: Run, answers: Path, tmp_path: Path) -> None:

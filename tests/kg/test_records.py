@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermiq.kg import KGScorer
-from dermiq.kg.records import MARKS, NUMBERS, as_record, as_text, read_rows
+from dermiq.kg.records import MARKS, NUMBERS, as_record, as_text
 from dermiq.kg.relations import REVIEW_STATUS
-from dermiq.schema import KnowledgeError
-from support.kg import exit_code, small_graph, small_scorer
+from support.kg import small_graph, small_scorer
 
 GRAPH = small_graph()
 ANSWER = (
@@ -139,62 +137,3 @@ def test_text_of_an_answer_without_claims(scorer: KGScorer) -> None:
 def test_control_characters_of_an_answer_do_not_reach_the_terminal(scorer: KGScorer) -> None:
     text = text_of(scorer, "It is found on the finger \x1bwebs.")
     assert "\x1b" not in text and '"finger  webs"' in text
-
-
-def rows(tmp_path: Path, data: bytes) -> list[dict[str, Any]]:
-    path = tmp_path / "answers.jsonl"
-    path.write_bytes(data)
-    return read_rows(path, GRAPH)
-
-
-def test_rows_keep_their_fields_and_line_separators_within_texts(tmp_path: Path) -> None:
-    row = {"condition": "scabies", "answer": "one\u2028two\x85three", "question_type": None, "id": [1]}
-    data = f"\ufeff{json.dumps(row, ensure_ascii=False)}\r\n\r\n{json.dumps(row)}".encode()
-    assert rows(tmp_path, data) == [row, row]
-
-
-GOOD = b'{"condition": "scabies", "answer": "x"}\n'
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (b'{"condition": "sca', r"line 2: not JSON \(Unterminated string.*, column 15\)"),
-        (b"[" * 100_000, "line 2: not JSON"),
-        (b'["scabies", "x"]', "line 2: must be an object with the texts 'condition' and 'answer'"),
-        (b'{"condition": "scabies"}', "line 2: must be an object"),
-        (b'{"condition": "scabies", "answer": 3}', "line 2: must be an object"),
-        (b'{"condition": "scabbies", "answer": "x"}', r"line 2: .*no condition 'scabbies'\. Did you mean scabies"),
-        (b'{"condition": "scabies", "answer": "x", "question_type": ["a"]}', "line 2: 'question_type' must be a text"),
-        (b'{"condition": "scabies", "answer": "x", "question_type": "a"}', "line 2: There is no question type 'a'"),
-        (b'{"condition": "scabies", "answer": "\xff"}', "cannot be read: it is not UTF-8"),
-    ],
-)
-def test_rows_that_cannot_be_scored(line: bytes, message: str, tmp_path: Path) -> None:
-    with pytest.raises(KnowledgeError, match=message):
-        rows(tmp_path, GOOD + line)
-
-
-def test_no_rows_and_no_file(tmp_path: Path) -> None:
-    with pytest.raises(KnowledgeError, match="holds no answers"):
-        rows(tmp_path, b"\n \n")
-    with pytest.raises(KnowledgeError, match=r"none\.jsonl cannot be read: No such file"):
-        read_rows(tmp_path / "none.jsonl", GRAPH)
-
-
-def test_score_writes_a_lone_surrogate_as_json(tmp_path: Path) -> None:
-    path, out = tmp_path / "a.jsonl", tmp_path / "scores.jsonl"
-    row = {"condition": "scabies", "answer": "\ud800 is contagious"}
-    path.write_text(json.dumps(row), encoding="utf-8")
-    assert exit_code("score", "--input", str(path), "--output", str(out)) == 0
-    assert json.loads(out.read_text(encoding="utf-8"))["answer"] == row["answer"]
-
-
-def test_a_bad_line_leaves_everything_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, out = tmp_path / "answers.jsonl", tmp_path / "scores.jsonl"
-    path.write_bytes(GOOD + GOOD + b'{"condition": "sca')
-    out.write_text("as it was")
-    assert exit_code("score", "--input", str(path), "--output", str(out)) == 2
-    assert f"{path}, line 3: not JSON" in capsys.readouterr().err
-    assert out.read_text() == "as it was"
-    assert not out.with_name("scores.jsonl.part").exists()

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from dermiq.kg.graph import KnowledgeGraph
 from dermiq.kg.ontology.loading import load_graph
+from dermiq.kg.readers.language_model import LanguageModelReader
+from dermiq.kg.scorer import KGScorer
 from dermiq.programs.arguments import Program
+from dermiq.schema import KnowledgeError
 
 WELL, WANTING = 0, 1  # exit codes
 
@@ -22,6 +25,7 @@ class Commands:
         merge: the option --merge, as a parent of subcommands.
         graph: the options --merge and --ontology, likewise.
         condition: the argument that names a condition, likewise.
+        scorer: the options of `graph` and those of a reader, likewise.
     """
 
     def __init__(self, top: argparse.ArgumentParser) -> None:
@@ -37,6 +41,10 @@ class Commands:
         )
         self.graph = Program(add_help=False, parents=[self.merge])
         add_file(self.graph, "--ontology", "an OWL file in place of the one that comes with DermIQ")
+        self.scorer = Program(add_help=False, parents=[self.graph])
+        self.scorer.add_argument("--reader", metavar="URL", help="read the claims with the model of a chat server")
+        self.scorer.add_argument("--reader-model", metavar="NAME", help="of the model, at the server")
+        add_file(self.scorer, "--reader-cache", "JSONL: keeps the model's replies, by text")
         self.condition = Program(add_help=False)
         self.condition.add_argument("condition", help="a name, a synonym or an identifier, such as DOID:8295")
 
@@ -50,6 +58,22 @@ class Commands:
 def add_file(parser: argparse.ArgumentParser, name: str, text: str, required: bool = False) -> None:
     """Add an option that takes the path of a file."""
     parser.add_argument(name, type=Path, metavar="FILE", required=required, help=text)
+
+
+def scorer_of(options: argparse.Namespace) -> KGScorer:
+    """The scorer that the options of `Commands.scorer` describe.
+
+    Raises:
+        KnowledgeError: if a model is named without a server, or a server without a model.
+    """
+    if options.reader is None:
+        if options.reader_model or options.reader_cache:
+            raise KnowledgeError("--reader-model and --reader-cache go with --reader URL.")
+        return KGScorer(options.ontology, options.merge)
+    if options.reader_model is None:
+        raise KnowledgeError("--reader needs --reader-model: the name of the model at the server.")
+    reader = LanguageModelReader(options.reader, options.reader_model, options.reader_cache)
+    return KGScorer(options.ontology, options.merge, reader)
 
 
 def graph_of(options: argparse.Namespace) -> KnowledgeGraph:

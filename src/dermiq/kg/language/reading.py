@@ -6,13 +6,14 @@ Readings of sentences are cached: the answers of one group, and of one model, sh
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from dermiq.kg.graph import KnowledgeGraph
 from dermiq.kg.language.assertion import CUES, Cue
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.extraction import Extraction
 from dermiq.kg.language.sentences import ENDS, Reading, Sentence
-from dermiq.kg.linking import Link, Linker, words
+from dermiq.kg.linking import Link, Linker, spans, words
 
 _LONGEST = 256  # words of a sentence
 _MEMORY = 32_768  # readings
@@ -28,7 +29,11 @@ class ClaimReader:
 
     def mentions(self, text: str) -> list[Link]:
         """The concepts that a text mentions, asserted or not."""
-        return [link for link in self._linker.link(words(text)) if not isinstance(link[2], Cue)]
+        return [link for link in self.links(text) if not isinstance(link[2], Cue)]
+
+    def links(self, text: str) -> list[Link]:
+        """The concepts and cues that a text holds, in its order."""
+        return self._linker.link(words(text))
 
     def read(self, text: str, case: str) -> Extraction:
         """The claims of a text about a case, a condition given by identifier.
@@ -61,6 +66,13 @@ class ClaimReader:
 
     def _read(self, tokens: list[str], case: str, before: Reading) -> Reading:
         return Sentence(self._kinds, case, tokens, before).read(self._linker.link(tokens))
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """First and last character (exclusive) of each sentence, which together are the text."""
+    places = spans(text)
+    ends = [places[end - 1][1] for _, end in _sentences(words(text))]
+    return list(pairwise([0, *ends[:-1], len(text)])) if ends else []
 
 
 def _sentences(tokens: list[str]) -> Iterator[tuple[int, int]]:
