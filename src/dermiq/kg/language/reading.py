@@ -13,6 +13,7 @@ from dermiq.kg.language.assertion import CUES, Cue
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.extraction import Extraction
 from dermiq.kg.language.sentences import ENDS, Reading, Sentence
+from dermiq.kg.language.translation import UNREAD, Translator, condition_names
 from dermiq.kg.linking import Link, Linker, spans, words
 
 _LONGEST = 256  # words of a sentence
@@ -24,7 +25,10 @@ class ClaimReader:
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._kinds = {concept.id: concept.kind for concept in graph.concepts.values()}
-        self._linker = Linker([*graph.by_name.items(), *CUES])
+        labels = {concept.id: concept.label for concept in graph.conditions}
+        foreign = [(name, condition) for name, condition in condition_names() if condition in labels]
+        self._linker = Linker([*graph.by_name.items(), *CUES, *foreign])
+        self._translator = Translator(labels, self._knows)
         self._memory: dict[tuple[str, ...], Reading] = {}
 
     def mentions(self, text: str) -> list[Link]:
@@ -41,6 +45,7 @@ class ClaimReader:
         A bare list of terms makes no claim, nor does a question; a "yes" or a "no" after the question does.
         """
         claims: list[Claim] = []
+        unread: list[tuple[int, int]] = []
         tokens = words(text)
         before = Reading(about=case)
         for number, (first, end) in enumerate(_sentences(tokens)):
@@ -49,8 +54,11 @@ class ClaimReader:
                 claim._replace(words=(claim.words[0] + first, claim.words[1] + first), sentence=number)
                 for claim in reading.claims
             ]
+            if reading.unread:
+                unread.append((first, end))
             before = reading
-        return Extraction(claims)
+        places = spans(text) if unread else []
+        return Extraction(claims, [(places[first][0], places[end - 1][1]) for first, end in unread])
 
     def _cached(self, tokens: list[str], case: str, before: Reading) -> Reading:
         """The reading of a sentence, from the cache unless it follows a question, on which it may depend."""
@@ -65,7 +73,18 @@ class ClaimReader:
         return reading
 
     def _read(self, tokens: list[str], case: str, before: Reading) -> Reading:
-        return Sentence(self._kinds, case, tokens, before).read(self._linker.link(tokens))
+        language = self._translator.language(tokens)
+        if language == "en":
+            return Sentence(self._kinds, case, tokens, before).read(self._linker.link(tokens))
+        if language == UNREAD:
+            return Reading(about=before.about, unread=True)
+        gloss = self._translator.gloss(tokens, language)
+        reading = Sentence(self._kinds, case, gloss.tokens, before).read(self._linker.link(gloss.tokens))
+        return gloss.restore(reading)
+
+    def _knows(self, word: str) -> bool:
+        """True for a word that is a name or a cue by itself."""
+        return bool(self._linker.link([word]))
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:

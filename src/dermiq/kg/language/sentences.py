@@ -47,6 +47,7 @@ class Reading:
         question: it is a question.
         spread: it is about contagion.
         dark: it is about dark skin.
+        unread: it is of a language that is not read.
     """
 
     claims: list[Claim] = field(default_factory=list)
@@ -55,6 +56,7 @@ class Reading:
     question: bool = False
     spread: bool = False
     dark: bool = False
+    unread: bool = False
 
 
 class Sentence:
