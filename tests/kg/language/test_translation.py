@@ -93,7 +93,7 @@ def test_english_notes_and_latin_names_are_english(text: str) -> None:
 
 
 def test_words_of_claims_are_those_of_the_original() -> None:
-    text = "Übrigens: La psoriasis no es contagiosa; produce placas rojas."
+    text = "¡Ojo! La psoriasis no es contagiosa; produce placas rojas."
     record = as_record(SCORER.score(text, "psoriasis"), SCORER.graph, text)
     quoted = {text[slice(*item["span"])] for item in record["supported"]}
     assert {"contagiosa", "placas", "rojas"} <= quoted

@@ -28,7 +28,7 @@ class ClaimReader:
         labels = {concept.id: concept.label for concept in graph.conditions}
         foreign = [(name, condition) for name, condition in condition_names() if condition in labels]
         self._linker = Linker([*graph.by_name.items(), *CUES, *foreign])
-        self._translator = Translator(labels, self._knows)
+        self._translator = Translator(labels, [*graph.by_name, *(phrase for phrase, _ in CUES)])
         self._memory: dict[tuple[str, ...], Reading] = {}
 
     def mentions(self, text: str) -> list[Link]:
@@ -81,10 +81,6 @@ class ClaimReader:
         gloss = self._translator.gloss(tokens, language)
         reading = Sentence(self._kinds, case, gloss.tokens, before).read(self._linker.link(gloss.tokens))
         return gloss.restore(reading)
-
-    def _knows(self, word: str) -> bool:
-        """True for a word that is a name or a cue by itself."""
-        return bool(self._linker.link([word]))
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:

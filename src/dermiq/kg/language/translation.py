@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -58,13 +58,14 @@ class Translator:
 
     Args:
         labels: identifier -> name of a condition.
-        known: True for a word that the English vocabulary has.
+        names: all names and cues of the English vocabulary.
     """
 
-    def __init__(self, labels: Mapping[str, str], known: Callable[[str], bool]) -> None:
-        self._known = known
+    def __init__(self, labels: Mapping[str, str], names: Iterable[str]) -> None:
+        split = [words(name) for name in names]
+        self._single = {_plain(found[0]) for found in split if len(found) == 1}
         self._glossaries = {language: _glossary(language, labels) for language in LANGUAGES}
-        self._shown_by = _shown_by(known)
+        self._shown_by = _shown_by({_plain(word) for found in split for word in found})
 
     def language(self, tokens: Sequence[str]) -> str:
         """``en``, one of `LANGUAGES`, or `UNREAD`."""
@@ -92,7 +93,7 @@ class Translator:
         for start, after, english in [*linker.link(folded), (len(tokens), len(tokens), "")]:
             for position in range(end, start):
                 token = tokens[position]
-                keep = not _WORD.match(token) or self._known(token)
+                keep = not _WORD.match(token) or _plain(token) in self._single
                 found.tokens.append(token if keep else _EMPTY)
                 found.sources.append((position, position + 1))
             for word in words(english):
@@ -127,21 +128,22 @@ def _glossary(language: str, labels: Mapping[str, str]) -> tuple[Linker, tuple[s
     ), suffixes
 
 
-def _shown_by(known: Callable[[str], bool]) -> dict[str, tuple[str, ...]]:
-    """Word without accents -> languages that it shows."""
+def _shown_by(vocabulary: set[str]) -> dict[str, tuple[str, ...]]:
+    """Word without accents -> languages that it shows; no word of the English vocabulary shows another one."""
     shown: dict[str, set[str]] = {}
-    english = set(_load("en")["function"])
+    function = set(_load("en")["function"])
+    english = function | vocabulary
     for language in LANGUAGES:
         table = _load(language)
         phrased = {word for forms in table["words"].values() for form in forms for word in words(form) if len(word) > 2}
         for word in {*table["function"], *phrased}:
-            if _plain(word) not in english and not known(_plain(word)):
-                shown.setdefault(_plain(word), set()).add(language)
-    for language, function in _load("others").items():
-        for word in function:
             if _plain(word) not in english:
                 shown.setdefault(_plain(word), set()).add(language)
-    for word in english:
+    for language, others in _load("others").items():
+        for word in others:
+            if _plain(word) not in english:
+                shown.setdefault(_plain(word), set()).add(language)
+    for word in function:
         shown.setdefault(word, set()).add("en")
     return {word: tuple(languages) for word, languages in shown.items()}
 
