@@ -135,8 +135,9 @@ def _shown_by(vocabulary: set[str]) -> dict[str, tuple[str, ...]]:
     english = function | vocabulary
     for language in LANGUAGES:
         table = _load(language)
-        phrased = {word for forms in table["words"].values() for form in forms for word in words(form) if len(word) > 2}
-        for word in {*table["function"], *phrased}:
+        phrases = [words(form) for forms in table["words"].values() for form in forms]
+        telling = {word for phrase in phrases for word in phrase if len(word) > 2 or len(phrase) == 1}
+        for word in {*table["function"], *telling}:
             if _plain(word) not in english:
                 shown.setdefault(_plain(word), set()).add(language)
     for language, others in _load("others").items():
