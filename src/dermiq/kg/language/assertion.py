@@ -39,7 +39,9 @@ class Cue(IntEnum):
     WORSEN = auto()  # likewise
     SEEN = auto()  # a negation before it denies what precedes that
     RATHER = auto()  # denies the next mention
-    RARELY = auto()  # a weak denial
+    RARELY = auto()  # how often
+    OFTEN = auto()
+    ALWAYS = auto()
     HEDGE = auto()
     IF = auto()  # asserts nothing up to the end of the sentence
     INVERTED = auto()  # an "if", where a sentence starts with it
@@ -48,6 +50,7 @@ class Cue(IntEnum):
     LIKELY = auto()  # the name before it is the diagnosis
     DISTINGUISH = auto()  # of two names that follow, the second is a differential diagnosis of the first
     ALIKE = auto()  # of the names before it, the others are differential diagnoses of the first
+    RESEMBLE = auto()  # likewise, unless a name before it is the subject
     MIMIC = auto()  # the name that follows is a differential diagnosis
     EXCLUDE = auto()  # likewise; but it denies values
     BECOME = auto()  # the name that follows is what the condition turns into
@@ -57,6 +60,7 @@ class Cue(IntEnum):
     SECOND = auto()  # treatment of later choice
     SPREAD = auto()  # licenses ways of transmission
     PERSON = auto()  # with SPREAD: it is contagious
+    NEED = auto()  # something is needed or sought
     CARE = auto()  # licenses words for how soon
     DARK = auto()  # on dark skin
     NEUTRAL = auto()  # a phrase whose words mean something else on their own

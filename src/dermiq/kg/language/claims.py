@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from dermiq.kg.language.assertion import Cue
-from dermiq.kg.language.clauses import DIAGNOSIS, Clause, Mention, Words
+from dermiq.kg.language.clauses import DIAGNOSIS, Clause, Frequency, Mention, Words
 from dermiq.kg.quantities import Range
 
-Frequency = Literal["", "rarely", "often", "always"]
 
 _RELATION_OF = {
     "category": "category",
@@ -35,6 +34,9 @@ _RELATION_OF = {
 # What a note without a verb may state: "Scaly plaques on the elbows."
 _DESCRIPTIVE = frozenset(("lesion", "surface", "colour", "distribution", "site", "symptom", "dermoscopy"))
 _STATING = frozenset(("urgency", "contagion"))
+_NOTED = frozenset(("malignancy", "contagion", "urgency", "category", "agent", "treatment", "course"))
+# A claim of urgency beside such a value is about cases that have it.
+_QUALIFYING = frozenset(("red_flag", "site", "age", "symptom", "distribution", "surface"))
 _PHRASE = 3  # so many words of a mention of these kinds are a statement in themselves
 
 
@@ -51,6 +53,8 @@ class Claim(NamedTuple):
         sentence: number of the sentence.
         frequency: how often it is said to be so, if it is said.
         range: of a quantity.
+        telegraphic: a single word of a note states it ("Benign."), which may cost but earns nothing.
+        conditional: said of cases with some further sign, not of all: "… is urgent near the eye".
     """
 
     subject: str
@@ -62,11 +66,13 @@ class Claim(NamedTuple):
     sentence: int = 0
     frequency: Frequency = ""
     range: Range | None = None
+    telegraphic: bool = False
+    conditional: bool = False
 
     @property
     def statement(self) -> tuple[object, ...]:
         """What it says, wherever and with whatever reserve it says it."""
-        return (*self[:4], self.frequency, self.range)
+        return (*self[:4], self.frequency, self.range, self.conditional)
 
     def place(self, places: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
         """First and last character (exclusive) of the value in the text with these `spans`; None without words."""
@@ -100,20 +106,37 @@ def extract(clause: Clause, subjects: list[str], case: str, licensed: Licensed) 
     if not clause.past:
         for mention in clause.mentions:
             if relation := _relation(clause, mention, licensed):
-                statement = (relation, mention.value, mention.positive, mention.hedged, mention.words)
-                claims += [Claim(subject, *statement) for subject in subjects]
+                claim = Claim(
+                    subjects[0],
+                    relation,
+                    mention.value,
+                    mention.positive,
+                    mention.hedged,
+                    mention.words,
+                    frequency=mention.frequency,
+                    telegraphic=licensed.terse and not _describes(mention),
+                    conditional=relation == "urgency" and any(other.kind in _QUALIFYING for other in clause.mentions),
+                )
+                claims += [claim._replace(subject=subject) for subject in subjects]
     return claims
+
+
+def _describes(mention: Mention) -> bool:
+    """True for what a note without a verb states as well as prose does."""
+    return mention.kind in _DESCRIPTIVE or (mention.kind in _STATING and mention.words[1] - mention.words[0] >= _PHRASE)
 
 
 def _relation(clause: Clause, mention: Mention, licensed: Licensed) -> str:
     """The relation of the claim that a mention makes; empty if it makes none."""
     kind = mention.kind
     length = mention.words[1] - mention.words[0]
-    if licensed.terse and kind not in _DESCRIPTIVE and (kind not in _STATING or length < _PHRASE):
+    if licensed.terse and not _describes(mention) and kind not in _NOTED:
         return ""
     if kind == "treatment":
         return mention.line
-    if (kind == "urgency" and length == 1 and not licensed.care) or (kind == "transmission" and not licensed.spread):
+    if (kind == "urgency" and length == 1 and not licensed.care and not licensed.terse) or (
+        kind == "transmission" and not licensed.spread
+    ):
         return ""
     if clause.dark:
         if kind == "colour":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dermiq.kg.language.assertion import Cue
 from dermiq.kg.linking import Link
@@ -24,6 +25,7 @@ _CHOSEN = ("treatment", "test")  # what may be avoided
 _ACTING = ("factor", "agent", "treatment", "test", "transmission")
 _NEAR = 4  # words between a denial and the care that is denied
 
+Frequency = Literal["", "rarely", "often", "always"]
 Words = tuple[int, int]
 """First and last word (exclusive)."""
 
@@ -38,6 +40,7 @@ class Mention:
     hedged: bool
     words: Words
     line: str
+    frequency: Frequency = ""
 
 
 @dataclass(slots=True)
@@ -61,6 +64,8 @@ class Clause:
     relative: bool = False  # "which …"
     verb: bool = False  # it has one
     pronoun: bool = False  # its subject is "it" or the lesion
+    lesion: bool = False  # its subject is the lesion, whatever was named before
+    frequency: Frequency = ""  # how often it is so
     likely: bool = False  # the name before is the diagnosis
     pairing: bool = False  # of two names that follow, the second is a differential of the first
     attributive: bool = False  # the name follows a preposition
@@ -68,6 +73,7 @@ class Clause:
     dark: bool = False  # about dark skin
     spreading: bool = False  # about contagion
     person: bool = False  # about other people, with `spreading`
+    needed: bool = False  # it says that something is needed
     cared: Words | None = None  # where it mentions medical care
     role: Cue | None = None  # of the next name
     line: str = TREATMENT  # of treatments
@@ -92,7 +98,7 @@ class Clause:
         if self.excluding or (self.avoided and kind in _CHOSEN):
             positive = not positive
         words = (start, end)
-        self.mentions.append(Mention(value, kind, positive, self.hedged, words, self.line))
+        self.mentions.append(Mention(value, kind, positive, self.hedged, words, self.line, self.frequency))
 
     def _polarity(self) -> bool:
         positive = self.denied == self.wrong
@@ -182,7 +188,7 @@ class Clause:
             self.denied = False
             return
         self.absent = self.verb = True
-        if self.cared and not self.mentions:
+        if self.cared and self.needed and not self.mentions:
             self._self_care(self.cared)
             return
         if not self.flip(len(self.mentions)):
@@ -219,8 +225,16 @@ class Clause:
         self.denied_once = True
 
     def on_rarely(self) -> None:
-        self.deny()
-        self.hedged = True
+        self.frequency = "rarely"
+
+    def on_need(self) -> None:
+        self.needed = self.verb = True
+
+    def on_often(self) -> None:
+        self.frequency = self.frequency or "often"
+
+    def on_always(self) -> None:
+        self.frequency = "always"
 
     def on_others(self) -> None:
         self.others = self.role != Cue.UNLIKE
@@ -250,8 +264,8 @@ class Clause:
             )
 
     def on_care(self, words: Words) -> None:
-        """Add medical care; "You do not need a doctor" is a mention of self-care."""
-        if self.denied and words[0] - self.denial_end <= _NEAR:
+        """Add medical care; "You do not need a doctor" is a mention of self-care, "I am not a doctor" is none."""
+        if self.denied and words[0] - self.denial_end <= _NEAR and self.needed:
             self._self_care(words)
         else:
             self.cared = words
@@ -269,6 +283,13 @@ class Clause:
     def on_it(self) -> None:
         if not self.names:
             self.pronoun = True
+
+    def on_lesion(self) -> None:
+        if not self.names:
+            self.pronoun = self.lesion = True
+
+    def on_resemble(self) -> None:
+        self.role, self.verb = Cue.MIMIC if self.names else Cue.DIAGNOSIS, True
 
     def on_its(self) -> None:
         self.on_it()

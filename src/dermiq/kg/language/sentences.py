@@ -163,7 +163,7 @@ class Sentence:
         """End the clause before the word `end`, and extract its claims."""
         clause, reading = self.clause, self.reading
         names = clause.names
-        topic = self.before.about if clause.pronoun else reading.about
+        topic = self._topic()
         if clause.mentions or clause.joined:
             claims = extract(clause, names or [topic], self.case, self.licensed)
             self.elided = claims or self.elided
@@ -175,6 +175,12 @@ class Sentence:
         reading.dark = reading.dark or clause.dark
         reading.about = names[-1] if names else topic
         self.clause = Clause(clause.wrong)
+
+    def _topic(self) -> str:
+        """What a clause without a name is about."""
+        if self.clause.lesion:
+            return self.case
+        return self.before.about if self.clause.pronoun else self.reading.about
 
     def _is_elliptic(self, name_end: int, end: int) -> bool:
         """True if a clause ends with its verb: "…, but psoriasis is not (one of them)"."""
@@ -217,7 +223,8 @@ class Sentence:
         self.clause.wrong = False
 
     def on_which(self, index: int) -> None:
-        named = index > 0 and self.links[index - 1][2] == self.last_name
+        behind = index - 1 if index and self.links[index - 1][2] is not Cue.COMMA else index - 2
+        named = behind >= 0 and self.links[behind][2] == self.last_name
         nobody = self.clause.denied and not self.clause.mentions and not named  # "Nobody who …"
         self.close(self.links[index][0])
         self.clause.deny(nobody)
@@ -243,7 +250,7 @@ class Sentence:
         if start and self.tokens[start] == "that":  # "it is certain that …"
             self.clause.pronoun = self.clause.verb = False
             return
-        self.clause.on_it()
+        self.clause.on_lesion()
         if self.clause.denied and self.clause.denial_end == self.links[index][0]:
             self.clause.name_denied = True  # "the palm is free of lesions"
 
@@ -292,6 +299,10 @@ _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
     Cue.OTHERS: Clause.on_others,
     Cue.RATHER: Clause.on_rather,
     Cue.RARELY: Clause.on_rarely,
+    Cue.OFTEN: Clause.on_often,
+    Cue.ALWAYS: Clause.on_always,
+    Cue.RESEMBLE: Clause.on_resemble,
+    Cue.NEED: Clause.on_need,
     Cue.HISTORY: Clause.on_history,
     Cue.LIKELY: Clause.on_likely,
     Cue.EXCLUDE: Clause.on_exclude,
