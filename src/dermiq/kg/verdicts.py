@@ -1,23 +1,51 @@
-"""Verdicts on claims: supported, contradicted or unknown, with the facts that decide.
-
-A claim is contradicted only by an explicit negative, by a closed list that it is not on, by a value that excludes it
-(malignancy, contagion, urgency), or by denying what is always or typically so. Everything else that is not in the graph
-is unknown.
-"""
+"""Verdicts on claims: supported, contradicted or unknown, with the facts that decide and the rule that applied."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
+from dermiq.kg.closed_world import ClosedWorld
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS, TREATMENT
+from dermiq.kg.quantities import Range, parse_range
 from dermiq.kg.relations import RELATIONS
 
 Judgement = Literal["supported", "contradicted", "unknown"]
 
+RULES: Mapping[str, str] = MappingProxyType(
+    {
+        "stated": "a fact states it",
+        "below": "a fact states something more special",
+        "above": "a fact states something more general, of a relation that inherits",
+        "denied": "a fact of strength never, or of the opposite relation, denies it",
+        "denied rightly": "the text denies what a fact denies, or what no closed list has",
+        "taken for granted": "the text denies what is always or typically so",
+        "other value": "the relation has one value, and it is another one",
+        "not on the list": "the condition's list is complete and has nothing akin to it",
+        "how often": "said to be often what is rare or never, or rare what is typical",
+        "not contagious": "a way of transmission of what is not contagious",
+        "benign tumour": "a benign tumour, of what is malignant",
+        "agent of another kind": "a virus, say, of what another kind of agent causes",
+        "agent of no infection": "an agent of what is no infection and is linked to none",
+        "drug against another agent": "an antiviral, say, of what no virus causes, and it is not listed",
+        "drug against an agent, of no infection": "an antibiotic, say, of what no agent causes, and it is not listed",
+        "cancer treatment of what is benign": "chemotherapy, radiotherapy and the like",
+        "no treatment of what must be treated": "nothing to be done about what is malignant or urgent",
+        "course of cancer, of what is benign": "metastasis, or death of what may wait",
+        "not enough alone": "the only treatment named is one that does not suffice",
+        "reversed": "what causes or triggers it is said to relieve it",
+        "out of range": "a number outside the range of the fact",
+        "in range": "a number within the range of the fact",
+        "diagnosis": "the case is this condition, a form of it, or what it is a form of; or it is not",
+        "with a sign": "urgent with a further sign, which the usual case need not have",
+        "all members": "what holds, or fails, for every form of the condition",
+    }
+)
+"""Rule -> what it says."""
 # Relations whose facts support a claim, and those whose facts contradict it.
 _FOR = {
     TREATMENT: ("first_line", "second_line"),
@@ -35,6 +63,8 @@ _AGAINST = {
 }
 _BENIGN_TUMOUR = "benign_tumour"  # a category that implies a malignancy
 _TAKEN_FOR_GRANTED = ("always", "typical")
+_ORDER_OF_URGENCY = ("self_care", "routine", "urgent", "emergency")
+_TOLERANCE = 2.0  # a number is out of range beyond so many times the range's end
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +75,7 @@ class Verdict:
         judgement: supported, contradicted or unknown.
         relation: of the deciding fact, else of the claim.
         evidence: the deciding facts; none if unknown, or if a diagnosis was judged by its name.
-        rule: the rule that made it, in words.
+        rule: a key of `RULES`; empty if none applies.
     """
 
     judgement: Judgement
@@ -72,6 +102,7 @@ class Judge:
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._graph = graph
+        self._closed_world = ClosedWorld(graph)
         self._known: dict[tuple[object, ...], Verdict] = {}
 
     def __call__(self, claim: Claim, case: str) -> Verdict:
@@ -81,20 +112,41 @@ class Judge:
         key = claim.statement
         verdict = self._known.get(key)
         if verdict is None:
-            verdict = self._known[key] = self._judge(claim)
+            verdict = self._judge(claim)
+            if verdict.judgement == "unknown":
+                verdict = self._by_members(claim) or verdict
+            self._known[key] = verdict
         return verdict
+
+    def _by_members(self, claim: Claim) -> Verdict | None:
+        """What holds, or fails, for every form of a condition, holds or fails for it."""
+        forms = [concept.id for concept in self._graph.conditions if claim.subject in concept.broader]
+        if len(forms) < 2:
+            return None
+        verdicts = [self(claim._replace(subject=form), form) for form in forms]
+        if len({verdict.judgement for verdict in verdicts}) > 1 or verdicts[0].judgement == "unknown":
+            return None
+        evidence = tuple(fact for verdict in verdicts for fact in verdict.evidence)
+        return Verdict(verdicts[0].judgement, verdicts[0].relation, evidence, "all members")
 
     def _judge(self, claim: Claim) -> Verdict:
         if claim.relation == "subtype_of":
             same = self._graph.related(claim.subject, claim.value)
-            return Verdict("supported" if same and claim.positive else "unknown", "subtype_of")
+            return Verdict("supported" if same and claim.positive else "unknown", "subtype_of", (), "diagnosis")
+        if claim.relation == "quantity":
+            return self._quantity(claim)
+        if claim.relation == "relieved_by":
+            return self._relief(claim)
         if claim.relation == "differential":
             claim = self._as_held(claim)
         relations = _FOR.get(claim.relation, (claim.relation,))
         facts = [fact for name in relations for fact in self._graph.about(claim.subject, name)]
         against = [fact for fact in self._graph.about(claim.subject, _AGAINST.get(claim.relation, "")) if fact.positive]
         if RELATIONS[relations[0]].functional:
-            return self._exclusive(claim, facts)
+            rarely = claim.frequency == "rarely"
+            return self._exclusive(claim._replace(positive=claim.positive != rarely, frequency=""), facts)
+        if claim.frequency and (verdict := self._how_often(claim, facts)):
+            return verdict
         if claim.positive:
             return self._affirmed(claim, facts, against)
         return self._denied(claim, facts, against)
@@ -103,9 +155,9 @@ class Judge:
         """The verdict on a diagnosis: right if it is the case's condition, an ancestor or a descendant of it."""
         right = self._graph.related(claim.value, case)
         if claim.positive:
-            return Verdict("supported" if right else "contradicted", DIAGNOSIS)
+            return Verdict("supported" if right else "contradicted", DIAGNOSIS, (), DIAGNOSIS)
         denied = claim.value == case or claim.value in self._graph.ancestors[case]
-        return Verdict("contradicted" if denied else "unknown", DIAGNOSIS)
+        return Verdict("contradicted", DIAGNOSIS, (), DIAGNOSIS) if denied else Verdict("unknown", DIAGNOSIS)
 
     def _as_held(self, claim: Claim) -> Claim:
         """A claim of a differential, which is symmetric, in the direction that the graph has."""
@@ -119,13 +171,25 @@ class Judge:
         """The verdict in a functional relation, whose values exclude each other."""
         held = tuple(fact for fact in facts if fact.positive)
         if denial := self._first(facts, lambda fact: not fact.positive and fact.value == claim.value):
-            return Verdict("contradicted" if claim.positive else "supported", claim.relation, (denial,))
+            return self._decided(not claim.positive, (denial,), "denied rightly", "denied")
         if not held:
             return Verdict("unknown", claim.relation)
+        if claim.conditional:
+            return self._conditional(claim, held[0])
         if claim.value == "pre_malignant" and held[0].value == "benign" and self._may_turn_malignant(claim.subject):
             return Verdict("unknown", claim.relation)
         agrees = (held[0].value == claim.value) == claim.positive
-        return Verdict("supported" if agrees else "contradicted", claim.relation, held[:1])
+        return self._decided(agrees, held[:1], "stated", "other value")
+
+    def _conditional(self, claim: Claim, held: Fact) -> Verdict:
+        """Urgency in the presence of a further sign: more urgent than usual may be right, as much is."""
+        steps = _ORDER_OF_URGENCY.index(claim.value) - _ORDER_OF_URGENCY.index(held.value)
+        if steps == 0 and claim.positive:
+            return Verdict("supported", "urgency", (held,), "stated")
+        flags = tuple(fact for fact in self._graph.about(claim.subject, "red_flag") if fact.positive)
+        if steps > 0 and claim.positive and flags:
+            return Verdict("supported", "red_flag", flags, "with a sign")
+        return Verdict("unknown", "urgency", (), "with a sign")
 
     def _may_turn_malignant(self, condition: str) -> bool:
         return any(
@@ -133,14 +197,41 @@ class Judge:
             for fact in self._graph.about(condition, "progresses_to")
         )
 
+    @staticmethod
+    def _decided(right: bool, evidence: tuple[Fact, ...], for_: str, against: str) -> Verdict:
+        relation = evidence[0].relation
+        return (
+            Verdict("supported", relation, evidence, for_)
+            if right
+            else Verdict("contradicted", relation, evidence, against)
+        )
+
+    def _how_often(self, claim: Claim, facts: list[Fact]) -> Verdict | None:
+        """The verdict on how often something is said to be so; None where the plain claim decides."""
+        fact = self._first(facts, lambda one: one.value == claim.value) or self._near(claim, facts)
+        if fact is None or not claim.positive:
+            if claim.frequency == "rarely" and claim.positive and self._closed_world.refute(claim):
+                return Verdict("supported", claim.relation, (), "denied rightly")
+            return None
+        if claim.frequency == "rarely":
+            return self._decided(fact.strength not in _TAKEN_FOR_GRANTED, (fact,), "how often", "how often")
+        if fact.strength in ("rare", "never"):
+            return Verdict("contradicted", fact.relation, (fact,), "how often")
+        return None
+
     def _affirmed(self, claim: Claim, facts: list[Fact], against: list[Fact]) -> Verdict:
         value = claim.value
         malignancy = self._graph.about(claim.subject, "malignancy")
         if value == _BENIGN_TUMOUR and (held := self._first(malignancy, _is_malignant)):
-            return Verdict("contradicted", "malignancy", (held,))
+            return Verdict("contradicted", "malignancy", (held,), "benign tumour")
         above = self._graph.ancestors[value]
         if exact := self._first(facts, lambda fact: fact.positive and fact.value == value):
-            return Verdict("supported", exact.relation, (exact,))
+            rare = exact.strength == "rare" and not claim.hedged
+            return (
+                Verdict("unknown", exact.relation, (), "how often")
+                if rare
+                else Verdict("supported", exact.relation, (exact,), "stated")
+            )
         denials = [*(fact for fact in facts if not fact.positive), *against]
         denial = self._first(denials, lambda fact: fact.value == value) or self._first(
             denials, lambda fact: fact.value in above
@@ -148,12 +239,23 @@ class Judge:
         if near := self._near(claim, facts):
             blunt = denial is not None and denial.value == value
             if not blunt:
-                return Verdict("supported", near.relation, (near,))
+                return Verdict("supported", near.relation, (near,), "below" if near.value not in above else "above")
         if not facts and (never_caught := self._never_caught(claim)):
-            return Verdict("contradicted", "contagious", (never_caught,))
+            return Verdict("contradicted", "contagious", (never_caught,), "not contagious")
         if denial and (denial.relation != "absent_symptom" or denial.strength in _TAKEN_FOR_GRANTED):
-            return Verdict("contradicted", denial.relation, (denial,))
+            return Verdict("contradicted", denial.relation, (denial,), "denied")
+        if lacking := self._insufficient(claim):
+            return Verdict("contradicted", "insufficient_alone", (lacking,), "not enough alone")
         return self._closed(claim, facts)
+
+    def _insufficient(self, claim: Claim) -> Fact | None:
+        """The fact that a treatment does not suffice alone."""
+        if claim.relation not in (TREATMENT, "first_line", "second_line"):
+            return None
+        known = (*self._graph.ancestors[claim.value], claim.value)
+        return self._first(
+            self._graph.about(claim.subject, "insufficient_alone"), lambda fact: fact.positive and fact.value in known
+        )
 
     def _never_caught(self, claim: Claim) -> Fact | None:
         """The fact that a condition is not contagious, if a claim is about its transmission."""
@@ -170,10 +272,13 @@ class Judge:
         )
 
     def _closed(self, claim: Claim, facts: list[Fact]) -> Verdict:
-        """Contradicted if the list of values is complete and has no ancestor or descendant of the claim's value."""
+        """Contradicted by a complete list without anything akin, or by a rule of medicine; else unknown."""
         listed = tuple(fact for fact in facts if fact.relation == claim.relation and fact.closed and fact.positive)
         if listed and not any(self._graph.related(fact.value, claim.value) for fact in listed):
-            return Verdict("contradicted", claim.relation, listed)
+            return Verdict("contradicted", claim.relation, listed, "not on the list")
+        if found := self._closed_world.refute(claim):
+            rule, evidence = found
+            return Verdict("contradicted", evidence[0].relation if evidence else claim.relation, evidence, rule)
         return Verdict("unknown", claim.relation)
 
     def _denied(self, claim: Claim, facts: list[Fact], against: list[Fact]) -> Verdict:
@@ -181,17 +286,55 @@ class Judge:
         for fact in facts:
             below = fact.value == value or value in self._graph.ancestors[fact.value]
             if below and fact.strength in _TAKEN_FOR_GRANTED:
-                return Verdict("contradicted", fact.relation, (fact,))
+                return Verdict("contradicted", fact.relation, (fact,), "taken for granted")
         denials = [*(fact for fact in facts if not fact.positive), *against]
         if denial := self._first(denials, lambda fact: fact.value == value or fact.value in above):
-            return Verdict("supported", denial.relation, (denial,))
+            return Verdict("supported", denial.relation, (denial,), "denied rightly")
         if not facts and (never_caught := self._never_caught(claim)):
-            return Verdict("supported", "contagious", (never_caught,))
+            return Verdict("supported", "contagious", (never_caught,), "denied rightly")
         listed = tuple(fact for fact in facts if fact.relation == claim.relation and fact.closed and fact.positive)
         if listed and not any(self._graph.related(fact.value, value) for fact in facts):
-            return Verdict("supported", claim.relation, listed)
+            return Verdict("supported", claim.relation, listed, "denied rightly")
+        if found := self._closed_world.refute(claim):
+            return Verdict("supported", claim.relation, found[1], "denied rightly")
         return Verdict("unknown", claim.relation)
+
+    def _relief(self, claim: Claim) -> Verdict:
+        """The verdict on what is said to relieve a condition."""
+        known = {claim.value, *self._graph.ancestors[claim.value]}
+        relieving = self._first(
+            self._graph.about(claim.subject, "relieved_by"), lambda fact: fact.positive and fact.value in known
+        )
+        if relieving:
+            return self._decided(claim.positive, (relieving,), "stated", "taken for granted")
+        causes = [fact for name in _FOR["cause"] for fact in self._graph.about(claim.subject, name)]
+        cause = self._first(
+            causes,
+            lambda fact: fact.positive and (fact.value in known or claim.value in self._graph.ancestors[fact.value]),
+        )
+        if cause and claim.positive:
+            return Verdict("contradicted", cause.relation, (cause,), "reversed")
+        return Verdict("unknown", "relieved_by")
+
+    def _quantity(self, claim: Claim) -> Verdict:
+        """The verdict on a number: the range of the fact holds it, or is far from it."""
+        said = claim.range
+        held = [fact for fact in self._graph.about(claim.subject, "quantity") if fact.value == claim.value]
+        if not held or said is None:
+            return Verdict("unknown", "quantity")
+        ranges = [parse_range(fact.note) for fact in held]
+        if any(said.overlaps(one) for one in ranges):
+            return Verdict("supported", "quantity", (held[0],), "in range")
+        far = all(_is_far(said, one) for one in ranges)
+        return (
+            Verdict("contradicted", "quantity", (held[0],), "out of range") if far else Verdict("unknown", "quantity")
+        )
 
     @staticmethod
     def _first(facts: Iterable[Fact], holds: Callable[[Fact], bool]) -> Fact | None:
         return next((fact for fact in facts if holds(fact)), None)
+
+
+def _is_far(said: Range, held: Range) -> bool:
+    """True if a range lies beyond twice, or below half of, another one."""
+    return said.unit == held.unit and (said.low > _TOLERANCE * held.high or _TOLERANCE * said.high < held.low)

@@ -1,0 +1,112 @@
+"""Rules where medicine is closed: agents, drugs against agents and cancer, doing nothing, metastasis.
+
+An open-world graph calls unknown what it does not state. No textbook lists what does not cause psoriasis; yet it is wrong
+that a fungus does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from dermiq.kg.graph import Fact, KnowledgeGraph
+from dermiq.kg.language.claims import Claim
+from dermiq.kg.language.clauses import TREATMENT
+
+_TREATED = (TREATMENT, "first_line", "second_line")
+_CAUSED = ("cause", "risk_factor", "trigger")
+_WAITING = ("self_care", "routine")
+
+
+class ClosedWorld:
+    """Judges what the facts of a graph do not state."""
+
+    def __init__(self, graph: KnowledgeGraph) -> None:
+        self._graph = graph
+
+    @cached_property
+    def _table(self) -> dict[str, Any]:
+        text = (files("dermiq.kg") / "closed_world.yaml").read_text(encoding="utf-8")
+        table: dict[str, Any] = yaml.safe_load(text)
+        return table
+
+    def refute(self, claim: Claim) -> tuple[str, tuple[Fact, ...]] | None:
+        """The rule by which a value is wrong for a condition, and the facts that decide; None if no rule applies."""
+        relation, value = claim.relation, claim.value
+        if relation == "agent":
+            return self._agent(claim.subject, value)
+        if relation in _TREATED:
+            return self._treatment(claim.subject, value)
+        if relation == "course":
+            return self._course(claim.subject, value)
+        return None
+
+    def _agent(self, condition: str, agent: str) -> tuple[str, tuple[Fact, ...]] | None:
+        held = self._positive(condition, "agent")
+        kind = self._class_of(agent)
+        if held:
+            known = {self._class_of(fact.value) for fact in held}
+            other = kind and known and None not in known and kind not in known
+            return ("agent of another kind", held) if other else None
+        return ("agent of no infection", self._positive(condition, "category")) if self._sterile(condition) else None
+
+    def _treatment(self, condition: str, drug: str) -> tuple[str, tuple[Fact, ...]] | None:
+        listed = [fact.value for name in ("first_line", "second_line") for fact in self._positive(condition, name)]
+        if self._is(drug, ["no_treatment"]):
+            return None if "no_treatment" in listed else self._neglect(condition)
+        for kind, drugs in self._table["drugs"].items():
+            if not self._is(drug, drugs) or any(self._is(one, drugs) for one in listed):
+                continue
+            agents = self._positive(condition, "agent")
+            if agents and kind not in {self._class_of(fact.value) for fact in agents}:
+                return "drug against another agent", agents
+            if not agents and self._sterile(condition):
+                return "drug against an agent, of no infection", self._positive(condition, "category")
+        benign = [fact for fact in self._positive(condition, "malignancy") if fact.value == "benign"]
+        cancer = self._table["against_cancer"]
+        if benign and self._is(drug, cancer) and not any(self._is(one, cancer) for one in listed):
+            return "cancer treatment of what is benign", tuple(benign)
+        return None
+
+    def _neglect(self, condition: str) -> tuple[str, tuple[Fact, ...]] | None:
+        malignant = [fact for fact in self._positive(condition, "malignancy") if fact.value == "malignant"]
+        pressing = [fact for fact in self._positive(condition, "urgency") if fact.value not in _WAITING]
+        facts = tuple(malignant or pressing)
+        return ("no treatment of what must be treated", facts) if facts else None
+
+    def _course(self, condition: str, course: str) -> tuple[str, tuple[Fact, ...]] | None:
+        if any(fact.value == course for fact in self._positive(condition, "course")):
+            return None
+        benign = tuple(fact for fact in self._positive(condition, "malignancy") if fact.value == "benign")
+        waiting = any(fact.value in _WAITING for fact in self._positive(condition, "urgency"))
+        if benign and (course in self._table["of_cancer"] or (waiting and course in self._table["grave"])):
+            return "course of cancer, of what is benign", benign
+        return None
+
+    def _sterile(self, condition: str) -> bool:
+        """True if a condition has nothing to do with agents, as far as its facts go."""
+        categories = [fact.value for fact in self._positive(condition, "category")]
+        infected = self._is_any(categories, ("infection", "parasitic_infestation"))
+        linked = any(
+            fact.value in self._table["infections"] for name in _CAUSED for fact in self._positive(condition, name)
+        )
+        contagious = any(fact.value == "contagious" for fact in self._positive(condition, "contagious"))
+        return bool(categories) and not (infected or linked or contagious)
+
+    def _class_of(self, agent: str) -> str | None:
+        return next((kind for kind, tops in self._table["agents"].items() if self._is(agent, tops)), None)
+
+    def _is(self, value: str, tops: Iterable[str]) -> bool:
+        """True if a value is one of some concepts, or below one."""
+        above = self._graph.ancestors.get(value, frozenset())
+        return any(value == top or top in above for top in tops)
+
+    def _is_any(self, values: Iterable[str], tops: Iterable[str]) -> bool:
+        return any(self._is(value, tops) for value in values)
+
+    def _positive(self, condition: str, relation: str) -> tuple[Fact, ...]:
+        return tuple(fact for fact in self._graph.about(condition, relation) if fact.positive)
