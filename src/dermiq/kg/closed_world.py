@@ -1,7 +1,7 @@
 """Rules where medicine is closed: agents, drugs against agents and cancer, doing nothing, metastasis.
 
-An open-world graph calls unknown what it does not state. No textbook lists what does not cause psoriasis; yet it is wrong
-that a fungus does.
+An open-world graph calls unknown what it does not state. No textbook lists what does not cause psoriasis; yet it is
+wrong that a fungus does.
 """
 
 from __future__ import annotations
@@ -81,6 +81,12 @@ class ClosedWorld:
     def _course(self, condition: str, course: str) -> tuple[str, tuple[Fact, ...]] | None:
         if any(fact.value == course for fact in self._positive(condition, "course")):
             return None
+        held = self._positive(condition, "course")
+        lasting = tuple(
+            fact for fact in held if fact.value in self._table["lasting"] and fact.strength in ("always", "typical")
+        )
+        if course == self._table["cure"] and lasting:
+            return "cure of what lasts or returns", lasting
         benign = tuple(fact for fact in self._positive(condition, "malignancy") if fact.value == "benign")
         waiting = any(fact.value in _WAITING for fact in self._positive(condition, "urgency"))
         if benign and (course in self._table["of_cancer"] or (waiting and course in self._table["grave"])):

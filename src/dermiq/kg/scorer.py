@@ -38,7 +38,7 @@ from dermiq.kg.ontology.loading import load_graph
 from dermiq.kg.questions import question_types, relations_of
 from dermiq.kg.readers.language_model import LanguageModelReader
 from dermiq.kg.relations import RELATIONS
-from dermiq.kg.verdicts import Judge, Verdict
+from dermiq.kg.verdicts import NEGLECT, Judge, Verdict
 from dermiq.schema import Answer, Sample
 
 MAX_WORDS = 400
@@ -50,6 +50,9 @@ _SEVERITY = {
     "urgency": 0.1,
     "contagious": 0.3,
     "contraindicated": 0.6,
+    "contraindicated_in": 0.6,
+    "insufficient_alone": 0.3,
+    "quantity": 0.2,
     "first_line": 0.4,
     "agent": 0.2,
 }
@@ -227,6 +230,7 @@ class _GraphScorer:
             and claim.sentence not in refuted
             and claim.words[1] <= MAX_WORDS
             and not (claim.hedged and relation in _EXCLUSIVE)
+            and not claim.telegraphic
         )
 
     def _coverage(self, counted: Iterable[JudgedClaim], case: str, relations: tuple[str, ...], overall: bool) -> float:
@@ -259,6 +263,8 @@ class _GraphScorer:
     def _severity(self, claim: Claim, verdict: Verdict, case: str) -> float:
         severity = _SEVERITY.get(verdict.relation, _OTHER_SEVERITY)
         if verdict.relation == "malignancy" and self._underrated(claim, verdict.evidence[0].value):
+            severity = _UNDERRATED_MALIGNANCY
+        elif verdict.rule == NEGLECT:
             severity = _UNDERRATED_MALIGNANCY
         elif verdict.relation == "urgency":
             steps = 1  # "it is not urgent"

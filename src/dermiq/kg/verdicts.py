@@ -36,6 +36,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "cancer treatment of what is benign": "chemotherapy, radiotherapy and the like",
         "no treatment of what must be treated": "nothing to be done about what is malignant or urgent",
         "course of cancer, of what is benign": "metastasis, or death of what may wait",
+        "cure of what lasts or returns": "cured for good, of what is chronic or relapsing",
         "not enough alone": "the only treatment named is one that does not suffice",
         "reversed": "what causes or triggers it is said to relieve it",
         "out of range": "a number outside the range of the fact",
@@ -46,6 +47,7 @@ RULES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Rule -> what it says."""
+NEGLECT = "no treatment of what must be treated"
 # Relations whose facts support a claim, and those whose facts contradict it.
 _FOR = {
     TREATMENT: ("first_line", "second_line"),

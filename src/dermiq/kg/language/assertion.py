@@ -39,6 +39,7 @@ class Cue(IntEnum):
     WORSEN = auto()  # likewise
     SEEN = auto()  # a negation before it denies what precedes that
     RATHER = auto()  # denies the next mention
+    NON = auto()  # likewise, unless that is a name
     RARELY = auto()  # how often
     OFTEN = auto()
     ALWAYS = auto()

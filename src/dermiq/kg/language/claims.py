@@ -10,7 +10,6 @@ from dermiq.kg.language.assertion import Cue
 from dermiq.kg.language.clauses import DIAGNOSIS, Clause, Frequency, Mention, Words
 from dermiq.kg.quantities import Range
 
-
 _RELATION_OF = {
     "category": "category",
     "malignancy": "malignancy",

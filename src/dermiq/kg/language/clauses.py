@@ -51,6 +51,8 @@ class Clause:
     denied: bool = False  # what follows is denied
     denied_from: int = 0  # how many mentions stand before the denial
     denied_once: bool = False  # the next mention is denied
+    privative: bool = False  # "non-": so it is, unless it is a name
+    diagnosed: bool = False  # a diagnosis was named
     denial_end: int = -1  # the word after the denial
     without: bool = False  # the denial is a preposition
     name_denied: bool = False  # a condition's name is denied, not a value
@@ -95,6 +97,8 @@ class Clause:
         elif value == "dark_skin":
             self.dark = True
         positive = self._polarity()
+        if self.role == Cue.DIAGNOSIS and self.diagnosed:
+            self.role = None
         if self.excluding or (self.avoided and kind in _CHOSEN):
             positive = not positive
         words = (start, end)
@@ -115,11 +119,16 @@ class Clause:
         adjacent = distance == 0 or (distance == 1 and before in _ARTICLES)
         self.name_denied = self.denied and (adjacent or trailing)
         self.name_words = link[:2]
+        if self.privative:  # "non-bullous impetigo"
+            self.denied_once = self.privative = False
+        if self.role == Cue.DIAGNOSIS and self.diagnosed and before not in _JOINING:
+            self.role = None
         self.attributive = before in _PREPOSITIONS
         if self._is_subject(before):
             self.names.append(link[2])
         elif relation := self._relation():
             self.joined.append((relation, link[2], self._polarity(), self.hedged, link[:2]))
+            self.diagnosed = self.diagnosed or relation == DIAGNOSIS
 
     def _is_subject(self, before: str) -> bool:
         """True if the name is the subject of the clause."""
@@ -224,6 +233,9 @@ class Clause:
     def on_rather(self) -> None:
         self.denied_once = True
 
+    def on_non(self) -> None:
+        self.denied_once = self.privative = True
+
     def on_rarely(self) -> None:
         self.frequency = "rarely"
 
@@ -231,7 +243,7 @@ class Clause:
         self.needed = self.verb = True
 
     def on_often(self) -> None:
-        self.frequency = self.frequency or "often"
+        self.frequency = "often"
 
     def on_always(self) -> None:
         self.frequency = "always"

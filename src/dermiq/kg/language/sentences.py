@@ -29,9 +29,11 @@ _STATING = frozenset(Cue) - {
 _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
 # They say how soon without a word of care.
 _OUTRIGHT = frozenset(("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely"))
+_NEGATIVE = frozenset(("no", "not", "non", "nothing", "noncancerous", "noncontagious"))
 _MODALS = frozenset(("may", "might", "could"))
 _MENTIONS_PER_OTHER_WORD = 4
 _PHRASE = 3  # so many words of a mention may be a statement
+_NOTE = 3  # words and marks of a note of one word
 _ELLIPSIS = 6  # words that may follow a name that stands for a whole statement
 _TRAILING = frozenset("is are was were does do did can has have not them either too neither".split())
 
@@ -80,7 +82,7 @@ class Sentence:
         self.clause.dark = before.question and before.dark
         self.elided: list[Claim] = []
         self.last_name = self.outer = ""
-        self.silent = False
+        self.silent = self.conditional = False
 
     def read(self, links: list[Link]) -> Reading:
         """The reading of the sentence with these linked concepts and cues."""
@@ -94,6 +96,11 @@ class Sentence:
                 del links[0]  # this "no" denies the question, not what follows
         if self._is_prose():
             self._follow()
+        if self.conditional:
+            self.reading.claims = [
+                claim._replace(conditional=True) if claim.relation == "urgency" else claim
+                for claim in self.reading.claims
+            ]
         if self.reading.question:
             self.reading.asked, self.reading.claims = self.reading.claims, []
         self.reading.spread = self.licensed.spread
@@ -121,7 +128,8 @@ class Sentence:
             others <= mentions and not stating and all(self.tokens[link[0]] not in VERBAL for link in self.links)
         )
         something = mentions or licensed.care or licensed.spread
-        return bool(something) and mentions <= _MENTIONS_PER_OTHER_WORD * others
+        alone = mentions == 1 and len(self.tokens) <= _NOTE
+        return bool(something) and (alone or mentions <= _MENTIONS_PER_OTHER_WORD * others)
 
     def _is_statement(self, start: int, after: int, what: str) -> bool:
         """True for a mention that is a statement by itself: "spreads easily", "call an ambulance"."""
@@ -153,6 +161,8 @@ class Sentence:
             self.last_name = what
             self.clause.name((start, after, what), self.tokens[start - 1] if start else "")
             return
+        if self.tokens[start] in _NEGATIVE:  # "not infectious, not cancer": the second negates by itself
+            self.clause.deny(False)
         if kind == "contagion" or kind == "category":
             self.licensed.spread = True
         elif kind == "urgency" and self.tokens[start] in _OUTRIGHT:
@@ -218,6 +228,11 @@ class Sentence:
             self.close(self.links[index][0])
         self.clause.verb, self.clause.dark = True, dark
 
+    def on_its(self, index: int) -> None:
+        if self.clause.verb and (self.clause.mentions or self.clause.names):  # "it isn't a worm it's a fungus"
+            self.close(self.links[index][0])
+        self.clause.on_its()
+
     def on_break(self, index: int) -> None:
         self.close(self.links[index][0])
         self.clause.wrong = False
@@ -277,7 +292,7 @@ class Sentence:
 
     def on_if(self, index: int) -> None:
         self.close(self.links[index][0])
-        self.silent = True
+        self.silent = self.conditional = True
 
     def on_inverted(self, index: int) -> None:
         self.silent = self.silent or index == 0
@@ -285,7 +300,6 @@ class Sentence:
 
 # Cues that change the clause alone.
 _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
-    Cue.ITS: Clause.on_its,
     Cue.IT: Clause.on_it,
     Cue.LEAVE: Clause.on_leave,
     Cue.ALONE: Clause.on_alone,
@@ -298,6 +312,7 @@ _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
     Cue.SEEN: Clause.on_seen,
     Cue.OTHERS: Clause.on_others,
     Cue.RATHER: Clause.on_rather,
+    Cue.NON: Clause.on_non,
     Cue.RARELY: Clause.on_rarely,
     Cue.OFTEN: Clause.on_often,
     Cue.ALWAYS: Clause.on_always,
@@ -315,6 +330,7 @@ _HANDLERS: dict[Cue, Callable[[Sentence, int], None]] = {
     Cue.COMMA: Sentence.on_comma,
     Cue.OR: Sentence.on_or,
     Cue.COLON: Sentence.on_colon,
+    Cue.ITS: Sentence.on_its,
     Cue.BREAK: Sentence.on_break,
     Cue.WHICH: Sentence.on_which,
     Cue.CLOSE: Sentence.on_close,
