@@ -224,9 +224,7 @@ def test_affirming_what_a_fact_speaks_against(subject, relation, value, evidence
         ("psoriasis", "first_line", "excision"),
         ("tinea corporis", "transmission", "insect bite"),
         ("tinea", "transmission", "insect bite"),  # neither ways nor contagion known
-        ("melanoma", "agent", "fungus"),
         ("scabies", "category", "benign tumour"),
-        ("psoriasis", TREATMENT, "permethrin"),
         ("psoriasis", "red_flag", "rapid growth"),
     ],
 )
@@ -243,7 +241,7 @@ def test_a_closed_list_does_not_contradict_what_is_akin_to_a_value_on_it():
 
 def test_negatives_alone_close_no_list():
     judge = Judge(graph_with(("melanoma", "agent", "mite", "never", True)))
-    assert judged("melanoma", "agent", "fungus", YES, judge).judgement == "unknown"
+    assert judged("melanoma", "agent", "fungus", YES, judge).rule == "agent of no infection"
     assert judged("melanoma", "agent", "sarcoptes scabiei", YES, judge).judgement == "contradicted"
 
 
@@ -295,7 +293,6 @@ def test_denying_what_a_fact_speaks_against(subject, relation, value, evidence):
         ("tinea corporis", TREATMENT, "terbinafine"),
         ("psoriasis", "site", "hand"),  # an open list
         ("scabies", "transmission", "shared objects"),  # on the closed list, possibly so
-        ("psoriasis", TREATMENT, "permethrin"),
     ],
 )
 def test_denying_what_the_graph_does_not_hold_firmly(subject, relation, value):
@@ -311,7 +308,21 @@ def test_a_verdict_names_relation_strength_and_work():
     verdict = judged("psoriasis", TREATMENT, "emollient", YES)
     assert (verdict.relation, verdict.strength) == ("first_line", "typical")
     assert GRAPH.cite(verdict.evidence[0]) == "A Handbook of Nothing (Nobody, 2000)"
-    assert judged("psoriasis", TREATMENT, "permethrin", YES).strength == ""
+    assert judged("psoriasis", TREATMENT, "excision", YES).strength == ""
+
+
+@pytest.mark.parametrize(
+    ("subject", "relation", "value", "rule"),
+    [
+        ("melanoma", "agent", "fungus", "agent of no infection"),
+        ("psoriasis", TREATMENT, "permethrin", "drug against an agent, of no infection"),
+        ("psoriasis", "course", "metastasising", "course of cancer, of what is benign"),
+    ],
+)
+def test_medicine_is_closed_where_it_is(subject, relation, value, rule):
+    affirmed, denied = (judged(subject, relation, value, positive) for positive in (YES, NO))
+    assert (affirmed.judgement, affirmed.rule) == ("contradicted", rule)
+    assert denied.judgement == "supported"
 
 
 def test_hedging_changes_no_verdict_and_a_verdict_is_the_same_twice():

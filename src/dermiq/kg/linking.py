@@ -15,7 +15,7 @@ _TOKEN = re.compile(
     r"[0-9a-zß-ɏ]+(?:(?<=n)['’]t|['’](?:s|re|ve|ll|d|m))?(?![a-zß-ɏ])|[㐀-鿿]"
     r"|\.(?=\s|$)|[,;:!?()\n—]|(?<!\S)[-–]+(?!\S)"
 )
-_CHINESE_MARKS = str.maketrans("。、，；：！？（）", ";,,;:!?()")  # noqa: RUF001
+CHINESE_MARKS = str.maketrans("。、，；：！？（）", ";,,;:!?()")  # noqa: RUF001
 _IRREGULAR = {
     "lice": "louse", "feet": "foot", "children": "child", "nevi": "nevus", "naevi": "nevus", "bacteria": "bacterium",
     "fungi": "fungus", "bullae": "bulla", "larvae": "larva", "axillae": "axilla", "verrucae": "verruca",
@@ -48,7 +48,7 @@ _Node = list[Any]  # [what ends here or None, word -> node]
 
 def _lower(text: str) -> str:
     """The text in lower case with English marks, of the same length; a few capitals, such as the dotted I, stay."""
-    text = text.translate(_CHINESE_MARKS)
+    text = text.translate(CHINESE_MARKS)
     lower = text.lower()
     return lower if len(lower) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 

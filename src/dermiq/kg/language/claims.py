@@ -35,7 +35,7 @@ _DESCRIPTIVE = frozenset(("lesion", "surface", "colour", "distribution", "site",
 _STATING = frozenset(("urgency", "contagion"))
 _NOTED = frozenset(("malignancy", "contagion", "urgency", "category", "agent", "treatment", "course"))
 # A claim of urgency beside such a value is about cases that have it.
-_QUALIFYING = frozenset(("red_flag", "site", "age", "symptom", "distribution", "surface"))
+_QUALIFYING = frozenset(("red_flag", "site", "age"))
 _PHRASE = 3  # so many words of a mention of these kinds are a statement in themselves
 
 
@@ -84,12 +84,14 @@ class Licensed:
     """Kinds of claims that a sentence as a whole allows.
 
     Attributes:
-        terse: it is a note without a verb: only descriptive values are claims.
+        terse: it is a note without a verb: only descriptive values are claims that earn.
+        single: it is one term, which describes nothing.
         spread: it is about contagion: ways of transmission are claims.
         care: it is about medical care: a single word such as "soon" is a claim of urgency.
     """
 
     terse: bool = False
+    single: bool = False
     spread: bool = False
     care: bool = False
 
@@ -113,11 +115,15 @@ def extract(clause: Clause, subjects: list[str], case: str, licensed: Licensed) 
                     mention.hedged,
                     mention.words,
                     frequency=mention.frequency,
-                    telegraphic=licensed.terse and not _describes(mention),
-                    conditional=relation == "urgency" and any(other.kind in _QUALIFYING for other in clause.mentions),
+                    telegraphic=licensed.terse and (licensed.single or not _describes(mention)),
+                    conditional=relation == "urgency" and any(map(_qualifies, clause.mentions)),
                 )
                 claims += [claim._replace(subject=subject) for subject in subjects]
     return claims
+
+
+def _qualifies(mention: Mention) -> bool:
+    return mention.positive and mention.kind in _QUALIFYING
 
 
 def _describes(mention: Mention) -> bool:
@@ -129,7 +135,7 @@ def _relation(clause: Clause, mention: Mention, licensed: Licensed) -> str:
     """The relation of the claim that a mention makes; empty if it makes none."""
     kind = mention.kind
     length = mention.words[1] - mention.words[0]
-    if licensed.terse and not _describes(mention) and kind not in _NOTED:
+    if licensed.terse and kind not in _NOTED and (licensed.single or not _describes(mention)):
         return ""
     if kind == "treatment":
         return mention.line

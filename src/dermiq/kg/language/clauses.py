@@ -101,8 +101,10 @@ class Clause:
             self.role = None
         if self.excluding or (self.avoided and kind in _CHOSEN):
             positive = not positive
-        words = (start, end)
-        self.mentions.append(Mention(value, kind, positive, self.hedged, words, self.line, self.frequency))
+        frequency = self.frequency
+        if frequency == "rarely" and not positive:  # "seldom without pain"
+            positive, frequency = True, "often"
+        self.mentions.append(Mention(value, kind, positive, self.hedged, (start, end), self.line, frequency))
 
     def _polarity(self) -> bool:
         positive = self.denied == self.wrong

@@ -29,6 +29,7 @@ _STATING = frozenset(Cue) - {
 _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
 # They say how soon without a word of care.
 _OUTRIGHT = frozenset(("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely"))
+_VERDICTS = frozenset(("malignancy", "contagion", "urgency"))
 _NEGATIVE = frozenset(("no", "not", "non", "nothing", "noncancerous", "noncontagious"))
 _MODALS = frozenset(("may", "might", "could"))
 _MENTIONS_PER_OTHER_WORD = 4
@@ -128,8 +129,10 @@ class Sentence:
             others <= mentions and not stating and all(self.tokens[link[0]] not in VERBAL for link in self.links)
         )
         something = mentions or licensed.care or licensed.spread
-        alone = mentions == 1 and len(self.tokens) <= _NOTE
-        return bool(something) and (alone or mentions <= _MENTIONS_PER_OTHER_WORD * others)
+        prose = mentions <= _MENTIONS_PER_OTHER_WORD * others
+        licensed.single = not prose and mentions == 1 and len(self.tokens) <= _NOTE
+        licensed.terse = licensed.terse or licensed.single
+        return bool(something) and (prose or licensed.single)
 
     def _is_statement(self, start: int, after: int, what: str) -> bool:
         """True for a mention that is a statement by itself: "spreads easily", "call an ambulance"."""
@@ -161,7 +164,7 @@ class Sentence:
             self.last_name = what
             self.clause.name((start, after, what), self.tokens[start - 1] if start else "")
             return
-        if self.tokens[start] in _NEGATIVE:  # "not infectious, not cancer": the second negates by itself
+        if kind in _VERDICTS and self.tokens[start] in _NEGATIVE:  # "not infectious, not cancer"
             self.clause.deny(False)
         if kind == "contagion" or kind == "category":
             self.licensed.spread = True

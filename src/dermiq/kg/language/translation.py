@@ -23,6 +23,7 @@ LANGUAGES = ("de", "es", "fr", "zh")
 UNREAD = "unread"  # a language that is recognised and not read
 _FOLDER = Path(__file__).with_name("glossaries")
 _EMPTY = "the"  # a word that means nothing to the rules
+_LONG = 4  # letters of a word in a name that shows a language
 _HAN = re.compile(r"[㐀-鿿]")
 _WORD = re.compile(r"\w")
 
@@ -137,7 +138,13 @@ def _shown_by(vocabulary: set[str]) -> dict[str, tuple[str, ...]]:
         table = _load(language)
         phrases = [words(form) for forms in table["words"].values() for form in forms]
         telling = {word for phrase in phrases for word in phrase if len(word) > 2 or len(phrase) == 1}
-        for word in {*table["function"], *telling}:
+        names = {
+            word
+            for named in _load("conditions").values()
+            for name in named[LANGUAGES.index(language)]
+            for word in words(name)
+        }
+        for word in {*table["function"], *telling, *(name for name in names if len(name) > _LONG)}:
             if _plain(word) not in english:
                 shown.setdefault(_plain(word), set()).add(language)
     for language, others in _load("others").items():
