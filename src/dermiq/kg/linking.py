@@ -12,7 +12,7 @@ from typing import Any
 
 # Latin words, with an English contraction, and Chinese characters; other scripts hold none of the vocabulary.
 _TOKEN = re.compile(
-    r"[0-9a-zß-ɏ]+(?:(?<=n)['’]t|['’](?:s|re|ve|ll|d|m))?(?![a-zß-ɏ])|[㐀-鿿]"
+    r"\d+[.,]\d+|%|[0-9a-zß-ɏ]+(?:(?<=n)['’]t|['’](?:s|re|ve|ll|d|m))?(?![a-zß-ɏ])|[㐀-鿿]"
     r"|\.(?=\s|$)|[,;:!?()\n—]|(?<!\S)[-–]+(?!\S)"
 )
 CHINESE_MARKS = str.maketrans("。、，；：！？（）", ";,,;:!?()")  # noqa: RUF001

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from math import inf
+from types import MappingProxyType
 from typing import NamedTuple
 
 from dermiq.schema import KnowledgeError
 
 _DAY = 1.0
-_UNITS: dict[str, tuple[str, float]] = {
+UNITS: dict[str, tuple[str, float]] = {
     "minute": ("day", _DAY / 1440), "hour": ("day", _DAY / 24), "day": ("day", _DAY), "week": ("day", 7 * _DAY),
     "month": ("day", 30.4 * _DAY), "year": ("day", 365.25 * _DAY), "%": ("%", 1.0), "percent": ("%", 1.0),
     "mm": ("mm", 1.0), "cm": ("mm", 10.0), "times daily": ("times daily", 1.0),
 }  # fmt: skip
+_YEAR = 365.25 * _DAY
 _RANGE = re.compile(r"(over|under)?\s*([\d.]+)(?:\s*[-–]\s*([\d.]+))?\s*([a-z% ]+)")
 
 
@@ -42,9 +45,9 @@ def parse_range(text: str) -> Range:
     """
     found = _RANGE.fullmatch(text.strip().lower())
     unit = found[4].strip() if found else ""
-    known = _UNITS.get(unit) or _UNITS.get(unit.removesuffix("s"))
+    known = UNITS.get(unit) or UNITS.get(unit.removesuffix("s"))
     if found is None or known is None:
-        units = ", ".join(_UNITS)
+        units = ", ".join(UNITS)
         raise KnowledgeError(f"{text!r} is no range. Write “7-10 days”, “over 6 mm” or “under 1 %” ({units}).")
     name, factor = known
     low, high = float(found[2]), float(found[3] or found[2])
@@ -53,3 +56,20 @@ def parse_range(text: str) -> Range:
     if low > high:
         raise KnowledgeError(f"{text!r} is no range: it ends before it begins.")
     return Range(low * factor, high * factor, name)
+
+
+AGES: Mapping[str, Range] = MappingProxyType(
+    {
+        name: Range(low * _YEAR, high * _YEAR, "day")
+        for name, low, high in (
+            ("newborns", 0, 0.1),
+            ("infants", 0, 2),
+            ("children", 1, 12),
+            ("adolescents", 12, 18),
+            ("young_adults", 18, 40),
+            ("middle_aged_adults", 40, 60),
+            ("older_adults", 60, 120),
+        )
+    }
+)
+"""Age group -> its range."""

@@ -11,7 +11,7 @@ from dermiq.kg.closed_world import ClosedWorld
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS, TREATMENT
-from dermiq.kg.quantities import Range, parse_range
+from dermiq.kg.quantities import AGES, Range, parse_range
 from dermiq.kg.relations import RELATIONS
 
 Judgement = Literal["supported", "contradicted", "unknown"]
@@ -322,9 +322,12 @@ class Judge:
         """The verdict on a number: the range of the fact holds it, or is far from it."""
         said = claim.range
         held = [fact for fact in self._graph.about(claim.subject, "quantity") if fact.value == claim.value]
-        if not held or said is None:
-            return Verdict("unknown", "quantity")
         ranges = [parse_range(fact.note) for fact in held]
+        if not held and claim.value == "age_at_onset":
+            held = [fact for fact in self._graph.about(claim.subject, "age_group") if fact.value in AGES]
+            ranges = [AGES[fact.value] for fact in held if fact.positive]
+        if not ranges or said is None:
+            return Verdict("unknown", "quantity")
         if any(said.overlaps(one) for one in ranges):
             return Verdict("supported", "quantity", (held[0],), "in range")
         far = all(_is_far(said, one) for one in ranges)

@@ -12,7 +12,8 @@ from dermiq.kg.graph import KnowledgeGraph
 from dermiq.kg.language.assertion import CUES, Cue
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.extraction import Extraction
-from dermiq.kg.language.sentences import ENDS, Reading, Sentence
+from dermiq.kg.language.prose import ENDS
+from dermiq.kg.language.sentences import Reading, Sentence
 from dermiq.kg.language.translation import UNREAD, Translator, condition_names
 from dermiq.kg.linking import Link, Linker, spans, words
 

@@ -12,29 +12,24 @@ from dataclasses import dataclass, field
 from dermiq.kg.language.assertion import VERBAL, Cue
 from dermiq.kg.language.claims import Claim, Licensed, extract, extract_from_names
 from dermiq.kg.language.clauses import Clause
+from dermiq.kg.language.prose import ENDS, PARTING, license_claims
+from dermiq.kg.language.quantities import with_numbers
 from dermiq.kg.language.replies import reply
 from dermiq.kg.linking import Link
 from dermiq.kg.relations import CONDITION
 
-ENDS = frozenset((".", "!", "?", ";", "\n"))
-_BE, _VERB, _SPREAD, _CARE = Cue.BE, Cue.VERB, Cue.SPREAD, Cue.CARE
-_PARTING = frozenset((Cue.COMMA, Cue.OR, Cue.BREAK, Cue.WHICH, Cue.CLOSE))
+_BE, _VERB = Cue.BE, Cue.VERB
 _VERBS = frozenset((Cue.BE, Cue.ITS, Cue.VERB))
 _PREDICATES = _VERBS | {
     Cue.HEDGE, Cue.NOT, Cue.ABSENT, Cue.AVOID, Cue.SPARED, Cue.LACK, Cue.RARELY, Cue.LIKELY,
-}  # fmt: skip
-_STATING = frozenset(Cue) - {
-    Cue.COMMA, Cue.OR, Cue.CLOSE, Cue.WITHOUT, Cue.DARK, Cue.NEUTRAL, Cue.WHICH, Cue.PERSON, Cue.CARE,
 }  # fmt: skip
 _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
 # They say how soon without a word of care.
 _OUTRIGHT = frozenset(("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely"))
 _VERDICTS = frozenset(("malignancy", "contagion", "urgency"))
 _NEGATIVE = frozenset(("no", "not", "non", "nothing", "noncancerous", "noncontagious"))
+_AUXILIARIES = frozenset(("do", "does", "needs", "need", "is"))
 _MODALS = frozenset(("may", "might", "could"))
-_MENTIONS_PER_OTHER_WORD = 4
-_PHRASE = 3  # so many words of a mention may be a statement
-_NOTE = 3  # words and marks of a note of one word
 _ELLIPSIS = 6  # words that may follow a name that stands for a whole statement
 _TRAILING = frozenset("is are was were does do did can has have not them either too neither".split())
 
@@ -95,50 +90,18 @@ class Sentence:
             ]
             if links and links[0][0] == 0 and links[0][2] == Cue.NOT:
                 del links[0]  # this "no" denies the question, not what follows
-        if self._is_prose():
+        if license_claims(self.tokens, links, self.kinds, self.before.question, self.licensed):
             self._follow()
+        reading = self.reading
+        reading.claims = with_numbers(self.tokens, reading.claims, reading.about, self._treatments())
         if self.conditional:
-            self.reading.claims = [
-                claim._replace(conditional=True) if claim.relation == "urgency" else claim
-                for claim in self.reading.claims
+            reading.claims = [
+                claim._replace(conditional=True) if claim.relation == "urgency" else claim for claim in reading.claims
             ]
         if self.reading.question:
             self.reading.asked, self.reading.claims = self.reading.claims, []
         self.reading.spread = self.licensed.spread
         return self.reading
-
-    def _is_prose(self) -> bool:
-        """False for a bare list of terms; sets `licensed`."""
-        licensed = self.licensed
-        stating = self.before.question
-        mentions = covered = 0
-        for start, after, what in self.links:
-            if what.__class__ is str:
-                mentions += 1
-                if not self._is_statement(start, after, what):
-                    covered += after - start
-            elif what in _PARTING:
-                covered += after - start
-            elif what in _STATING:
-                stating = True
-                licensed.spread = licensed.spread or what is _SPREAD
-            elif what is _CARE:
-                licensed.care = True
-        others = len(self.tokens) - covered - (self.tokens[-1] in ENDS)
-        licensed.terse = (
-            others <= mentions and not stating and all(self.tokens[link[0]] not in VERBAL for link in self.links)
-        )
-        something = mentions or licensed.care or licensed.spread
-        prose = mentions <= _MENTIONS_PER_OTHER_WORD * others
-        licensed.single = not prose and mentions == 1 and len(self.tokens) <= _NOTE
-        licensed.terse = licensed.terse or licensed.single
-        return bool(something) and (prose or licensed.single)
-
-    def _is_statement(self, start: int, after: int, what: str) -> bool:
-        """True for a mention that is a statement by itself: "spreads easily", "call an ambulance"."""
-        if self.tokens[start] in VERBAL:
-            return True
-        return after - start >= _PHRASE and self.kinds[what] in ("urgency", "contagion")
 
     def _follow(self) -> None:
         """Apply every link in order: a concept is mentioned, a cue changes the clause, gives it a role, or ends it."""
@@ -150,7 +113,8 @@ class Sentence:
             elif what in _CLAUSE_HANDLERS:
                 _CLAUSE_HANDLERS[what](self.clause)
             elif what in _ROLES:
-                self.clause.role = what
+                if not (what is Cue.FORM and self.clause.role is Cue.BECOME):  # "turns into a type of …"
+                    self.clause.role = what
                 self.clause.verb = self.clause.verb or what is Cue.BECOME
             elif what in _HANDLERS:
                 _HANDLERS[what](self, index)
@@ -164,13 +128,18 @@ class Sentence:
             self.last_name = what
             self.clause.name((start, after, what), self.tokens[start - 1] if start else "")
             return
-        if kind in _VERDICTS and self.tokens[start] in _NEGATIVE:  # "not infectious, not cancer"
+        if self._negates_itself(kind, start):
             self.clause.deny(False)
         if kind == "contagion" or kind == "category":
             self.licensed.spread = True
         elif kind == "urgency" and self.tokens[start] in _OUTRIGHT:
             self.licensed.care = True
         self.clause.mention((start, after, what), kind)
+
+    def _negates_itself(self, kind: str, start: int) -> bool:
+        """True for a value whose name is negative, as in "not infectious, not cancer"."""
+        first = self.tokens[start]
+        return (kind in _VERDICTS and first in _NEGATIVE) or (kind == "treatment" and first in _AUXILIARIES)
 
     def close(self, end: int) -> None:
         """End the clause before the word `end`, and extract its claims."""
@@ -189,6 +158,9 @@ class Sentence:
         reading.about = names[-1] if names else topic
         self.clause = Clause(clause.wrong)
 
+    def _treatments(self) -> list[Link]:
+        return [link for link in self.links if link[2].__class__ is str and self.kinds[link[2]] == "treatment"]
+
     def _topic(self) -> str:
         """What a clause without a name is about."""
         if self.clause.lesion:
@@ -206,7 +178,7 @@ class Sentence:
         if end < len(self.tokens) and self.tokens[end] in VERBAL:
             return True
         for start, _, following in self.links[index + 1 :]:
-            if following in _PARTING or self.tokens[start] == "that":
+            if following in PARTING or self.tokens[start] == "that":
                 return False
             if following in predicates or (following.__class__ is str and self.tokens[start] in VERBAL):
                 return True
@@ -232,7 +204,9 @@ class Sentence:
         self.clause.verb, self.clause.dark = True, dark
 
     def on_its(self, index: int) -> None:
-        if self.clause.verb and (self.clause.mentions or self.clause.names):  # "it isn't a worm it's a fungus"
+        if (self.clause.verb or self.clause.denied) and (
+            self.clause.mentions or self.clause.names
+        ):  # "it isn't a worm it's a fungus"
             self.close(self.links[index][0])
         self.clause.on_its()
 
