@@ -25,6 +25,7 @@ class Cue(IntEnum):
     VERB = auto()
     ITS = auto()  # "it's": a pronoun and a verb
     IT = auto()  # refers to the topic of the sentence before
+    THERE = auto()  # "there is": about the case
     LESION = auto()  # refers to the case in question
     OTHERS = auto()  # "many rashes": the clause is about other conditions
     NOT = auto()  # denies what follows in the clause
@@ -36,6 +37,7 @@ class Cue(IntEnum):
     ABSENT = auto()  # denies what precedes it
     SPARED = auto()  # denies a site before it, or what follows
     AVOID = auto()  # denies treatments and tests around it
+    RELIEVE = auto()  # says that factors do good
     WORSEN = auto()  # likewise
     SEEN = auto()  # a negation before it denies what precedes that
     RATHER = auto()  # denies the next mention

@@ -36,6 +36,7 @@ _STATING = frozenset(("urgency", "contagion"))
 _NOTED = frozenset(("malignancy", "contagion", "urgency", "category", "agent", "treatment", "course"))
 # A claim of urgency beside such a value is about cases that have it.
 _QUALIFYING = frozenset(("red_flag", "site", "age"))
+STATES = frozenset(("pregnancy", "breastfeeding"))  # factors in which treatments are safe or not
 _PHRASE = 3  # so many words of a mention of these kinds are a statement in themselves
 
 
@@ -105,8 +106,11 @@ def extract(clause: Clause, subjects: list[str], case: str, licensed: Licensed) 
         for subject in ([case] if relation == DIAGNOSIS else subjects)
     ]
     if not clause.past:
+        state = next((mention.value for mention in clause.mentions if mention.value in STATES), "")
         for mention in clause.mentions:
-            if relation := _relation(clause, mention, licensed):
+            if state and mention.kind == "treatment":
+                claims.append(_in_state(mention, state))
+            elif relation := _relation(clause, mention, licensed):
                 claim = Claim(
                     subjects[0],
                     relation,
@@ -120,6 +124,12 @@ def extract(clause: Clause, subjects: list[str], case: str, licensed: Licensed) 
                 )
                 claims += [claim._replace(subject=subject) for subject in subjects]
     return claims
+
+
+def _in_state(mention: Mention, state: str) -> Claim:
+    """The claim that a treatment must not, or may, be used in a state such as pregnancy."""
+    statement = (mention.value, "contraindicated_in", state, not mention.positive, mention.hedged, mention.words)
+    return Claim(*statement)
 
 
 def _qualifies(mention: Mention) -> bool:
@@ -148,6 +158,8 @@ def _relation(clause: Clause, mention: Mention, licensed: Licensed) -> str:
             return "colour_on_dark_skin"
         if mention.value == "dark_skin" and any(other.kind == "colour" for other in clause.mentions):
             return ""
+    if kind == "factor" and clause.relieving:
+        return "relieved_by"
     return _RELATION_OF.get(kind, "")
 
 

@@ -75,6 +75,7 @@ class Clause:
     dark: bool = False  # about dark skin
     spreading: bool = False  # about contagion
     person: bool = False  # about other people, with `spreading`
+    relieving: bool = False  # factors are said to do good
     needed: bool = False  # it says that something is needed
     cared: Words | None = None  # where it mentions medical care
     role: Cue | None = None  # of the next name
@@ -134,6 +135,8 @@ class Clause:
 
     def _is_subject(self, before: str) -> bool:
         """True if the name is the subject of the clause."""
+        if self.diagnosed and self.role is None:  # "the hallmark of X, which may follow Y or Z"
+            return False
         if self.names:
             return self.role not in _RELATION_OF_ROLE and not self.verb and before in _JOINING
         if self.pairing:
@@ -151,7 +154,7 @@ class Clause:
         """The relation of the clause's subject to a further name; empty without one."""
         if self.role in _RELATION_OF_ROLE:
             return _RELATION_OF_ROLE[self.role]
-        if self.mentions:
+        if self.mentions or self.diagnosed:
             return ""
         return "subtype_of" if self.names else DIAGNOSIS
 
@@ -241,11 +244,21 @@ class Clause:
     def on_rarely(self) -> None:
         self.frequency = "rarely"
 
+    def on_there(self) -> None:
+        self.lesion = self.verb = True
+
+    def on_relieve(self) -> None:
+        self.relieving = self.verb = True
+        if self.denied and self.denied_from == len(self.mentions):
+            self.on_seen()
+
     def on_need(self) -> None:
         self.needed = self.verb = True
 
     def on_often(self) -> None:
         self.frequency = "often"
+        if self.mentions and self.mentions[-1].kind == "course":  # "metastasises far more often"
+            self.mentions[-1].frequency = "often"
 
     def on_always(self) -> None:
         self.frequency = "always"

@@ -29,6 +29,8 @@ _OUTRIGHT = frozenset(("ambulance", "casualty", "emergency", "urgent", "urgently
 _VERDICTS = frozenset(("malignancy", "contagion", "urgency"))
 _NEGATIVE = frozenset(("no", "not", "non", "nothing", "noncancerous", "noncontagious"))
 _AUXILIARIES = frozenset(("do", "does", "needs", "need", "is"))
+_NOTIONS = [[word] for word in "idea notion claim belief view assumption suggestion theory myth".split()]
+_LAST = 3  # links at the end of a sentence
 _MODALS = frozenset(("may", "might", "could"))
 _ELLIPSIS = 6  # words that may follow a name that stands for a whole statement
 _TRAILING = frozenset("is are was were does do did can has have not them either too neither".split())
@@ -90,6 +92,9 @@ class Sentence:
             ]
             if links and links[0][0] == 0 and links[0][2] == Cue.NOT:
                 del links[0]  # this "no" denies the question, not what follows
+        if self._is_denied_at_the_end():
+            links = self.links = [link for link in links if link[2] is not Cue.ABSENT]
+            self.clause.on_wrong()
         if license_claims(self.tokens, links, self.kinds, self.before.question, self.licensed):
             self._follow()
         reading = self.reading
@@ -158,6 +163,11 @@ class Sentence:
         reading.about = names[-1] if names else topic
         self.clause = Clause(clause.wrong)
 
+    def _is_denied_at_the_end(self) -> bool:
+        """True for "That it is a cancer is a notion that has been given up"."""
+        opening = self.tokens[0] == "that" or (self.tokens[0] in ("the", "any") and self.tokens[1:2] in _NOTIONS)
+        return opening and any(what is Cue.ABSENT for _, _, what in self.links[-_LAST:])
+
     def _treatments(self) -> list[Link]:
         return [link for link in self.links if link[2].__class__ is str and self.kinds[link[2]] == "treatment"]
 
@@ -188,6 +198,8 @@ class Sentence:
         if self.clause.role == Cue.UNLIKE:
             self.clause.role = None
         clause = self.clause
+        if clause.mentions and clause.mentions[-1].frequency:
+            clause.frequency = ""
         if clause.without and clause.denied_from == len(clause.mentions):  # "without a lens, …"
             clause.deny(False)
         if (clause.verb or (clause.denied and clause.mentions)) and self._clause_follows(index):
@@ -295,6 +307,8 @@ _CLAUSE_HANDLERS: dict[Cue, Callable[[Clause], None]] = {
     Cue.ALWAYS: Clause.on_always,
     Cue.RESEMBLE: Clause.on_resemble,
     Cue.NEED: Clause.on_need,
+    Cue.THERE: Clause.on_there,
+    Cue.RELIEVE: Clause.on_relieve,
     Cue.HISTORY: Clause.on_history,
     Cue.LIKELY: Clause.on_likely,
     Cue.EXCLUDE: Clause.on_exclude,
