@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from dermiq.kg.normalising import normalise, without_accents
+from dermiq.kg.typos import Typos
+
 # Latin words, with an English contraction, and Chinese characters; other scripts hold none of the vocabulary.
 _TOKEN = re.compile(
     r"\d+[.,]\d+|%|[0-9a-zß-ɏ]+(?:(?<=n)['’]t|['’](?:s|re|ve|ll|d|m))?(?![a-zß-ɏ])|[㐀-鿿]"
@@ -54,8 +57,8 @@ def _lower(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text and the punctuation that structures it, in lower case; "isn't" is two words."""
-    lower = _lower(text)
+    """The words of a text and the punctuation that structures it, normalised, in lower case; "isn't" is two words."""
+    lower = _lower(normalise(text).text)
     found = _TOKEN.findall(lower)
     if "n't" in lower or "n’t" in lower:
         return [part for word in found for part in _uncontracted(word)]
@@ -64,13 +67,15 @@ def words(text: str) -> list[str]:
 
 def spans(text: str) -> list[tuple[int, int]]:
     """First and last character (exclusive) of each of the `words` of a text."""
+    normal = normalise(text)
+    places = normal.places
     found = []
-    for match in _TOKEN.finditer(_lower(text)):
+    for match in _TOKEN.finditer(_lower(normal.text)):
         start, end = match.span()
         if len(_uncontracted(match.group())) == 2:
-            found += [(start, end - 3), (end - 3, end)]
+            found += [(places[start], places[end - 4] + 1), (places[end - 3], places[end - 1] + 1)]
         else:
-            found.append((start, end))
+            found.append((places[start], places[end - 1] + 1))
     return found
 
 
@@ -118,25 +123,41 @@ class Linker:
 
     Args:
         entries: (surface form, meaning); of two meanings of a form the first one counts.
+        forgiving: link misspelt words too.
     """
 
-    def __init__(self, entries: Iterable[tuple[str, Any]]) -> None:
+    def __init__(self, entries: Iterable[tuple[str, Any]], forgiving: bool = False) -> None:
         self._root: dict[str, _Node] = {}
         self._normal: dict[str, str] = {}
+        self._typos: Typos | None = None
         for form, meaning in entries:
             node: _Node = [None, self._root]
             for word in words(form):
                 node = node[1].setdefault(self._fold(word), [None, {}])
             if node[0] is None:
                 node[0] = meaning
+        self._words = frozenset(self._normal.values())
+        if forgiving:
+            self._typos = Typos(self._words)
 
     def _fold(self, word: str) -> str:
         folded = self._normal.get(word)
         if folded is None:
             if len(self._normal) >= _MEMORY:
                 self._normal.clear()
-            folded = self._normal[word] = normal(word)
+            folded = self._normal[word] = self._corrected(normal(word))
         return folded
+
+    def _corrected(self, word: str) -> str:
+        """A word of the vocabulary for one that is misspelt, or has accents; else the word itself."""
+        if self._typos is None or word in self._words:
+            return word
+        plain = without_accents(word)
+        return plain if plain in self._words else self._typos.correct(plain) or word
+
+    def corrects(self, word: str) -> bool:
+        """True for a word in normal form that is taken for another one."""
+        return self._corrected(word) != word
 
     def link(self, tokens: list[str]) -> list[Link]:
         """The links of the words of a text: the longest forms, from left to right, without overlap."""

@@ -16,6 +16,7 @@ from dermiq.kg.language.prose import ENDS
 from dermiq.kg.language.sentences import Reading, Sentence
 from dermiq.kg.language.translation import UNREAD, Translator, condition_names
 from dermiq.kg.linking import Link, Linker, spans, words
+from dermiq.kg.normalising import other_scripts
 
 _LONGEST = 256  # words of a sentence
 _MEMORY = 32_768  # readings
@@ -28,13 +29,17 @@ class ClaimReader:
         self._kinds = {concept.id: concept.kind for concept in graph.concepts.values()}
         labels = {concept.id: concept.label for concept in graph.conditions}
         foreign = [(name, condition) for name, condition in condition_names() if condition in labels]
-        self._linker = Linker([*graph.by_name.items(), *CUES, *foreign])
+        self._linker = Linker([*graph.by_name.items(), *CUES, *foreign], forgiving=True)
         self._translator = Translator(labels, [*graph.by_name, *(phrase for phrase, _ in CUES)])
         self._memory: dict[tuple[str, ...], Reading] = {}
 
     def mentions(self, text: str) -> list[Link]:
         """The concepts that a text mentions, asserted or not."""
         return [link for link in self.links(text) if not isinstance(link[2], Cue)]
+
+    def corrects(self, word: str) -> bool:
+        """True for a word in normal form that is taken for a misspelt one of the vocabulary."""
+        return self._linker.corrects(word)
 
     def links(self, text: str) -> list[Link]:
         """The concepts and cues that a text holds, in its order."""
@@ -59,7 +64,8 @@ class ClaimReader:
                 unread.append((first, end))
             before = reading
         places = spans(text) if unread else []
-        return Extraction(claims, [(places[first][0], places[end - 1][1]) for first, end in unread])
+        spoken = [(places[first][0], places[end - 1][1]) for first, end in unread]
+        return Extraction(claims, [*spoken, *other_scripts(text)])
 
     def _cached(self, tokens: list[str], case: str, before: Reading) -> Reading:
         """The reading of a sentence, from the cache unless it follows a question, on which it may depend."""

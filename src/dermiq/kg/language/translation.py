@@ -7,7 +7,6 @@ the vocabulary becomes a word without a meaning. Word order stays, which is enou
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,6 +17,7 @@ import yaml
 
 from dermiq.kg.language.sentences import Reading
 from dermiq.kg.linking import Linker, words
+from dermiq.kg.normalising import without_accents
 
 LANGUAGES = ("de", "es", "fr", "zh")
 UNREAD = "unread"  # a language that is recognised and not read
@@ -165,8 +165,7 @@ def _load(name: str) -> dict[str, Any]:
 @cache
 def _plain(word: str) -> str:
     """A word in lower case without accents."""
-    lower = word.lower().replace("ß", "ss").replace("œ", "oe")
-    return "".join(c for c in unicodedata.normalize("NFD", lower) if not unicodedata.combining(c))
+    return without_accents(word.lower())
 
 
 def _stem(word: str, suffixes: Sequence[str]) -> str:
