@@ -28,9 +28,8 @@ _LINE_END = re.compile(r"(?<=[a-z])-\n[ \t]*(?=[a-z])")
 _LEETED = re.compile(r"(?<![\w@$!])[a-z]*[a-z][013457@$!]+[a-z]+[\w@$!]*", re.I)
 _MIXED = re.compile(r"\w+")
 _LATIN = re.compile(r"[A-Za-z]")
-_OTHER = re.compile(
-    r"(?:[^\W\d_a-zA-Zªºß-ɏḀ-ỿ㐀-鿿][\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff]*){2,}(?:[\s,;-]+(?:[^\W\d_a-zA-Zªºß-ɏḀ-ỿ㐀-鿿][\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff]*)+)*"
-)
+_READ = re.compile(r"[a-zA-Zªºß-ɏḀ-ỿ㐀-鿿]")  # Latin and Han
+_BETWEEN = frozenset(" ,;-\n")
 _MEMORY = 2**12
 
 
@@ -111,10 +110,17 @@ def other_scripts(text: str) -> list[tuple[int, int]]:
     """First and last character (exclusive) of each run of words in a script that is not read: neither Latin nor Han."""
     if text.isascii():
         return []
-    normal = normalise(text)
-    return [
-        (normal.places[match.start()], normal.places[match.end() - 1] + 1) for match in _OTHER.finditer(normal.text)
-    ]
+    normal, found = normalise(text), []
+    start, letters, end = 0, 0, 0
+    for place, character in enumerate(f"{normal.text}."):
+        if unicodedata.category(character)[0] in "LM" and not _READ.match(character):
+            start = place if not letters else start
+            letters, end = letters + 1, place + 1
+        elif letters and character not in _BETWEEN:
+            if letters > 1:
+                found.append((normal.places[start], normal.places[end - 1] + 1))
+            letters = 0
+    return found
 
 
 def without_accents(word: str) -> str:
