@@ -183,7 +183,7 @@ def test_every_word_stands_where_its_span_says(text):
         last = end
         piece = text[start:end]
         contracted = piece.lower() in ("n't", "n’t", "ca", "wo", "sha")
-        assert contracted or words(piece) == [word]
+        assert contracted or word in words(piece)
 
 
 @given(TEXT)

@@ -30,7 +30,7 @@ _MIXED = re.compile(r"\w+")
 _LATIN = re.compile(r"[A-Za-z]")
 _READ = re.compile(r"[a-zA-Zªºß-ɏḀ-ỿ㐀-鿿]")  # Latin and Han
 _BETWEEN = frozenset(" ,;-\n")
-_MEMORY = 2**12
+_MEMORY = 2**8  # texts
 
 
 class Normal(NamedTuple):

@@ -8,6 +8,7 @@ from importlib.resources import files
 from itertools import combinations
 
 ONE_FROM, TWO_FROM = 6, 9  # letters of a word in which one mistake is forgiven, and two
+_LONGEST = 32  # letters of a word
 
 
 class Typos:
@@ -29,7 +30,7 @@ class Typos:
 
         The distance is Damerau and Levenshtein's: a transposition counts one.
         """
-        if len(word) < ONE_FROM or not word.isalpha() or word in common_words():
+        if not ONE_FROM <= len(word) <= _LONGEST or not word.isalpha() or word in common_words():
             return None
         found: dict[str, int] = {}
         for shorter in {word, *_deletions(word)}:
