@@ -179,8 +179,8 @@ def test_every_word_stands_where_its_span_says(text):
     assert len(found) == len(places)
     last = 0
     for word, (start, end) in zip(found, places, strict=True):
-        assert last <= start < end <= len(text)
-        last = end
+        assert last <= start < end <= len(text)  # two words of one character, such as a fraction, share its place
+        last = start
         piece = text[start:end]
         contracted = piece.lower() in ("n't", "n’t", "ca", "wo", "sha")
         assert contracted or word in words(piece)

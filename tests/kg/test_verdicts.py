@@ -308,7 +308,7 @@ def test_a_verdict_names_relation_strength_and_work():
     verdict = judged("psoriasis", TREATMENT, "emollient", YES)
     assert (verdict.relation, verdict.strength) == ("first_line", "typical")
     assert GRAPH.cite(verdict.evidence[0]) == "A Handbook of Nothing (Nobody, 2000)"
-    assert judged("psoriasis", TREATMENT, "excision", YES).strength == ""
+    assert judged("psoriasis", "site", "hand", YES).strength == ""
 
 
 @pytest.mark.parametrize(

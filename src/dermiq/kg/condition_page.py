@@ -18,12 +18,12 @@ _GROUPS = {
         "dermoscopy_against",
     ),
     "What it feels like": ("symptom", "absent_symptom"),
-    "Where it comes from": ("agent", "cause", "risk_factor", "trigger", "contagious", "transmission"),
+    "Where it comes from": ("agent", "cause", "risk_factor", "trigger", "relieved_by", "contagious", "transmission"),
     "What it can be mistaken for": ("differential",),
     "Tests": ("test", "test_not_needed"),
-    "Treatment": ("first_line", "second_line", "contraindicated"),
+    "Treatment": ("first_line", "second_line", "contraindicated", "insufficient_alone"),
     "How soon care is needed": ("urgency", "red_flag"),
-    "Whom it affects, and how it goes on": ("age_group", "course", "progresses_to"),
+    "Whom it affects, and how it goes on": ("age_group", "course", "quantity", "progresses_to"),
 }  # fmt: skip
 _TITLES = {
     "subtype_of": "form of", "morphology": "basic lesion", "secondary_morphology": "surface and border",
@@ -33,7 +33,7 @@ _TITLES = {
     "contraindicated": "treatment to avoid", "red_flag": "red flags", "contagious": "contagion",
     "age_group": "age groups", "test": "useful tests", "test_not_needed": "tests that are not needed",
     "risk_factor": "risk factors", "trigger": "triggers", "site": "sites", "symptom": "symptoms",
-    "progresses_to": "can turn into",
+    "progresses_to": "can turn into", "insufficient_alone": "not enough alone", "quantity": "in numbers",
 }  # fmt: skip
 
 

@@ -73,7 +73,9 @@ def _number(tokens: Sequence[str], start: int) -> Number | None:
     if low is None:
         return None
     high, end = low, start + 1
-    if end + 1 < len(tokens) and tokens[end] in ("to", "-", "–", "or", "and"):
+    if end < len(tokens) and tokens[end][0].isdigit() and (after := _value(tokens[end])):  # "7-10 days"
+        high, end = max(low, after), end + 1
+    elif end + 1 < len(tokens) and tokens[end] in ("to", "-", "–", "or", "and"):
         second = _value(tokens[end + 1])
         if second is not None:
             if tokens[end] == "and" and (start == 0 or tokens[start - 1] != "between"):
@@ -120,7 +122,9 @@ def _bounded(tokens: Sequence[str], start: int, end: int, low: float, high: floa
     return Number(start, end, Range(low, high, unit))
 
 
-def with_numbers(tokens: Sequence[str], claims: list[Claim], subject: str, treatments: Sequence[Link]) -> list[Claim]:
+def with_numbers(
+    tokens: Sequence[str], claims: list[Claim], subject: str, treatments: Sequence[Link], named: Sequence[str]
+) -> list[Claim]:
     """The claims of a sentence, with those that its numbers make, and with the frequencies that percentages say.
 
     Args:
@@ -128,18 +132,19 @@ def with_numbers(tokens: Sequence[str], claims: list[Claim], subject: str, treat
         claims: what else it claims.
         subject: the condition that it is about.
         treatments: the treatments that it mentions.
+        named: the quantities that it names.
     """
     if not any(token[0].isdigit() or token in _COUNTS or token in _WORDS for token in tokens):
         return claims
     found = list(numbers(tokens))
-    often = next(filter(None, (_share(number.range) for number in found)), "")
-    if often:
+    shares: list[Frequency] = [often for number in found if (often := _share(number.range))]
+    if shares:
         claims = [
-            claim._replace(frequency=claim.frequency or often) if claim.relation == "course" else claim
+            claim._replace(frequency=claim.frequency or shares[0]) if claim.relation == "course" else claim
             for claim in claims
         ]
     for number in found:
-        about = _quantity(tokens, number, treatments)
+        about = ("", named[0]) if named else _quantity(tokens, number, treatments)
         if about is not None:
             drug, quantity = about
             claims.append(Claim(drug or subject, "quantity", quantity, True, words=number[:2], range=number.range))

@@ -98,7 +98,8 @@ class Sentence:
         if license_claims(self.tokens, links, self.kinds, self.before.question, self.licensed):
             self._follow()
         reading = self.reading
-        reading.claims = with_numbers(self.tokens, reading.claims, reading.about, self._treatments())
+        treatments, named = self._links_of("treatment"), [link[2] for link in self._links_of("quantity")]
+        reading.claims = with_numbers(self.tokens, reading.claims, reading.about, treatments, named)
         if self.conditional:
             reading.claims = [
                 claim._replace(conditional=True) if claim.relation == "urgency" else claim for claim in reading.claims
@@ -168,8 +169,8 @@ class Sentence:
         opening = self.tokens[0] == "that" or (self.tokens[0] in ("the", "any") and self.tokens[1:2] in _NOTIONS)
         return opening and any(what is Cue.ABSENT for _, _, what in self.links[-_LAST:])
 
-    def _treatments(self) -> list[Link]:
-        return [link for link in self.links if link[2].__class__ is str and self.kinds[link[2]] == "treatment"]
+    def _links_of(self, kind: str) -> list[Link]:
+        return [link for link in self.links if link[2].__class__ is str and self.kinds[link[2]] == kind]
 
     def _topic(self) -> str:
         """What a clause without a name is about."""
