@@ -297,6 +297,8 @@ class Judge:
         listed = tuple(fact for fact in facts if fact.relation == claim.relation and fact.closed and fact.positive)
         if listed and not any(self._graph.related(fact.value, value) for fact in facts):
             return Verdict("supported", claim.relation, listed, "denied rightly")
+        if lacking := self._insufficient(claim):
+            return Verdict("supported", "insufficient_alone", (lacking,), "denied rightly")
         if found := self._closed_world.refute(claim):
             return Verdict("supported", claim.relation, found[1], "denied rightly")
         return Verdict("unknown", claim.relation)

@@ -31,6 +31,7 @@ _NEGATIVE = frozenset(("no", "not", "non", "nothing", "noncancerous", "noncontag
 _AUXILIARIES = frozenset(("do", "does", "needs", "need", "is"))
 _NOTIONS = [[word] for word in "idea notion claim belief view assumption suggestion theory myth".split()]
 _LAST = 3  # links at the end of a sentence
+_TIMES = frozenset("day days week weeks fortnight hours".split())
 _MODALS = frozenset(("may", "might", "could"))
 _ELLIPSIS = 6  # words that may follow a name that stands for a whole statement
 _TRAILING = frozenset("is are was were does do did can has have not them either too neither".split())
@@ -140,6 +141,8 @@ class Sentence:
             self.licensed.spread = True
         elif kind == "urgency" and self.tokens[start] in _OUTRIGHT:
             self.licensed.care = True
+        elif kind == "urgency" and not self.licensed.care and _TIMES.intersection(self.tokens[start:after]):
+            return  # "it lasts two weeks" says nothing of a doctor
         self.clause.mention((start, after, what), kind)
 
     def _negates_itself(self, kind: str, start: int) -> bool:
