@@ -170,7 +170,19 @@ class KnowledgeGraph:
         """The condition with that name or synonym (any number and spelling), identifier or xref; None without one."""
         found = self.concepts.get(self.by_name.get(name.strip().lower(), "") or identifier(name))
         found = found if found and found.kind == CONDITION else self.concepts.get(self._folded.get(name_key(name), ""))
-        return found or next((concept for concept in self.conditions if name in concept.xrefs), None)
+        return (
+            found or next((concept for concept in self.conditions if name in concept.xrefs), None) or self._caused(name)
+        )
+
+    def _caused(self, name: str) -> Concept | None:
+        """The one condition that an agent with that name always causes ("head lice")."""
+        agents = {concept.id for concept in self.concepts.values() if name_key(name) in map(name_key, _names(concept))}
+        caused = {
+            fact.subject
+            for fact in self.facts
+            if fact.relation == "agent" and fact.strength == "always" and fact.value in agents
+        }
+        return self.concepts[caused.pop()] if len(caused) == 1 else None
 
     def find(self, name: str) -> Concept:
         """The condition that `lookup` finds.
@@ -189,6 +201,10 @@ class KnowledgeGraph:
         """The citation of a fact as text."""
         citation = self.citations.get(fact.citation)
         return str(citation) if citation else "no citation"
+
+
+def _names(concept: Concept) -> tuple[str, ...]:
+    return (concept.label, *concept.synonyms)
 
 
 def merged(graphs: Iterable[KnowledgeGraph]) -> KnowledgeGraph:

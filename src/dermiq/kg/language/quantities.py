@@ -33,7 +33,7 @@ _AGE = frozenset(
 _LESION = frozenset("wheal wheals lesion lesions spot blister bruise each individual hive".split())
 _ENDING = frozenset(
     "fade fades clear clears last lasts heal heals resolve resolves settle settles gone disappear disappears vanish "
-    "vanishes better stay stays persist persists remain remains within lasting".split()
+    "vanishes better stay stays persist persists remain remains lasting".split()
 )
 _NEAR = 2  # words between a drug and its concentration
 _MONTH = 30.0  # days; what is shorter is no age
@@ -99,7 +99,9 @@ def _with_unit(tokens: Sequence[str], start: int, end: int, low: float, high: fl
     known = UNITS.get(unit) or UNITS.get(unit.removesuffix("s"))
     if known:
         return _bounded(tokens, start, end + 1, low * known[1], high * known[1], known[0])
-    if start and tokens[start - 1] in ("over", "under", "above", "below", "aged") and not tokens[start].startswith("a"):
+    aged = start > 1 and tokens[start - 2 : start] == ["age", "of"]
+    compared = start > 0 and tokens[start - 1] in ("over", "under", "above", "below", "aged")
+    if (aged or compared) and tokens[start][0].isdigit():
         return _bounded(tokens, start, end, low * UNITS["year"][1], high * UNITS["year"][1], "day")  # "over 70"
     return None
 
@@ -137,12 +139,10 @@ def with_numbers(
     if not any(token[0].isdigit() or token in _COUNTS or token in _WORDS for token in tokens):
         return claims
     found = list(numbers(tokens))
-    shares: list[Frequency] = [often for number in found if (often := _share(number.range))]
-    if shares:
-        claims = [
-            claim._replace(frequency=claim.frequency or shares[0]) if claim.relation == "course" else claim
-            for claim in claims
-        ]
+    claims = [
+        claim._replace(frequency=claim.frequency or _share(claim, found)) if claim.relation == "course" else claim
+        for claim in claims
+    ]
     for number in found:
         about = ("", named[0]) if named else _quantity(tokens, number, treatments)
         if about is not None:
@@ -151,11 +151,12 @@ def with_numbers(
     return claims
 
 
-def _share(said: Range) -> Frequency:
-    """How often something is so by a percentage."""
-    if said.unit != "%":
+def _share(claim: Claim, found: Sequence[Number]) -> Frequency:
+    """How often something is so by the last percentage before it."""
+    before = [number.range for number in found if number.range.unit == "%" and number.end <= claim.words[0]]
+    if not before:
         return ""
-    return "rarely" if said.high <= _RARELY else "often" if said.low >= _OFTEN else ""
+    return "rarely" if before[-1].high <= _RARELY else "often" if before[-1].low >= _OFTEN else ""
 
 
 def _quantity(tokens: Sequence[str], number: Number, treatments: Sequence[Link]) -> tuple[str, str] | None:
