@@ -99,8 +99,9 @@ class Sentence:
         if license_claims(self.tokens, links, self.kinds, self.before.question, self.licensed):
             self._follow()
         reading = self.reading
-        treatments, named = self._links_of("treatment"), [link[2] for link in self._links_of("quantity")]
-        reading.claims = with_numbers(self.tokens, reading.claims, reading.about, treatments, named)
+        if all(link[2] is not Cue.HISTORY for link in links):
+            treatments, named = self._links_of("treatment"), [link[2] for link in self._links_of("quantity")]
+            reading.claims = with_numbers(self.tokens, reading.claims, reading.about, treatments, named)
         if self.conditional:
             reading.claims = [
                 claim._replace(conditional=True) if claim.relation == "urgency" else claim for claim in reading.claims
