@@ -286,7 +286,9 @@ class Sentence:
 
     def on_if(self, index: int) -> None:
         self.close(self.links[index][0])
-        self.silent = self.conditional = True
+        self.silent = True
+        named = [start for start, _, _ in self._links_of(CONDITION) if start > self.links[index][0]]
+        self.conditional = not named  # "if it is psoriasis" is no further sign
 
     def on_inverted(self, index: int) -> None:
         self.silent = self.silent or index == 0
