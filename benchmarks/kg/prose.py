@@ -1,7 +1,7 @@
 """Prose benchmark of the judge: statements as people and models write them, each with a verdict set by hand.
 
 A statement is contradicted if one of its claims is, else supported if one is, else neutral; an expected neutral is
-right unless it is contradicted. Each line of a file has `condition`, `answer`, `expect` and `style`. The rules were tuned
+right unless it is contradicted. Each line of a file has `condition`, `answer`, `expect` and `style`. Rules were tuned
 on ``statements/tuning.jsonl``.
 
     python benchmarks/kg/prose.py benchmarks/kg/statements/*.jsonl --out benchmarks/results/kg_prose.json
