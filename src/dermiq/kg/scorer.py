@@ -1,9 +1,9 @@
 """The score of an answer about a condition: precision, coverage and harm of its claims, by the knowledge graph.
 
 S is the summed weight of the supported claims about the condition that bear on the question, C that of the contradicted
-claims; a hedged claim weighs half:
+claims, A of the supported ones about other conditions; a hedged claim weighs half:
 
-    precision = S / (S + C)                                   0 without a claim
+    precision = S / (S + C + max(0, A - S))                   0 without a claim
     coverage  = min(1, (weight of the must-have facts that were stated) / needed)
     harm      = 1 - product over contradicted claims of (1 - severity)
     score     = (1 - harm) * 2 * precision * coverage / (precision + coverage)
@@ -13,6 +13,8 @@ possibly so counts half. `needed` is 4 (8 without a question type, then with at 
 as there are. Against gaming the score:
 
 * a claim counts once, however often it is made, and unknown claims count nothing;
+* true claims about other conditions cost where they are more than those about the case: an encyclopaedia is no answer;
+* an answer tag that asserts no diagnosis, where one is asked for, caps the score;
 * a sentence that holds a contradicted claim earns no support, so that a wrong sentence never helps;
 * a hedged claim of malignancy, contagion, urgency or diagnosis supports nothing, and hedged claims together cover at
   most half of what is needed, and of what a relation may count;
@@ -23,7 +25,7 @@ as there are. Against gaming the score:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf
 from pathlib import Path
@@ -42,6 +44,7 @@ from dermiq.kg.verdicts import NEGLECT, Judge, Verdict
 from dermiq.schema import Answer, Sample
 
 MAX_WORDS = 400
+UNDIAGNOSED = 0.25  # the most that an answer without the diagnosis asked for may score
 NEEDED, NEEDED_OVERALL, PER_RELATION = 4, 8, 2
 _ORDER_OF_URGENCY = ("self_care", "routine", "urgent", "emergency")
 _SEVERITY = {
@@ -100,6 +103,11 @@ class KGScore:
         return (*self.supported, *self.contradicted, *self.unknown)
 
     @property
+    def diagnosed(self) -> bool:
+        """True if the answer asserts a diagnosis, right or wrong."""
+        return any(item.claim.relation == DIAGNOSIS and item.claim.positive for item in self.claims)
+
+    @property
     def contradiction_rate(self) -> float:
         """Share of contradicted among all claims, 0 without any."""
         return len(self.contradicted) / len(self.claims) if self.claims else 0.0
@@ -144,7 +152,10 @@ class KGScorer:
         if case is None:
             return None
         asked = question_types(sample.question)
-        return self._by_graph.recent(spoken(answer), case, asked[0] if asked else None)
+        judged = self._by_graph.recent(spoken(answer), case, asked[0] if asked else None)
+        if sample.asks_diagnosis and answer.diagnosis is not None and not judged.diagnosed:
+            judged = replace(judged, score=min(judged.score, UNDIAGNOSED))
+        return judged
 
     def score(self, answer: str, condition: str, question_type: str | None = None) -> KGScore:
         """The score of an answer about a condition.
@@ -182,7 +193,9 @@ class _GraphScorer:
         judged, refuted = self._judged(claims, case)
         supported, contradicted, unknown = judged["supported"], judged["contradicted"], judged["unknown"]
         counted = [item for item in supported if self._counts(item, case, relations, refuted)]
+        aside = [item for item in supported if not self.graph.related(item.claim.subject, case)]
         gained, lost = _weight(counted), _weight(contradicted)
+        lost += max(0.0, _weight(aside) - gained)
         precision = gained / (gained + lost) if gained else 0.0
         coverage = self._coverage(counted, case, relations, question_type is None)
         safety = 1.0
