@@ -52,7 +52,8 @@ class ClosedWorld:
             known = {self._class_of(fact.value) for fact in held}
             other = kind and known and None not in known and kind not in known
             return ("agent of another kind", held) if other else None
-        return ("agent of no infection", self._positive(condition, "category")) if self._sterile(condition) else None
+        sterile = kind and self._is_sterile(condition, kind)
+        return ("agent of no infection", self._positive(condition, "category")) if sterile else None
 
     def _treatment(self, condition: str, drug: str) -> tuple[str, tuple[Fact, ...]] | None:
         listed = [fact.value for name in ("first_line", "second_line") for fact in self._positive(condition, name)]
@@ -64,7 +65,7 @@ class ClosedWorld:
             agents = self._positive(condition, "agent")
             if agents and kind not in {self._class_of(fact.value) for fact in agents}:
                 return "drug against another agent", agents
-            if not agents and self._sterile(condition):
+            if not agents and self._is_sterile(condition, kind):
                 return "drug against an agent, of no infection", self._positive(condition, "category")
         benign = [fact for fact in self._positive(condition, "malignancy") if fact.value == "benign"]
         cancer = self._table["against_cancer"]
@@ -93,12 +94,14 @@ class ClosedWorld:
             return "course of cancer, of what is benign", benign
         return None
 
-    def _sterile(self, condition: str) -> bool:
-        """True if a condition has nothing to do with agents, as far as its facts go."""
+    def _is_sterile(self, condition: str, kind: str) -> bool:
+        """True if a condition has nothing to do with a class of agents, as far as its facts go."""
         categories = [fact.value for fact in self._positive(condition, "category")]
         infected = self._is_any(categories, ("infection", "parasitic_infestation"))
         linked = any(
-            fact.value in self._table["infections"] for name in _CAUSED for fact in self._positive(condition, name)
+            kind in self._table["infections"].get(fact.value, ())
+            for name in _CAUSED
+            for fact in self._positive(condition, name)
         )
         contagious = any(fact.value == "contagious" for fact in self._positive(condition, "contagious"))
         return bool(categories) and not (infected or linked or contagious)
