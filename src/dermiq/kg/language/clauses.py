@@ -89,6 +89,8 @@ class Clause:
     def mention(self, link: Link, kind: str) -> None:
         """Add the mention of a value."""
         start, end, value = link
+        if kind == "contagion" and any(one.kind == kind and one.words[1] == start for one in self.mentions[-1:]):
+            return  # "cannot be passed on | to other people"
         role = self.role
         if kind == "malignancy" or kind == "category":
             if value != "pre_malignant" and (role == Cue.UNLIKE or (role == Cue.MIMIC and not self.excluding)):

@@ -101,7 +101,7 @@ def _with_unit(tokens: Sequence[str], start: int, end: int, low: float, high: fl
         return _bounded(tokens, start, end + 1, low * known[1], high * known[1], known[0])
     aged = start > 1 and tokens[start - 2 : start] == ["age", "of"]
     compared = start > 0 and tokens[start - 1] in ("over", "under", "above", "below", "aged")
-    if (aged or compared) and tokens[start][0].isdigit():
+    if (aged or compared) and tokens[start] not in ("a", "an"):
         return _bounded(tokens, start, end, low * UNITS["year"][1], high * UNITS["year"][1], "day")  # "over 70"
     return None
 

@@ -27,7 +27,7 @@ _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
 # They say how soon without a word of care.
 _OUTRIGHT = frozenset(("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely"))
 _VERDICTS = frozenset(("malignancy", "contagion", "urgency"))
-_NEGATIVE = frozenset(("no", "not", "non", "nothing", "noncancerous", "noncontagious"))
+_NEGATIVE = frozenset(("no", "not", "non", "nothing", "cannot", "noncancerous", "noncontagious"))
 _AUXILIARIES = frozenset(("do", "does", "needs", "need", "is"))
 _NOTIONS = [[word] for word in "idea notion claim belief view assumption suggestion theory myth".split()]
 _LAST = 3  # links at the end of a sentence
