@@ -11,7 +11,7 @@ import pytest
 from dermiq.kg import KGScorer
 
 ROOT = Path(__file__).parents[3]
-OURS = ROOT / "benchmarks" / "kg" / "statements" / "tuning.jsonl"
+OURS = sorted((ROOT / "benchmarks" / "kg" / "statements").glob("*.jsonl"))
 SHARED = Path(os.environ.get("DERMIQ_TEST_DATA", ROOT.parent / "shared" / "data")) / "kg_prose" / "statements.jsonl"
 
 _spec = importlib.util.spec_from_file_location("prose", ROOT / "benchmarks" / "kg" / "prose.py")
@@ -19,7 +19,7 @@ prose = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(prose)
 
 
-@pytest.mark.parametrize("path", [OURS, SHARED], ids=["ours", "shared"])
+@pytest.mark.parametrize("path", [*OURS, SHARED], ids=lambda path: path.stem)
 def test_prose_is_judged_as_a_dermatologist_would(path):
     if not path.exists():
         pytest.skip(f"{path.name} is not there: set DERMIQ_TEST_DATA to the folder that holds kg_prose")

@@ -102,6 +102,8 @@ class Clause:
         positive = self._polarity()
         if self.role == Cue.DIAGNOSIS and self.diagnosed:
             self.role = None
+        if kind == "transmission" and any(one.value == "non_contagious" and one.positive for one in self.mentions):
+            positive = False  # "cannot be passed on through …"
         if self.excluding or (self.avoided and kind in _CHOSEN):
             positive = not positive
         frequency = self.frequency
