@@ -225,6 +225,7 @@ def values(found: KGScore) -> set[tuple[str, str]]:
 @EXAMPLES
 def test_synonyms_do_not_matter(data):
     facts = [fact for fact in data.draw(some_facts()) if GRAPH.concepts[fact.value].kind in NOUNS]
+    facts = [fact for fact in facts if fact.value != "no_treatment"]  # its names are verbs: "leave it alone"
     assume(facts)
     condition = facts[0].subject
     one = score(said(facts), condition)
