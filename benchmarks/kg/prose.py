@@ -22,8 +22,7 @@ Statement = dict[str, str]
 
 def verdict(scorer: KGScorer, statement: Statement) -> str:
     """Contradicted, supported or neutral."""
-    score = scorer.score(statement["answer"], statement["condition"])
-    return "contradicted" if score.contradicted else "supported" if score.supported else "neutral"
+    return scorer.score(statement["answer"], statement["condition"]).verdict
 
 
 def read(path: Path) -> list[Statement]:
@@ -33,11 +32,12 @@ def read(path: Path) -> list[Statement]:
 
 def measure(scorer: KGScorer, statements: list[Statement]) -> dict[str, Any]:
     """The figures of some statements, and the wrong ones of each style."""
-    judged = Counter((one["expect"], verdict(scorer, one)) for one in statements)
+    verdicts = [(one["style"], one["expect"], verdict(scorer, one)) for one in statements]
+    judged = Counter((expected, got) for _, expected, got in verdicts)
     wrong = sum(count for (expected, _), count in judged.items() if expected == "contradicted")
     right = {
-        style: sum(_is_right(one["expect"], verdict(scorer, one)) for one in statements if one["style"] == style)
-        for style in sorted({one["style"] for one in statements})
+        style: sum(_is_right(expected, got) for one, expected, got in verdicts if one == style)
+        for style in sorted({style for style, _, _ in verdicts})
     }
     return {
         "statements": len(statements),

@@ -76,6 +76,4 @@ def test_words_without_units_are_no_numbers():
     ],
 )
 def test_numbers_and_states_are_judged(condition, text, expected):
-    score = SCORER.score(text, condition)
-    verdict = "contradicted" if score.contradicted else "supported" if score.supported else "neutral"
-    assert verdict == expected
+    assert SCORER.score(text, condition).verdict == expected

@@ -17,7 +17,8 @@ from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import TREATMENT
 
-_TREATED = (TREATMENT, "first_line", "second_line")
+NEGLECT = "no treatment of what must be treated"
+TREATED = (TREATMENT, "first_line", "second_line")
 _CAUSED = ("cause", "risk_factor", "trigger")
 _WAITING = ("self_care", "routine")
 
@@ -39,7 +40,7 @@ class ClosedWorld:
         relation, value = claim.relation, claim.value
         if relation == "agent":
             return self._agent(claim.subject, value)
-        if relation in _TREATED:
+        if relation in TREATED:
             return self._treatment(claim.subject, value)
         if relation == "course":
             return self._course(claim.subject, value)
@@ -67,43 +68,43 @@ class ClosedWorld:
                 return "drug against another agent", agents
             if not agents and self._is_sterile(condition, kind):
                 return "drug against an agent, of no infection", self._positive(condition, "category")
-        benign = [fact for fact in self._positive(condition, "malignancy") if fact.value == "benign"]
+        benign = self._positive(condition, "malignancy", "benign")
         cancer = self._table["against_cancer"]
         if benign and self._is(drug, cancer) and not any(self._is(one, cancer) for one in listed):
-            return "cancer treatment of what is benign", tuple(benign)
+            return "cancer treatment of what is benign", benign
         return None
 
     def _neglect(self, condition: str) -> tuple[str, tuple[Fact, ...]] | None:
-        malignant = [fact for fact in self._positive(condition, "malignancy") if fact.value == "malignant"]
-        pressing = [fact for fact in self._positive(condition, "urgency") if fact.value not in _WAITING]
-        facts = tuple(malignant or pressing)
-        return ("no treatment of what must be treated", facts) if facts else None
+        facts = self._positive(condition, "malignancy", "malignant") or tuple(
+            fact for fact in self._positive(condition, "urgency") if fact.value not in _WAITING
+        )
+        return (NEGLECT, facts) if facts else None
 
     def _course(self, condition: str, course: str) -> tuple[str, tuple[Fact, ...]] | None:
-        if any(fact.value == course for fact in self._positive(condition, "course")):
-            return None
         held = self._positive(condition, "course")
+        if any(fact.value == course for fact in held):
+            return None
         lasting = tuple(
             fact for fact in held if fact.value in self._table["lasting"] and fact.strength in ("always", "typical")
         )
         if course == self._table["cure"] and lasting:
             return "cure of what lasts or returns", lasting
-        benign = tuple(fact for fact in self._positive(condition, "malignancy") if fact.value == "benign")
-        waiting = any(fact.value in _WAITING for fact in self._positive(condition, "urgency"))
+        benign = self._positive(condition, "malignancy", "benign")
+        waiting = bool(self._positive(condition, "urgency", *_WAITING))
         if benign and (course in self._table["of_cancer"] or (waiting and course in self._table["grave"])):
             return "course of cancer, of what is benign", benign
         return None
 
     def _is_sterile(self, condition: str, kind: str) -> bool:
         """True if a condition has nothing to do with a class of agents, as far as its facts go."""
-        categories = [fact.value for fact in self._positive(condition, "category")]
-        infected = self._is_any(categories, ("infection", "parasitic_infestation"))
+        categories = self._positive(condition, "category")
+        infected = any(self._is(fact.value, ("infection", "parasitic_infestation")) for fact in categories)
         linked = any(
             kind in self._table["infections"].get(fact.value, ())
             for name in _CAUSED
             for fact in self._positive(condition, name)
         )
-        contagious = any(fact.value == "contagious" for fact in self._positive(condition, "contagious"))
+        contagious = self._positive(condition, "contagious", "contagious")
         return bool(categories) and not (infected or linked or contagious)
 
     def _class_of(self, agent: str) -> str | None:
@@ -114,8 +115,7 @@ class ClosedWorld:
         above = self._graph.ancestors.get(value, frozenset())
         return any(value == top or top in above for top in tops)
 
-    def _is_any(self, values: Iterable[str], tops: Iterable[str]) -> bool:
-        return any(self._is(value, tops) for value in values)
-
-    def _positive(self, condition: str, relation: str) -> tuple[Fact, ...]:
-        return tuple(fact for fact in self._graph.about(condition, relation) if fact.positive)
+    def _positive(self, condition: str, relation: str, *values: str) -> tuple[Fact, ...]:
+        """The positive facts of a relation, of some values or of all."""
+        facts = self._graph.about(condition, relation)
+        return tuple(fact for fact in facts if fact.positive and (not values or fact.value in values))

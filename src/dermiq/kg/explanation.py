@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from dermiq.kg.graph import KnowledgeGraph
 from dermiq.kg.language.assertion import Cue
-from dermiq.kg.language.reading import ClaimReader, sentence_spans
+from dermiq.kg.language.reading import ClaimReader
 from dermiq.kg.linking import spans
-from dermiq.kg.records import claim_in_words, evidence_in_words
-from dermiq.kg.scorer import JudgedClaim, KGScore
+from dermiq.kg.records import by_sentence, claim_in_words, evidence_in_words
+from dermiq.kg.scorer import KGScore
 
 
 def explain(score: KGScore, graph: KnowledgeGraph, answer: str) -> Iterator[tuple[str, str]]:
@@ -20,13 +20,12 @@ def explain(score: KGScore, graph: KnowledgeGraph, answer: str) -> Iterator[tupl
     """
     links = ClaimReader(graph).links(answer)
     places = spans(answer)
-    for start, end in sentence_spans(answer):
+    for start, end, judged in by_sentence(score, answer):
         yield answer[start:end].strip(), "heading"
         for first, last, what in links:
             if start <= places[first][0] < end:
                 quoted = answer[places[first][0] : places[last - 1][1]]
                 yield f"  {quoted!r}: {_meaning(what, graph)}", "link"
-        judged = [item for item in score.claims if start <= _begin(item, places) < end]
         for item in judged:
             verdict = item.verdict
             hedged = " (hedged)" if item.claim.hedged else ""
@@ -42,9 +41,3 @@ def _meaning(what: str | Cue, graph: KnowledgeGraph) -> str:
     if isinstance(what, Cue):
         return f"cue {what.name.lower()}"
     return f"{graph.concepts[what].kind} {graph.label(what)}"
-
-
-def _begin(item: JudgedClaim, places: list[tuple[int, int]]) -> int:
-    """The first character of a claim's words; -1 without words."""
-    span = item.claim.place(places)
-    return span[0] if span else -1

@@ -54,6 +54,11 @@ class Concept:
     xrefs: tuple[str, ...] = ()
     definition: str = ""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The label, then the synonyms."""
+        return (self.label, *self.synonyms)
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -104,16 +109,37 @@ class KnowledgeGraph:
         """Name in lower case -> identifier; of two concepts with one name the first."""
         names: dict[str, str] = {}
         for concept in self.concepts.values():
-            for name in (concept.label, *concept.synonyms):
+            for name in concept.names:
                 names.setdefault(name.lower(), concept.id)
         return names
 
     @cached_property
     def _folded(self) -> dict[tuple[str, ...], str]:
         """Name of a condition as a key -> identifier."""
+        return {name_key(name): concept.id for concept in self.conditions for name in concept.names}
+
+    @cached_property
+    def _caused_by(self) -> dict[tuple[str, ...], str]:
+        """Name of an agent as a key -> the one condition that it always causes ("head lice")."""
+        caused: dict[str, set[str]] = {}
+        for fact in self.facts:
+            if fact.relation == "agent" and fact.strength == "always":
+                caused.setdefault(fact.value, set()).add(fact.subject)
         return {
-            name_key(name): concept.id for concept in self.conditions for name in (concept.label, *concept.synonyms)
+            name_key(name): condition
+            for agent, (condition, *others) in caused.items()
+            if not others and agent in self.concepts
+            for name in self.concepts[agent].names
         }
+
+    @cached_property
+    def forms(self) -> dict[str, tuple[str, ...]]:
+        """Identifier of a condition -> identifiers of those directly below it, where there are any."""
+        below: dict[str, list[str]] = {}
+        for concept in self.conditions:
+            for parent in concept.broader:
+                below.setdefault(parent, []).append(concept.id)
+        return {parent: tuple(forms) for parent, forms in below.items()}
 
     @cached_property
     def ancestors(self) -> dict[str, frozenset[str]]:
@@ -169,20 +195,12 @@ class KnowledgeGraph:
     def lookup(self, name: str) -> Concept | None:
         """The condition with that name or synonym (any number and spelling), identifier or xref; None without one."""
         found = self.concepts.get(self.by_name.get(name.strip().lower(), "") or identifier(name))
-        found = found if found and found.kind == CONDITION else self.concepts.get(self._folded.get(name_key(name), ""))
-        return (
-            found or next((concept for concept in self.conditions if name in concept.xrefs), None) or self._caused(name)
-        )
-
-    def _caused(self, name: str) -> Concept | None:
-        """The one condition that an agent with that name always causes ("head lice")."""
-        agents = {concept.id for concept in self.concepts.values() if name_key(name) in map(name_key, _names(concept))}
-        caused = {
-            fact.subject
-            for fact in self.facts
-            if fact.relation == "agent" and fact.strength == "always" and fact.value in agents
-        }
-        return self.concepts[caused.pop()] if len(caused) == 1 else None
+        if found and found.kind == CONDITION:
+            return found
+        key = name_key(name)
+        found = self.concepts.get(self._folded.get(key, ""))
+        found = found or next((concept for concept in self.conditions if name in concept.xrefs), None)
+        return found or self.concepts.get(self._caused_by.get(key, ""))
 
     def find(self, name: str) -> Concept:
         """The condition that `lookup` finds.
@@ -201,10 +219,6 @@ class KnowledgeGraph:
         """The citation of a fact as text."""
         citation = self.citations.get(fact.citation)
         return str(citation) if citation else "no citation"
-
-
-def _names(concept: Concept) -> tuple[str, ...]:
-    return (concept.label, *concept.synonyms)
 
 
 def merged(graphs: Iterable[KnowledgeGraph]) -> KnowledgeGraph:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from dermiq.kg.normalising import normalise, without_accents
@@ -18,7 +19,6 @@ _TOKEN = re.compile(
     r"\d+[.,]\d+|%|[0-9a-zß-ɏ]+(?:(?<=n)['’]t|['’](?:s|re|ve|ll|d|m))?(?![a-zß-ɏ])|[㐀-鿿]"
     r"|\.(?=\s|$)|[,;:!?()\n—]|(?<!\S)[-–]+(?!\S)"
 )
-CHINESE_MARKS = str.maketrans("。、，；：！？（）", ";,,;:!?()")  # noqa: RUF001
 _IRREGULAR = {
     "lice": "louse", "feet": "foot", "children": "child", "nevi": "nevus", "naevi": "nevus", "bacteria": "bacterium",
     "fungi": "fungus", "bullae": "bulla", "larvae": "larva", "axillae": "axilla", "verrucae": "verruca",
@@ -50,8 +50,7 @@ _Node = list[Any]  # [what ends here or None, word -> node]
 
 
 def _lower(text: str) -> str:
-    """The text in lower case with English marks, of the same length; a few capitals, such as the dotted I, stay."""
-    text = text.translate(CHINESE_MARKS)
+    """The text in lower case and of the same length; a few capitals, such as the dotted I, stay."""
     lower = text.lower()
     return lower if len(lower) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
@@ -129,7 +128,7 @@ class Linker:
     def __init__(self, entries: Iterable[tuple[str, Any]], forgiving: bool = False) -> None:
         self._root: dict[str, _Node] = {}
         self._normal: dict[str, str] = {}
-        self._typos: Typos | None = None
+        self._forgiving = False  # the vocabulary corrects nothing before it is whole
         for form, meaning in entries:
             node: _Node = [None, self._root]
             for word in words(form):
@@ -137,8 +136,11 @@ class Linker:
             if node[0] is None:
                 node[0] = meaning
         self._words = frozenset(self._normal.values())
-        if forgiving:
-            self._typos = Typos(self._words)
+        self._forgiving = forgiving
+
+    @cached_property
+    def _typos(self) -> Typos:
+        return Typos(self._words)
 
     def _fold(self, word: str) -> str:
         folded = self._normal.get(word)
@@ -150,7 +152,7 @@ class Linker:
 
     def _corrected(self, word: str) -> str:
         """A word of the vocabulary for one that is misspelt, or has accents; else the word itself."""
-        if self._typos is None or word in self._words:
+        if not self._forgiving or word in self._words:
             return word
         plain = without_accents(word)
         return plain if plain in self._words else self._typos.correct(plain) or word

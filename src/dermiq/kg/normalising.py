@@ -18,6 +18,7 @@ _LOOKALIKES = str.maketrans(
     "аеорсухіјѕһԁԛԝєкмтвнгпАВЕКМНОРСТУХІЈЅԌαορεινκτυχβγηΑΒΕΖΗΙΚΜΝΟΡΤΥΧıɑɡℓ",
     "aeopcyxijshdqwekmtbhrnABEKMHOPCTYXIJSGaopeivktuxbynABEZHIKMNOPTYXiagl",
 )
+_MARKS = {"。": ";", "、": ","}  # NFKC knows the other Chinese marks
 _LEET = str.maketrans("013457@$!", "oleastasi")
 _INVISIBLE = re.compile(r"[­​-‏‪-‮⁠-⁤﻿͏᠎]")
 _SUSPECT = re.compile(
@@ -66,8 +67,7 @@ def _forms(character: str, before: list[str]) -> str:
         return ""
     if unicodedata.combining(character) and before and _LATIN.match(before[-1]):
         return ""
-    form = unicodedata.normalize("NFKC", character)
-    return form or character
+    return _MARKS.get(character) or unicodedata.normalize("NFKC", character)
 
 
 def _latin(word: str) -> str:

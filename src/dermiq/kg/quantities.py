@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 from dermiq.schema import KnowledgeError
 
-_DAY = 1.0
+_YEAR = 365.25
 UNITS: dict[str, tuple[str, float]] = {
-    "minute": ("day", _DAY / 1440), "hour": ("day", _DAY / 24), "day": ("day", _DAY), "week": ("day", 7 * _DAY),
-    "month": ("day", 30.4 * _DAY), "year": ("day", 365.25 * _DAY), "%": ("%", 1.0), "percent": ("%", 1.0),
+    "minute": ("day", 1 / 1440), "hour": ("day", 1 / 24), "day": ("day", 1.0), "week": ("day", 7.0),
+    "month": ("day", 30.4), "year": ("day", _YEAR), "%": ("%", 1.0), "percent": ("%", 1.0),
     "mm": ("mm", 1.0), "cm": ("mm", 10.0), "times daily": ("times daily", 1.0),
 }  # fmt: skip
-_YEAR = 365.25 * _DAY
 _RANGE = re.compile(r"(over|under)?\s*([\d.]+)(?:\s*[-–]\s*([\d.]+))?\s*([a-z% ]+)")
 
 

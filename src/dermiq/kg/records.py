@@ -9,6 +9,7 @@ from typing import Any
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS, TREATMENT
+from dermiq.kg.language.reading import sentence_spans
 from dermiq.kg.linking import spans
 from dermiq.kg.relations import RELATIONS
 from dermiq.kg.scorer import JudgedClaim, KGScore
@@ -89,6 +90,14 @@ def as_text(score: KGScore, graph: KnowledgeGraph, answer: str) -> Iterator[tupl
             yield f"  {mark} {_line(item, graph, answer, places)}", name
             for line in _evidence(item.verdict, graph):
                 yield line, "evidence"
+
+
+def by_sentence(score: KGScore, answer: str) -> Iterator[tuple[int, int, list[JudgedClaim]]]:
+    """First and last character (exclusive) of each sentence of an answer, and the claims whose words begin in it."""
+    places = spans(answer)
+    begun = [(span[0], item) for item in score.claims if (span := item.claim.place(places))]
+    for start, end in sentence_spans(answer):
+        yield start, end, [item for begin, item in begun if start <= begin < end]
 
 
 def claim_in_words(claim: Claim, graph: KnowledgeGraph) -> str:

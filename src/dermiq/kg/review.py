@@ -10,9 +10,7 @@ from typing import TextIO
 
 from scipy.stats import binomtest
 
-from dermiq.kg.language.reading import sentence_spans
-from dermiq.kg.linking import spans
-from dermiq.kg.records import claim_in_words, evidence_in_words
+from dermiq.kg.records import by_sentence, claim_in_words, evidence_in_words
 from dermiq.kg.scorer import KGScorer
 from dermiq.schema import KnowledgeError
 
@@ -26,7 +24,7 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of rows with its Wilson interval; all in [0, 1], nan without rows."""
+    """A share of rows, with its Wilson interval."""
 
     hits: int
     total: int
@@ -90,10 +88,9 @@ def write_sheet(file: TextIO, scorer: KGScorer, answers: Iterable[tuple[str, str
 
 
 def _rows(scorer: KGScorer, answer: str, condition: str, asked: str | None) -> Iterator[dict[str, str]]:
-    score, graph, places = scorer.score(answer, condition, asked), scorer.graph, spans(answer)
-    for start, end in sentence_spans(answer):
+    graph = scorer.graph
+    for start, end, here in by_sentence(scorer.score(answer, condition, asked), answer):
         row = {"condition": condition, "sentence": answer[start:end].strip()}
-        here = [item for item in score.claims if (span := item.claim.place(places)) and start <= span[0] < end]
         for item in here:
             yield row | {
                 "claim": claim_in_words(item.claim, graph),

@@ -31,6 +31,7 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
+from dermiq.kg.closed_world import NEGLECT
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS
@@ -40,7 +41,7 @@ from dermiq.kg.ontology.loading import load_graph
 from dermiq.kg.questions import question_types, relations_of
 from dermiq.kg.readers.language_model import LanguageModelReader
 from dermiq.kg.relations import RELATIONS
-from dermiq.kg.verdicts import NEGLECT, Judge, Verdict
+from dermiq.kg.verdicts import Judge, Verdict
 from dermiq.schema import Answer, Sample
 
 MAX_WORDS = 400
@@ -101,6 +102,11 @@ class KGScore:
     def claims(self) -> tuple[JudgedClaim, ...]:
         """All of them: supported, contradicted, unknown."""
         return (*self.supported, *self.contradicted, *self.unknown)
+
+    @property
+    def verdict(self) -> str:
+        """``contradicted`` if a claim is, else ``supported`` if one is, else ``neutral``."""
+        return "contradicted" if self.contradicted else "supported" if self.supported else "neutral"
 
     @property
     def diagnosed(self) -> bool:

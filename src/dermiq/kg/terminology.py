@@ -31,8 +31,7 @@ class Terminology:
 
     def names(self, concept: str) -> tuple[str, ...]:
         """The name and the synonyms of a concept."""
-        found = self.graph.concepts[concept]
-        return (found.label, *found.synonyms)
+        return self.graph.concepts[concept].names
 
     def lineage(self, concept: str) -> frozenset[str]:
         """A condition and its ancestors, with their categories and the ancestors of these."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from dermiq.kg.closed_world import ClosedWorld
+from dermiq.kg.closed_world import NEGLECT, TREATED, ClosedWorld
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS, TREATMENT
@@ -34,7 +34,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "drug against another agent": "an antiviral, say, of what no virus causes, and it is not listed",
         "drug against an agent, of no infection": "an antibiotic, say, of what no agent causes, and it is not listed",
         "cancer treatment of what is benign": "chemotherapy, radiotherapy and the like",
-        "no treatment of what must be treated": "nothing to be done about what is malignant or urgent",
+        NEGLECT: "nothing to be done about what is malignant or urgent",
         "course of cancer, of what is benign": "metastasis, or death of what may wait",
         "cure of what lasts or returns": "cured for good, of what is chronic or relapsing",
         "not enough alone": "the only treatment named is one that does not suffice",
@@ -47,7 +47,6 @@ RULES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Rule -> what it says."""
-NEGLECT = "no treatment of what must be treated"
 # Relations whose facts support a claim, and those whose facts contradict it.
 _FOR = {
     TREATMENT: ("first_line", "second_line"),
@@ -122,7 +121,7 @@ class Judge:
 
     def _by_members(self, claim: Claim) -> Verdict | None:
         """What holds, or fails, for every form of a condition, holds or fails for it."""
-        forms = [concept.id for concept in self._graph.conditions if claim.subject in concept.broader]
+        forms = self._graph.forms.get(claim.subject, ())
         if len(forms) < 2:
             return None
         verdicts = [self(claim._replace(subject=form), form) for form in forms]
@@ -201,12 +200,8 @@ class Judge:
 
     @staticmethod
     def _decided(right: bool, evidence: tuple[Fact, ...], for_: str, against: str) -> Verdict:
-        relation = evidence[0].relation
-        return (
-            Verdict("supported", relation, evidence, for_)
-            if right
-            else Verdict("contradicted", relation, evidence, against)
-        )
+        judgement: Judgement = "supported" if right else "contradicted"
+        return Verdict(judgement, evidence[0].relation, evidence, for_ if right else against)
 
     def _how_often(self, claim: Claim, facts: list[Fact]) -> Verdict | None:
         """The verdict on how often something is said to be so; None where the plain claim decides."""
@@ -228,12 +223,9 @@ class Judge:
             return Verdict("contradicted", "malignancy", (held,), "benign tumour")
         above = self._graph.ancestors[value]
         if exact := self._first(facts, lambda fact: fact.positive and fact.value == value):
-            rare = exact.strength == "rare" and not claim.hedged
-            return (
-                Verdict("unknown", exact.relation, (), "how often")
-                if rare
-                else Verdict("supported", exact.relation, (exact,), "stated")
-            )
+            if exact.strength == "rare" and not claim.hedged:
+                return Verdict("unknown", exact.relation, (), "how often")
+            return Verdict("supported", exact.relation, (exact,), "stated")
         denials = [*(fact for fact in facts if not fact.positive), *against]
         denial = self._first(denials, lambda fact: fact.value == value) or self._first(
             denials, lambda fact: fact.value in above
@@ -252,7 +244,7 @@ class Judge:
 
     def _insufficient(self, claim: Claim) -> Fact | None:
         """The fact that a treatment does not suffice alone."""
-        if claim.relation not in (TREATMENT, "first_line", "second_line"):
+        if claim.relation not in TREATED:
             return None
         known = (*self._graph.ancestors[claim.value], claim.value)
         return self._first(
@@ -332,10 +324,9 @@ class Judge:
             return Verdict("unknown", "quantity")
         if any(said.overlaps(one) for one in ranges):
             return Verdict("supported", "quantity", (held[0],), "in range")
-        far = all(_is_far(said, one) for one in ranges)
-        return (
-            Verdict("contradicted", "quantity", (held[0],), "out of range") if far else Verdict("unknown", "quantity")
-        )
+        if all(_is_far(said, one) for one in ranges):
+            return Verdict("contradicted", "quantity", (held[0],), "out of range")
+        return Verdict("unknown", "quantity")
 
     @staticmethod
     def _first(facts: Iterable[Fact], holds: Callable[[Fact], bool]) -> Fact | None:

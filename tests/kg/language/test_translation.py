@@ -14,11 +14,6 @@ SCORER = KGScorer()
 S, C, N = "supported", "contradicted", "neutral"
 
 
-def verdict(condition: str, text: str) -> str:
-    score = SCORER.score(text, condition)
-    return C if score.contradicted else S if score.supported else N
-
-
 @pytest.mark.parametrize(
     ("condition", "text", "expected"),
     [
@@ -59,7 +54,7 @@ def verdict(condition: str, text: str) -> str:
     ],
 )
 def test_statements_in_four_languages(condition: str, text: str, expected: str) -> None:
-    assert verdict(condition, text) == expected
+    assert SCORER.score(text, condition).verdict == expected
 
 
 @pytest.mark.parametrize(

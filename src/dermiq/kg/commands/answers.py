@@ -103,8 +103,9 @@ def _score_file(scorer: KGScorer, source: Path, target: Path | None) -> int:
     results: list[KGScore] = []
     with written(target, keep=True) if target else nullcontext(sys.stdout) as output:
         for row in track(rows, "Scoring", console=CONSOLE, disable=not CONSOLE.is_terminal or target is None):
-            record = row.fields | {"error": row.error}
-            if not row.error:
+            if row.error:
+                record = row.fields | {"error": row.error}
+            else:
                 answer = row.fields["answer"]
                 result = scorer.score(answer, row.fields["condition"], row.fields.get("question_type"))
                 record = row.fields | as_record(result, scorer.graph, answer)

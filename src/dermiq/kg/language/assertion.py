@@ -37,12 +37,12 @@ class Cue(IntEnum):
     ABSENT = auto()  # denies what precedes it
     SPARED = auto()  # denies a site before it, or what follows
     AVOID = auto()  # denies treatments and tests around it
-    RELIEVE = auto()  # says that factors do good
     WORSEN = auto()  # likewise
+    RELIEVE = auto()  # says that factors do good
     SEEN = auto()  # a negation before it denies what precedes that
     RATHER = auto()  # denies the next mention
     NON = auto()  # likewise, unless that is a name
-    RARELY = auto()  # how often
+    RARELY = auto()  # these say how often it is so
     OFTEN = auto()
     ALWAYS = auto()
     HEDGE = auto()
@@ -53,7 +53,7 @@ class Cue(IntEnum):
     LIKELY = auto()  # the name before it is the diagnosis
     DISTINGUISH = auto()  # of two names that follow, the second is a differential diagnosis of the first
     ALIKE = auto()  # of the names before it, the others are differential diagnoses of the first
-    RESEMBLE = auto()  # likewise, unless a name before it is the subject
+    RESEMBLE = auto()  # the name that follows is the diagnosis or, where a name before it is the subject, its mimic
     MIMIC = auto()  # the name that follows is a differential diagnosis
     EXCLUDE = auto()  # likewise; but it denies values
     BECOME = auto()  # the name that follows is what the condition turns into

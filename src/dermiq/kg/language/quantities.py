@@ -48,6 +48,11 @@ class Number(NamedTuple):
     range: Range
 
 
+def has_number(tokens: Sequence[str]) -> bool:
+    """True if one of some words is a number."""
+    return any(token[0].isdigit() or token in _COUNTS or token in _WORDS for token in tokens)
+
+
 def numbers(tokens: Sequence[str]) -> Iterator[Number]:
     """The numbers with units among the words of a sentence."""
     position = 0
@@ -76,12 +81,9 @@ def _number(tokens: Sequence[str], start: int) -> Number | None:
     if end < len(tokens) and tokens[end][0].isdigit() and (after := _value(tokens[end])):  # "7-10 days"
         high, end = max(low, after), end + 1
     elif end + 1 < len(tokens) and tokens[end] in ("to", "-", "–", "or", "and"):
-        second = _value(tokens[end + 1])
-        if second is not None:
-            if tokens[end] == "and" and (start == 0 or tokens[start - 1] != "between"):
-                second = None
-            else:
-                high, end = max(low, second), end + 2
+        joined = tokens[end] != "and" or tokens[start - 1 : start] == ["between"]
+        if joined and (second := _value(tokens[end + 1])) is not None:
+            high, end = max(low, second), end + 2
     elif end + 1 < len(tokens) and tokens[end] in ("in", "of") and tokens[start] not in ("a", "an"):  # "1 in 1000"
         whole = _value(tokens[end + 1])
         if whole and whole > low:
@@ -136,8 +138,6 @@ def with_numbers(
         treatments: the treatments that it mentions.
         named: the quantities that it names.
     """
-    if not any(token[0].isdigit() or token in _COUNTS or token in _WORDS for token in tokens):
-        return claims
     found = list(numbers(tokens))
     claims = [
         claim._replace(frequency=claim.frequency or _share(claim, found)) if claim.relation == "course" else claim

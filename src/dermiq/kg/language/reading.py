@@ -6,6 +6,7 @@ Readings of sentences are cached: the answers of one group, and of one model, sh
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import pairwise
 
 from dermiq.kg.graph import KnowledgeGraph
@@ -27,11 +28,16 @@ class ClaimReader:
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._kinds = {concept.id: concept.kind for concept in graph.concepts.values()}
-        labels = {concept.id: concept.label for concept in graph.conditions}
-        foreign = [(name, condition) for name, condition in condition_names() if condition in labels]
+        self._graph = graph
+        known = {concept.id for concept in graph.conditions}
+        foreign = [(name, condition) for name, condition in condition_names() if condition in known]
         self._linker = Linker([*graph.by_name.items(), *CUES, *foreign], forgiving=True)
-        self._translator = Translator(labels, [*graph.by_name, *(phrase for phrase, _ in CUES)])
         self._memory: dict[tuple[str, ...], Reading] = {}
+
+    @cached_property
+    def _translator(self) -> Translator:
+        labels = {concept.id: concept.label for concept in self._graph.conditions}
+        return Translator(labels, [*self._graph.by_name, *(phrase for phrase, _ in CUES)])
 
     def mentions(self, text: str) -> list[Link]:
         """The concepts that a text mentions, asserted or not."""

@@ -13,7 +13,7 @@ from dermiq.kg.language.assertion import VERBAL, Cue
 from dermiq.kg.language.claims import Claim, Licensed, extract, extract_from_names
 from dermiq.kg.language.clauses import Clause
 from dermiq.kg.language.prose import ENDS, PARTING, license_claims
-from dermiq.kg.language.quantities import with_numbers
+from dermiq.kg.language.quantities import has_number, with_numbers
 from dermiq.kg.language.replies import reply
 from dermiq.kg.linking import Link
 from dermiq.kg.relations import CONDITION
@@ -99,7 +99,7 @@ class Sentence:
         if license_claims(self.tokens, links, self.kinds, self.before.question, self.licensed):
             self._follow()
         reading = self.reading
-        if all(link[2] is not Cue.HISTORY for link in links):
+        if has_number(self.tokens) and all(link[2] is not Cue.HISTORY for link in links):
             treatments, named = self._links_of("treatment"), [link[2] for link in self._links_of("quantity")]
             reading.claims = with_numbers(self.tokens, reading.claims, reading.about, treatments, named)
         if self.conditional:

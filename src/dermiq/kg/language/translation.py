@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.sentences import Reading
 from dermiq.kg.linking import Linker, words
 from dermiq.kg.normalising import without_accents
@@ -42,16 +43,12 @@ class Gloss:
 
     def restore(self, reading: Reading) -> Reading:
         """A reading of the gloss with its words counted as in the original."""
+        claims, asked = ([self._original(claim) for claim in listed] for listed in (reading.claims, reading.asked))
+        return replace(reading, claims=claims, asked=asked)
 
-        def counted(claims: Iterable[Any]) -> list[Any]:
-            return [
-                claim._replace(words=(self.sources[claim.words[0]][0], self.sources[claim.words[1] - 1][1]))
-                if claim.words[1]
-                else claim
-                for claim in claims
-            ]
-
-        return replace(reading, claims=counted(reading.claims), asked=counted(reading.asked))
+    def _original(self, claim: Claim) -> Claim:
+        first, end = claim.words
+        return claim._replace(words=(self.sources[first][0], self.sources[end - 1][1])) if end else claim
 
 
 class Translator:
@@ -106,53 +103,47 @@ class Translator:
 
 def condition_names() -> Iterator[tuple[str, str]]:
     """(name, identifier of the condition) for the names in all `LANGUAGES`, with and without accents."""
-    for condition, names in _load("conditions").items():
-        for name in (name for language in names for name in language):
+    for language in LANGUAGES:
+        for name, condition in _names(language):
             yield name, condition
             if (plain := _plain(name)) != name.lower():
                 yield plain, condition
+
+
+def _names(language: str) -> Iterator[tuple[str, str]]:
+    """(name, identifier of the condition) of one language."""
+    for condition, names in _load("conditions").items():
+        for name in names[LANGUAGES.index(language)]:
+            yield name, condition
 
 
 def _glossary(language: str, labels: Mapping[str, str]) -> tuple[Linker, tuple[str, ...]]:
     """The linker of a language's phrases to English ones, and the suffixes to strip."""
     table = _load(language)
     suffixes = tuple(table["suffixes"])
-    entries = [
-        (name, labels[condition])
-        for condition, names in _load("conditions").items()
-        if condition in labels
-        for name in names[LANGUAGES.index(language)]
-    ]
+    entries = [(name, labels[condition]) for name, condition in _names(language) if condition in labels]
     entries += [(form, english) for english, forms in table["words"].items() for form in forms]
-    return Linker(
-        (" ".join(_stem(word, suffixes) for word in words(form)), english) for form, english in entries
-    ), suffixes
+    stemmed = ((" ".join(_stem(word, suffixes) for word in words(form)), english) for form, english in entries)
+    return Linker(stemmed), suffixes
 
 
 def _shown_by(vocabulary: set[str]) -> dict[str, tuple[str, ...]]:
     """Word without accents -> languages that it shows; no word of the English vocabulary shows another one."""
-    shown: dict[str, set[str]] = {}
+    shown: dict[str, list[str]] = {}  # in the order of preference where two languages are as likely
     function = set(_load("en")["function"])
     english = function | vocabulary
+    evidence: dict[str, Iterable[str]] = {}
     for language in LANGUAGES:
         table = _load(language)
         phrases = [words(form) for forms in table["words"].values() for form in forms]
         telling = {word for phrase in phrases for word in phrase if len(word) > 2 or len(phrase) == 1}
-        names = {
-            word
-            for named in _load("conditions").values()
-            for name in named[LANGUAGES.index(language)]
-            for word in words(name)
-        }
-        for word in {*table["function"], *telling, *(name for name in names if len(name) > _LONG)}:
-            if _plain(word) not in english:
-                shown.setdefault(_plain(word), set()).add(language)
-    for language, others in _load("others").items():
-        for word in others:
-            if _plain(word) not in english:
-                shown.setdefault(_plain(word), set()).add(language)
+        telling |= {word for name, _ in _names(language) for word in words(name) if len(word) > _LONG}
+        evidence[language] = {*table["function"], *telling}
+    for language, telling in {**evidence, **_load("others")}.items():
+        for word in set(map(_plain, telling)) - english:
+            shown.setdefault(word, []).append(language)
     for word in function:
-        shown.setdefault(word, set()).add("en")
+        shown.setdefault(word, []).append("en")
     return {word: tuple(languages) for word, languages in shown.items()}
 
 

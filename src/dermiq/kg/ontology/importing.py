@@ -137,7 +137,7 @@ class _Adding:
         self._names: dict[tuple[str, ...], str] = {}
         self._xrefs: dict[str, str] = {}
         for concept in graph.concepts.values():
-            for name in (concept.label, *concept.synonyms):
+            for name in concept.names:
                 self._names.setdefault(name_key(name), concept.id)
             for xref in concept.xrefs:
                 self._xrefs.setdefault(xref, concept.id)

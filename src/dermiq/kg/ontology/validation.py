@@ -144,7 +144,7 @@ def _citations(graph: KnowledgeGraph) -> Iterator[Finding]:
 def _names(graph: KnowledgeGraph) -> Iterator[Finding]:
     owners: dict[tuple[str, ...], str] = {}
     for concept in graph.concepts.values():
-        for name in dict.fromkeys((concept.label, *concept.synonyms)):
+        for name in dict.fromkeys(concept.names):
             key = name_key(name)
             owner = owners.setdefault(key, concept.id)
             if not key:

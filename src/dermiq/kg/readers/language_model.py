@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dermiq.files import Changes, ResumableLines
+from dermiq.files import Changes, ResumableLines, whole_lines
 from dermiq.kg.graph import KnowledgeGraph
 from dermiq.kg.language.extraction import Extraction
 from dermiq.kg.readers.placing import RELATIONS_READ, Placer
@@ -183,9 +183,8 @@ def _listed(reply: str) -> list[Any] | None:
 
 
 def _read_cache(path: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    lines = path.read_text(encoding="utf-8").split("\n")
     try:
-        header, *rows = [json.loads(line) for line in lines[:-1]]  # the last one is empty, or torn
+        header, *rows = map(json.loads, whole_lines(path))
         if not all(isinstance(row["key"], str) and isinstance(row["reply"], str) for row in rows):
             raise ValueError
     except (ValueError, LookupError, TypeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +11,7 @@ from dermiq.kg.graph import KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS, TREATMENT
 from dermiq.kg.language.extraction import Extraction
+from dermiq.kg.language.reading import sentence_spans
 from dermiq.kg.linking import Linker, spans, words
 from dermiq.kg.relations import CONDITION, RELATIONS
 
@@ -45,6 +46,7 @@ class Placer:
             case: identifier of the condition in question.
         """
         places = spans(text)
+        starts = [start for start, _ in sentence_spans(text)]
         claims, unread = [], []
         for item in listed:
             found = _find(item.get("quote"), text) if isinstance(item, Mapping) else None
@@ -54,9 +56,8 @@ class Placer:
             if claim is None:
                 unread.append(found)
             else:
-                first, end = _words(found, places)
-                sentence = len(re.findall(r"[.!?;\n]+(?=\s|$)|\n", text[: found[0]]))
-                claims.append(claim._replace(words=(first, end), sentence=sentence))
+                sentence = bisect_right(starts, found[0]) - 1
+                claims.append(claim._replace(words=_words(found, places), sentence=sentence))
         return Extraction(claims, unread)
 
     def _claim(self, item: Mapping[str, Any], case: str) -> Claim | None:

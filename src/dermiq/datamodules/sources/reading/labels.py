@@ -57,7 +57,7 @@ def _meaning_of(names: tuple[str, ...]) -> Meaning | None:
 def condition_names() -> list[str]:
     """All names of all conditions in the ontology."""
     conditions = terminology().graph.conditions
-    return [name for condition in conditions for name in (condition.label, *condition.synonyms)]
+    return [name for condition in conditions for name in condition.names]
 
 
 def fitzpatrick(text: str, how: str) -> SkinType | None:
