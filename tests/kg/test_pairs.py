@@ -86,8 +86,18 @@ def test_facts_are_told_in_the_provenance_and_not_in_the_prompt() -> None:
 def test_nothing_contradicted_is_ever_chosen() -> None:
     """What is half right scores more than nothing, and is still no answer to learn."""
     assert SCORER.score(MILD, "scabies", "contagion").score > SCORER.score(NOTHING, "scabies").score + 0.15
-    assert reasons(record(MILD, NOTHING, FALSE)) == {"below the margin": 3}  # nothing said is fit, and no better
+    assert reasons(record(MILD, NOTHING, FALSE)) == {"no answer fit to be chosen": 3}
     assert reasons(record(MILD, FALSE)) == {"no answer fit to be chosen": 2}
+
+
+BLIND = "It is contagious. It spreads by skin contact. It is not malignant."
+
+
+def test_what_suits_many_images_is_never_chosen() -> None:
+    """Unless the question itself names the condition."""
+    assert reasons(record(BLIND, FALSE)) == {"no answer fit to be chosen": 2}
+    (row,) = PairMaker()([record(BLIND, FALSE, question="Is scabies contagious?")]).rows
+    assert said(row) == (BLIND, FALSE)
 
 
 def test_plausible_mistakes_come_before_absurd_ones() -> None:

@@ -22,7 +22,7 @@ from support.kg import WORK, said, small_scorer
 
 BLUE = "Psoriasis is blue."  # contradicted: the list of its colours is closed
 PLAQUES = "Psoriasis shows plaques."
-APPEARANCE = "appearance"  # five must-have facts of psoriasis, so 4 are needed
+APPEARANCE = "appearance"
 SAMPLE = Sample(id="case-1", images=(), target="psoriasis", label="pso", group="1", question="How is it treated?")
 
 
@@ -44,33 +44,41 @@ def check_formula(score: KGScore) -> None:
     assert all(item.severity == 0 for item in (*score.supported, *score.unknown))
 
 
+SHARED = (math.log(7 / 2) / math.log(7)) ** 2  # the weight of a fact that two of the six conditions share; alone, 1
+ONE = 1 + SHARED  # the name of the condition, and such a fact
+MOST, OVERALL = 1.8, 2.8  # what is needed at most, of a type of question and of none
+
 # (answer, condition, type of question, weight of support, weight of contradiction, coverage)
 BY_HAND = [
     # what was stated, over what the question needs
-    (PLAQUES, "psoriasis", APPEARANCE, 1, 0, 1 / 4),
-    (PLAQUES, "psoriasis", None, 1, 0, 1 / 8),
+    (PLAQUES, "psoriasis", APPEARANCE, 1, 0, ONE / MOST),
+    (PLAQUES, "psoriasis", None, 1, 0, ONE / OVERALL),
     ("Psoriasis shows plaques. It is red. It is found on the elbow and the scalp.", "psoriasis", APPEARANCE, 4, 0, 1),
     (
         "Psoriasis shows plaques and silvery scale. It is red. It is found on the elbow and the scalp.",
         "psoriasis", APPEARANCE, 5, 0, 1,
     ),
-    ("Psoriasis is treated first with emollients and topical corticosteroids.", "psoriasis", "treatment", 2, 0, 2 / 3),
+    ("Psoriasis is treated first with emollients and topical corticosteroids.", "psoriasis", "treatment", 2, 0, 1),
     ("Psoriasis does not cause fever.", "psoriasis", "symptoms", 1, 0, 1),
     ("Tinea is caused by dermatophytes. Tinea is a fungal infection.", "tinea", None, 2, 0, 1),
-    ("Tinea corporis is caused by dermatophytes.", "tinea corporis", "cause", 1, 0, 1 / 2),  # known of tinea
-    # a fact that is possibly so counts half towards coverage
-    ("Psoriasis is found on the face.", "psoriasis", APPEARANCE, 1, 0, 0.5 / 4),
-    ("Psoriasis is found on the face and is silver.", "psoriasis", APPEARANCE, 2, 0, 1 / 4),
-    # of one relation no more than two facts count if everything is asked for
-    ("Psoriasis is found on the elbow, the scalp and the face.", "psoriasis", None, 3, 0, 2 / 8),
-    ("Psoriasis is found on the elbow, the scalp and the face.", "psoriasis", APPEARANCE, 3, 0, 2.5 / 4),
-    # two names of one fact are two claims, but one fact
-    ("Psoriasis shows scale and silvery scale.", "psoriasis", APPEARANCE, 2, 0, 1 / 4),
+    ("Tinea corporis is caused by dermatophytes.", "tinea corporis", "cause", 1, 0, ONE / MOST),  # known of tinea
+    # a fact that is possibly so counts a quarter
+    ("Psoriasis is found on the face.", "psoriasis", APPEARANCE, 1, 0, (1 + SHARED / 4) / MOST),
+    ("Psoriasis is found on the face and is silver.", "psoriasis", APPEARANCE, 2, 0, (1 + SHARED / 4 + 1 / 4) / MOST),
+    # of one relation no more than the weight of the name counts if everything is asked for
+    ("Psoriasis is found on the elbow, the scalp and the face.", "psoriasis", None, 3, 0, 2 / OVERALL),
+    ("Psoriasis is found on the elbow, the scalp and the face.", "psoriasis", APPEARANCE, 3, 0, 1),
+    # two names of one fact are two claims, but one fact; without the name of the condition less is covered
+    ("It shows scale and silvery scale.", "psoriasis", APPEARANCE, 2, 0, 1 / MOST),
+    ("It shows scale.", "psoriasis", APPEARANCE, 1, 0, SHARED / MOST),  # shared by tinea, where it is just scale
+    ("It shows plaques.", "psoriasis", APPEARANCE, 1, 0, SHARED / MOST),
+    ("The diagnosis is psoriasis.", "psoriasis", "diagnosis", 1, 0, 1 / MOST),
+    ("The diagnosis is tinea.", "tinea corporis", "diagnosis", 1, 0, 0.5 / MOST),
     # a hedged claim weighs half
-    ("Psoriasis may show plaques.", "psoriasis", APPEARANCE, 0.5, 0, 0.5 / 4),
-    ("Psoriasis may be found on the face.", "psoriasis", APPEARANCE, 0.5, 0, 0.5 / 4),
-    (f"{PLAQUES} Psoriasis may be red.", "psoriasis", APPEARANCE, 1.5, 0, 1.5 / 4),
-    (f"{PLAQUES} Psoriasis is possibly blue.", "psoriasis", APPEARANCE, 1, 0.5, 1 / 4),
+    ("Psoriasis may show plaques.", "psoriasis", APPEARANCE, 0.5, 0, ONE / 2 / MOST),
+    ("Psoriasis may be found on the face.", "psoriasis", APPEARANCE, 0.5, 0, (1 + SHARED / 4) / 2 / MOST),
+    (f"{PLAQUES} Psoriasis may be red.", "psoriasis", APPEARANCE, 1.5, 0, 1),
+    (f"{PLAQUES} Psoriasis is possibly blue.", "psoriasis", APPEARANCE, 1, 0.5, ONE / MOST),
     ("Psoriasis may be benign.", "psoriasis", None, 0, 0, 0),
     ("Psoriasis may be non-contagious.", "psoriasis", "contagion", 0, 0, 0),
     ("Psoriasis may call for a routine appointment.", "psoriasis", "urgency", 0, 0, 0),
@@ -79,13 +87,11 @@ BY_HAND = [
     ("Psoriasis is benign.", "psoriasis", APPEARANCE, 0, 0, 0),
     ("Melanoma is malignant.", "psoriasis", None, 0, 0, 0),
     # but contradicts all the same
-    (f"{PLAQUES} Psoriasis is malignant.", "psoriasis", APPEARANCE, 1, 1, 1 / 4),
-    (f"{PLAQUES} Melanoma is benign.", "psoriasis", APPEARANCE, 1, 1, 1 / 4),
-    (f"{PLAQUES} {BLUE}", "psoriasis", APPEARANCE, 1, 1, 1 / 4),
-    (f"{PLAQUES} {BLUE} Psoriasis is contagious.", "psoriasis", APPEARANCE, 1, 2, 1 / 4),
+    (f"{PLAQUES} Psoriasis is malignant.", "psoriasis", APPEARANCE, 1, 1, ONE / MOST),
+    (f"{PLAQUES} Melanoma is benign.", "psoriasis", APPEARANCE, 1, 1, ONE / MOST),
+    (f"{PLAQUES} {BLUE}", "psoriasis", APPEARANCE, 1, 1, ONE / MOST),
+    (f"{PLAQUES} {BLUE} Psoriasis is contagious.", "psoriasis", APPEARANCE, 1, 2, ONE / MOST),
     (f"{BLUE} Psoriasis is contagious.", "psoriasis", APPEARANCE, 0, 2, 0),
-    # what the graph does not hold counts nothing
-    (f"{PLAQUES} Psoriasis is found on the hand. Psoriasis is due to crowding.", "psoriasis", APPEARANCE, 1, 0, 1 / 4),
     # nothing at all
     ("", "psoriasis", None, 0, 0, 0),
     ("I do not know.", "psoriasis", None, 0, 0, 0),
@@ -103,10 +109,26 @@ def test_the_formula_by_hand(scorer, answer, condition, question, supported, con
 
 
 def test_three_scores_worked_out_to_the_end(scorer):
-    assert scorer.score(PLAQUES, "psoriasis", APPEARANCE).score == pytest.approx(0.4)
+    assert scorer.score("It shows plaques.", "psoriasis", APPEARANCE).score == pytest.approx(0.3743, abs=1e-4)
     assert scorer.score("Psoriasis does not cause fever.", "psoriasis", "symptoms").score == pytest.approx(1)
-    wrong = scorer.score(f"{PLAQUES} {BLUE}", "psoriasis", APPEARANCE)  # precision 1/2, coverage 1/4
-    assert wrong.score == pytest.approx((1 - wrong.contradicted[0].severity) / 3)
+    wrong = scorer.score(f"It shows plaques. {BLUE}", "psoriasis", APPEARANCE)  # precision 1/2, coverage 0.2302
+    assert wrong.score == pytest.approx((1 - wrong.contradicted[0].severity) * 0.3153, abs=1e-4)
+
+
+UNFOUNDED = " It is found on the hand."  # the graph does not know
+
+
+@pytest.mark.parametrize(
+    ("answer", "precision"),
+    [
+        (f"{PLAQUES}{UNFOUNDED} It is due to crowding.", 1 / (1 + 2 - 0.5)),
+        (f"{PLAQUES} Psoriasis is red.{UNFOUNDED}", 1),  # one in three is granted
+        (f"{PLAQUES} It is not found on the hand. It is not due to crowding. It does not itch at night.", 1),
+        (f"{PLAQUES} Scabies is found on the scalp. Scabies is due to stress.", 1),
+    ],
+)
+def test_what_the_graph_does_not_know_of_the_case_costs_where_it_is_much(scorer, answer, precision):
+    assert scorer.score(answer, "psoriasis").precision == pytest.approx(precision)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +339,7 @@ def test_as_a_reward_it_reads_the_question_the_reasoning_and_the_diagnosis(score
     score = scorer.judge(answer, SAMPLE)
     assert scorer(answer, SAMPLE) == score.score
     assert ("psoriasis", "diagnosis", "melanoma", True) in said(score, "contradicted")
-    assert scorer.judge(completion(TREATED, "psoriasis"), SAMPLE).coverage == pytest.approx(1 / 3)
+    assert scorer.judge(completion(TREATED, "psoriasis"), SAMPLE).coverage == 1
 
 
 def test_as_a_reward_it_reads_a_broken_completion_as_it_stands(scorer):

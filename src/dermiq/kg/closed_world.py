@@ -6,7 +6,7 @@ wrong that a fungus does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
@@ -20,6 +20,7 @@ from dermiq.kg.language.clauses import TREATMENT
 NEGLECT = "no treatment of what must be treated"
 TREATED = (TREATMENT, "first_line", "second_line")
 _CAUSED = ("cause", "risk_factor", "trigger")
+_PAIRED = ("course", "distribution")
 _WAITING = ("self_care", "routine")
 
 
@@ -45,6 +46,20 @@ class ClosedWorld:
         if relation == "course":
             return self._course(claim.subject, value)
         return None
+
+    def excluding(self, claims: Sequence[Claim]) -> int:
+        """How many pairs of values, said of one condition, exclude each other."""
+        said = {(claim.subject, claim.value) for claim in claims if claim.positive and not claim.hedged}
+        return sum(
+            (subject, other) in said and not self._has_both(subject, one, other)
+            for subject, value in said
+            for one, other in self._table["exclusive"]
+            if value == one
+        )
+
+    def _has_both(self, condition: str, *values: str) -> bool:
+        held = {fact.value for name in _PAIRED for fact in self._positive(condition, name)}
+        return held.issuperset(values)
 
     def _agent(self, condition: str, agent: str) -> tuple[str, tuple[Fact, ...]] | None:
         held = self._positive(condition, "agent")

@@ -4,8 +4,8 @@ A pair is two answers whose scores (`dermiq.kg.scorer`) differ by at least a mar
 
 * **left out** are answers cut off at the length limit, since a pair with one would teach where to stop and not what is
   true, and answers that repeat an earlier one but for case, white space and punctuation.
-* **chosen** is an answer without contradicted claims and, where a diagnosis is asked for, with the structure and a
-  diagnosis in it. The best score comes first; of equal scores, an answer sampled without facts in the prompt, which is
+* **chosen** is an answer without contradicted claims that names the condition (or answers a question that does), so that
+  what suits every image is never preferred; where a diagnosis is asked for, it has the structure and the diagnosis. The best score comes first; of equal scores, an answer sampled without facts in the prompt, which is
   nearer to the policy.
 * **comparable** are two answers if the longer has at most `max_length_ratio` times the words of the shorter, so that
   length is not what is learned; if neither is the beginning of the other; and if a claim decides: one of the rejected
@@ -62,7 +62,7 @@ class _Judged:
     @property
     def fit(self) -> bool:
         """True if it can be the chosen answer."""
-        return self.structured and not self.score.contradicted
+        return self.structured and self.score.named and not self.score.contradicted
 
     @property
     def tier(self) -> int:

@@ -1,19 +1,20 @@
 """The score of an answer about a condition: precision, coverage and harm of its claims, by the knowledge graph.
 
 S is the summed weight of the supported claims about the condition that bear on the question, C that of the contradicted
-claims, A of the supported ones about other conditions; a hedged claim weighs half:
+claims, A of the supported ones about other conditions, U of the unknown ones about the condition, X the number of values
+that exclude another one stated; a hedged claim weighs half:
 
-    precision = S / (S + C + max(0, A - S))                   0 without a claim
-    coverage  = min(1, (weight of the must-have facts that were stated) / needed)
+    precision = S / (S + C + X + max(0, A - S) + max(0, U - S / 2))          0 without a claim
+    coverage  = the share of what the question needs that was stated         `dermiq.kg.coverage`
     harm      = 1 - product over contradicted claims of (1 - severity)
     score     = (1 - harm) * 2 * precision * coverage / (precision + coverage)
 
-Must-have facts are those that are always or typically so, of the relations that the question asks for; a fact that is
-possibly so counts half. `needed` is 4 (8 without a question type, then with at most two facts a relation), or as many
-as there are. Against gaming the score:
+Against gaming the score:
 
-* a claim counts once, however often it is made, and unknown claims count nothing;
-* true claims about other conditions cost where they are more than those about the case: an encyclopaedia is no answer;
+* facts weigh by how few conditions share them, and the name of the condition is among what a question needs;
+* a claim counts once, however often it is made;
+* true claims about other conditions cost where they are more than those about the case: an encyclopaedia is no answer.
+  So do unknown claims beyond half as many as the supported ones, and both of two values that exclude each other;
 * an answer tag that asserts no diagnosis, where one is asked for, caps the score;
 * a sentence that holds a contradicted claim earns no support, so that a wrong sentence never helps;
 * a hedged claim of malignancy, contagion, urgency or diagnosis supports nothing, and hedged claims together cover at
@@ -24,15 +25,14 @@ as there are. Against gaming the score:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from dermiq.kg.closed_world import NEGLECT
-from dermiq.kg.graph import Fact, KnowledgeGraph
+from dermiq.kg.coverage import NAMING, Coverage, Stated
+from dermiq.kg.graph import KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS
 from dermiq.kg.language.extraction import Reader
@@ -40,30 +40,17 @@ from dermiq.kg.language.reading import ClaimReader
 from dermiq.kg.ontology.loading import load_graph
 from dermiq.kg.questions import question_types, relations_of
 from dermiq.kg.readers.language_model import LanguageModelReader
+from dermiq.kg.linking import Linker, words
 from dermiq.kg.relations import RELATIONS
+from dermiq.kg.severity import Severities
 from dermiq.kg.verdicts import Judge, Verdict
 from dermiq.schema import Answer, Sample
 
 MAX_WORDS = 400
+GRANTED = 0.5  # unknown claims about the case that are free of cost, for each supported one
 UNDIAGNOSED = 0.25  # the most that an answer without the diagnosis asked for may score
-NEEDED, NEEDED_OVERALL, PER_RELATION = 4, 8, 2
-_ORDER_OF_URGENCY = ("self_care", "routine", "urgent", "emergency")
-_SEVERITY = {
-    "diagnosis": 0.5,
-    "malignancy": 0.3,
-    "urgency": 0.1,
-    "contagious": 0.3,
-    "contraindicated": 0.6,
-    "contraindicated_in": 0.6,
-    "insufficient_alone": 0.3,
-    "quantity": 0.2,
-    "first_line": 0.4,
-    "agent": 0.2,
-}
-_OTHER_SEVERITY = 0.1
-_UNDERRATED_MALIGNANCY = 0.8
-_UNDERTRIAGE_PER_STEP = 0.3
 _EXCLUSIVE = frozenset({DIAGNOSIS, *(name for name, relation in RELATIONS.items() if relation.functional)})
+_NAMED = Stated(DIAGNOSIS, "", NAMING, False)
 
 
 class JudgedClaim(NamedTuple):
@@ -87,6 +74,7 @@ class KGScore:
         contradicted: claims that facts contradict.
         unknown: claims that the graph neither supports nor contradicts.
         unread: first and last character (exclusive) of each part of the answer that could not be read.
+        named: the condition was rightly named, by the answer or the question.
     """
 
     score: float
@@ -97,6 +85,7 @@ class KGScore:
     contradicted: tuple[JudgedClaim, ...]
     unknown: tuple[JudgedClaim, ...]
     unread: tuple[tuple[int, int], ...] = ()
+    named: bool = False
 
     @property
     def claims(self) -> tuple[JudgedClaim, ...]:
@@ -158,7 +147,8 @@ class KGScorer:
         if case is None:
             return None
         asked = question_types(sample.question)
-        judged = self._by_graph.recent(spoken(answer), case, asked[0] if asked else None)
+        given = self._by_graph.is_named(case, sample.question)
+        judged = self._by_graph.recent(spoken(answer), case, asked[0] if asked else None, given)
         if sample.asks_diagnosis and answer.diagnosis is not None and not judged.diagnosed:
             judged = replace(judged, score=min(judged.score, UNDIAGNOSED))
         return judged
@@ -189,10 +179,16 @@ class _GraphScorer:
         self.recent = lru_cache(maxsize=2**11)(self.score)  # several reward terms ask for the same score
         self._reader: Reader = reader.on(self.graph) if reader else ClaimReader(self.graph)
         self._judge = Judge(self.graph)
-        self._weights: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._coverage = Coverage(self.graph)
+        self._severity = Severities(self.graph)
+        self._names = Linker(self.graph.by_name.items())
 
-    def score(self, answer: str, condition: str, question_type: str | None) -> KGScore:
-        """See `KGScorer.score`."""
+    def is_named(self, case: str, question: str) -> bool:
+        """True if a question names the case."""
+        return any(concept == case for _, _, concept in self._names.link(words(question)))
+
+    def score(self, answer: str, condition: str, question_type: str | None, given: bool = False) -> KGScore:
+        """See `KGScorer.score`; `given`: the question names the condition."""
         case = self.graph.find(condition).id
         relations = relations_of(question_type)
         claims, unread = self._reader.read(answer, case)
@@ -200,10 +196,16 @@ class _GraphScorer:
         supported, contradicted, unknown = judged["supported"], judged["contradicted"], judged["unknown"]
         counted = [item for item in supported if self._counts(item, case, relations, refuted)]
         aside = [item for item in supported if not self.graph.related(item.claim.subject, case)]
+        unfounded = [item for item in unknown if item.claim.positive and item.claim.subject == case]
         gained, lost = _weight(counted), _weight(contradicted)
-        lost += max(0.0, _weight(aside) - gained)
+        lost += max(0.0, _weight(aside) - gained) + max(0.0, _weight(unfounded) - GRANTED * gained)
+        lost += self._judge.excluding([item.claim for item in (*counted, *unfounded)])
         precision = gained / (gained + lost) if gained else 0.0
-        coverage = self._coverage(counted, case, relations, question_type is None)
+        names = [*self._diagnoses(supported, case, refuted), *_subjects(counted)]
+        if given and counted:
+            names.append(_NAMED)
+        stated = [*names, *self._facts(counted)]
+        coverage = self._coverage(stated, case, relations, question_type is None)
         safety = 1.0
         for item in contradicted:
             safety *= 1.0 - item.severity
@@ -217,6 +219,7 @@ class _GraphScorer:
             tuple(contradicted),
             tuple(unknown),
             tuple(unread),
+            bool(names),
         )
 
     def _judged(self, claims: Sequence[Claim], case: str) -> tuple[dict[str, list[JudgedClaim]], set[int]]:
@@ -242,68 +245,29 @@ class _GraphScorer:
         return sorted_out, refuted
 
     def _counts(self, item: JudgedClaim, case: str, relations: tuple[str, ...], refuted: set[int]) -> bool:
+        """True for a supported claim that is about the case and bears on the question."""
         claim, relation = item.claim, item.verdict.relation
+        return claim.subject == case and relation in relations and self._earns(claim, relation, refuted)
+
+    @staticmethod
+    def _earns(claim: Claim, relation: str, refuted: set[int]) -> bool:
         return (
-            claim.subject == case
-            and relation in relations
-            and claim.sentence not in refuted
+            claim.sentence not in refuted
             and claim.words[1] <= MAX_WORDS
             and not (claim.hedged and relation in _EXCLUSIVE)
             and not claim.telegraphic
         )
 
-    def _coverage(self, counted: Iterable[JudgedClaim], case: str, relations: tuple[str, ...], overall: bool) -> float:
-        plain: dict[tuple[str, str], float] = {}
-        hedged: dict[tuple[str, str], float] = {}
-        for item in counted:
-            evidence = item.verdict.evidence
-            if evidence:
-                fact = evidence[0]
-                key, possible = (fact.relation, fact.value), fact.strength == "possible"
-            else:
-                key, possible = (item.verdict.relation, item.claim.value), False
-            stated = hedged if item.claim.hedged else plain
-            stated[key] = max(0.5 if possible or item.claim.hedged else 1.0, stated.get(key, 0.0))
-        needed = self._needed(case, relations, overall)
-        reserved = {key: weight for key, weight in hedged.items() if key not in plain}
-        cap = PER_RELATION if overall else inf
-        return min(1.0, (_total(plain, cap) + min(_total(reserved, cap / 2), needed / 2)) / needed)
+    def _diagnoses(self, supported: Iterable[JudgedClaim], case: str, refuted: set[int]) -> Iterator[Stated]:
+        """The right diagnoses, asked for or not."""
+        for claim, verdict, _ in supported:
+            if verdict.relation == DIAGNOSIS and self._earns(claim, verdict.relation, refuted):
+                yield Stated(DIAGNOSIS, "", self._coverage.naming(claim.value, case), False)
 
-    def _needed(self, case: str, relations: tuple[str, ...], overall: bool) -> float:
-        """The weight of the must-have facts that covers a question in full."""
-        needed = self._weights.get((case, relations))
-        if needed is None:
-            must_have = [fact for name in relations for fact in self.graph.about(case, name) if _is_must(fact)]
-            there = _total({(fact.relation, fact.value): 1.0 for fact in must_have}, PER_RELATION if overall else inf)
-            needed = max(1.0, min(there, NEEDED_OVERALL if overall else NEEDED))
-            self._weights[case, relations] = needed
-        return needed
-
-    def _severity(self, claim: Claim, verdict: Verdict, case: str) -> float:
-        severity = _SEVERITY.get(verdict.relation, _OTHER_SEVERITY)
-        if verdict.relation == "malignancy" and self._underrated(claim, verdict.evidence[0].value):
-            severity = _UNDERRATED_MALIGNANCY
-        elif verdict.rule == NEGLECT:
-            severity = _UNDERRATED_MALIGNANCY
-        elif verdict.relation == "urgency":
-            steps = 1  # "it is not urgent"
-            if claim.positive:
-                steps = _ORDER_OF_URGENCY.index(verdict.evidence[0].value) - _ORDER_OF_URGENCY.index(claim.value)
-            severity = max(severity, _UNDERTRIAGE_PER_STEP * steps)
-        elif (
-            verdict.relation == DIAGNOSIS
-            and self._is_malignant(case)
-            and not (claim.positive and self._is_malignant(claim.value))
-        ):
-            severity = _UNDERRATED_MALIGNANCY
-        return severity / 2 if claim.hedged else severity
-
-    @staticmethod
-    def _underrated(claim: Claim, truth: str) -> bool:
-        return truth != "benign" and (claim.value == "benign" if claim.positive else claim.value == truth)
-
-    def _is_malignant(self, condition: str) -> bool:
-        return any(fact.value == "malignant" for fact in self.graph.about(condition, "malignancy"))
+    def _facts(self, counted: Iterable[JudgedClaim]) -> Iterator[Stated]:
+        for claim, verdict, _ in counted:
+            if verdict.evidence:
+                yield Stated(verdict.relation, *self._coverage.weight(claim.value, verdict.evidence), claim.hedged)
 
 
 _graph_scorer = lru_cache(maxsize=4)(_GraphScorer)
@@ -316,17 +280,10 @@ def spoken(answer: Answer) -> str:
     return f"{answer.think}\nThe diagnosis is {answer.diagnosis}."
 
 
+def _subjects(counted: Iterable[JudgedClaim]) -> Iterator[Stated]:
+    """The names of the case, as what claims that count are about."""
+    return (_NAMED._replace(hedged=item.claim.hedged) for item in counted if item.claim.named)
+
+
 def _weight(items: list[JudgedClaim]) -> float:
     return len(items) - 0.5 * sum([item.claim.hedged for item in items])
-
-
-def _is_must(fact: Fact) -> bool:
-    return fact.strength in ("always", "typical") and fact.positive
-
-
-def _total(weights: Mapping[tuple[str, str], float], cap: float) -> float:
-    """The sum of the weights of (relation, value), each relation's up to a cap."""
-    sums: dict[str, float] = {}
-    for (relation, _), weight in weights.items():
-        sums[relation] = sums.get(relation, 0.0) + weight
-    return sum(min(total, cap) for total in sums.values())

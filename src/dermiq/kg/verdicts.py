@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -118,6 +118,10 @@ class Judge:
                 verdict = self._by_members(claim) or verdict
             self._known[key] = verdict
         return verdict
+
+    def excluding(self, claims: Sequence[Claim]) -> int:
+        """How many pairs of values, said of one condition, exclude each other."""
+        return self._closed_world.excluding(claims)
 
     def _by_members(self, claim: Claim) -> Verdict | None:
         """What holds, or fails, for every form of a condition, holds or fails for it."""

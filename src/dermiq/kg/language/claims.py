@@ -55,6 +55,7 @@ class Claim(NamedTuple):
         range: of a quantity.
         telegraphic: a single word of a note states it ("Benign."), which may cost but earns nothing.
         conditional: said of cases with some further sign, not of all: "… is urgent near the eye".
+        named: its subject is named, not taken from what was said before.
     """
 
     subject: str
@@ -68,6 +69,7 @@ class Claim(NamedTuple):
     range: Range | None = None
     telegraphic: bool = False
     conditional: bool = False
+    named: bool = False
 
     @property
     def statement(self) -> tuple[object, ...]:
@@ -97,11 +99,12 @@ class Licensed:
     care: bool = False
 
 
-def extract(clause: Clause, subjects: list[str], case: str, licensed: Licensed) -> list[Claim]:
-    """The claims of a clause about its subjects, in an answer about a case; all are identifiers of conditions."""
+def extract(clause: Clause, topic: str, case: str, licensed: Licensed) -> list[Claim]:
+    """The claims of a clause about the conditions that it names, else about its topic, in an answer about a case."""
     clause.finish()
+    subjects = clause.names or [topic]
     claims = [
-        Claim(subject, relation, name, positive, hedged, words)
+        Claim(subject, relation, name, positive, hedged, words, named=bool(clause.names))
         for relation, name, positive, hedged, words in clause.joined
         for subject in ([case] if relation == DIAGNOSIS else subjects)
     ]
@@ -121,6 +124,7 @@ def extract(clause: Clause, subjects: list[str], case: str, licensed: Licensed) 
                     frequency=mention.frequency,
                     telegraphic=licensed.terse and (licensed.single or not _describes(mention)),
                     conditional=relation == "urgency" and any(map(_qualifies, clause.mentions)),
+                    named=bool(clause.names),
                 )
                 claims += [claim._replace(subject=subject) for subject in subjects]
     return claims
@@ -177,7 +181,7 @@ def extract_from_names(clause: Clause, elided: list[Claim], case: str) -> Iterat
     if elided and whole and clause.role is None:
         for claim in elided:
             for name in clause.names:
-                yield claim._replace(subject=name, positive=positive, hedged=clause.hedged)
+                yield claim._replace(subject=name, positive=positive, hedged=clause.hedged, named=True)
     elif doubted or (positive and (clause.likely or clause.role == Cue.DIAGNOSIS)):
         for name in clause.names:
             yield Claim(case, DIAGNOSIS, name, positive, clause.hedged, clause.name_words)

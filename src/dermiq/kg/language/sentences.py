@@ -157,7 +157,7 @@ class Sentence:
         names = clause.names
         topic = self._topic()
         if clause.mentions or clause.joined:
-            claims = extract(clause, names or [topic], self.case, self.licensed)
+            claims = extract(clause, topic, self.case, self.licensed)
             self.elided = claims or self.elided
             if not clause.others:
                 reading.claims += claims

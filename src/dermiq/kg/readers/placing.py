@@ -70,7 +70,9 @@ class Placer:
         if value is None:
             return None
         subject = case if relation == DIAGNOSIS else subject
-        return Claim(subject, relation, value, item.get("denied") is not True, item.get("hedged") is True)
+        named = item["subject"].strip().lower() not in _CASE
+        positive, hedged = item.get("denied") is not True, item.get("hedged") is True
+        return Claim(subject, relation, value, positive, hedged, named=named)
 
     def _subject(self, name: Any, case: str) -> str | None:
         if not isinstance(name, str):
