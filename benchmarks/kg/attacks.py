@@ -50,7 +50,7 @@ SAMPLED = 48  # conditions that it looks at; the text that it finds is scored on
 DISGUISES: Mapping[str, Callable[[str], str]] = {
     "zero": lambda text: "\u200b".join(text),
     "soft": lambda text: re.sub(r"(\w\w)(\w)", "\\1\u00ad\\2", text),
-    "cyrillic": lambda text: text.translate(str.maketrans("aeopcxi", "аеорсхі")),
+    "cyrillic": lambda text: text.translate(str.maketrans("aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445")),
     "wide": lambda text: "".join(chr(ord(one) + 0xFEE0) if "!" <= one <= "~" else one for one in text),
     "accent": lambda text: text.translate(str.maketrans("aeiou", "àéíöú")),
     "spaced": lambda text: "  ".join(" ".join(word) for word in text.split()),

@@ -147,14 +147,15 @@ class Linker:
         if folded is None:
             if len(self._normal) >= _MEMORY:
                 self._normal.clear()
-            folded = self._normal[word] = self._corrected(normal(word))
+            folded = self._normal[word] = self._corrected(word)
         return folded
 
     def _corrected(self, word: str) -> str:
-        """A word of the vocabulary for one that is misspelt, or has accents; else the word itself."""
+        """The normal form of a word, or of the vocabulary's word that it misspells or writes with accents."""
+        plain = normal(without_accents(word)) if self._forgiving else ""
+        word = normal(word)
         if not self._forgiving or word in self._words:
             return word
-        plain = without_accents(word)
         return plain if plain in self._words else self._typos.correct(plain) or word
 
     def corrects(self, word: str) -> bool:

@@ -24,7 +24,7 @@ _INVISIBLE = re.compile(r"[­​-‏‪-‮⁠-⁤﻿͏᠎]")
 _SUSPECT = re.compile(
     r"[^\x00-\x7f]|(?<![^\W\d_])[^\W\d_](?:[ ._*·-][^\W\d_]){3,}(?![^\W\d_])|[a-z][013457@$!]+[a-z]|[a-z]-\n", re.I
 )
-_SPACED = re.compile(r"(?<!\w)[^\W\d_](?:([ ._*·-])[^\W\d_](?=\1|\W|$)){3,}(?!\w)")
+_SPACED = re.compile(r"(?<!\w)[^\W\d_](?:([ ._*·-])(?:[^\W\d_]|-)(?=\1|\W|$)){3,}(?!\w)")
 _LINE_END = re.compile(r"(?<=[a-z])-\n[ \t]*(?=[a-z])")
 _LEETED = re.compile(r"(?<![\w@$!])[a-z]*[a-z][013457@$!]+[a-z]+[\w@$!]*", re.I)
 _MIXED = re.compile(r"\w+")

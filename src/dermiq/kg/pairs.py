@@ -4,9 +4,10 @@ A pair is two answers whose scores (`dermiq.kg.scorer`) differ by at least a mar
 
 * **left out** are answers cut off at the length limit, since a pair with one would teach where to stop and not what is
   true, and answers that repeat an earlier one but for case, white space and punctuation.
-* **chosen** is an answer without contradicted claims that names the condition (or answers a question that does), so that
-  what suits every image is never preferred; where a diagnosis is asked for, it has the structure and the diagnosis. The best score comes first; of equal scores, an answer sampled without facts in the prompt, which is
-  nearer to the policy.
+* **chosen** is an answer without contradicted claims that names the condition, or answers a question that does, so
+  that what suits any image is never preferred; where a diagnosis is asked for, it has the structure and a diagnosis.
+  The best score comes first; of equal scores, an answer sampled without facts in the prompt, which is nearer to the
+  policy.
 * **comparable** are two answers if the longer has at most `max_length_ratio` times the words of the shorter, so that
   length is not what is learned; if neither is the beginning of the other; and if a claim decides: one of the rejected
   answer that the graph contradicts, or a supported one of the chosen answer that the rejected lacks. A word without a

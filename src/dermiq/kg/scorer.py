@@ -1,8 +1,8 @@
 """The score of an answer about a condition: precision, coverage and harm of its claims, by the knowledge graph.
 
-S is the summed weight of the supported claims about the condition that bear on the question, C that of the contradicted
-claims, A of the supported ones about other conditions, U of the unknown ones about the condition, X the number of values
-that exclude another one stated; a hedged claim weighs half:
+S is the summed weight of the supported claims about the condition that bear on the question, C that of the
+contradicted claims, A of the supported ones about other conditions, U of the unknown ones about the condition, X the
+number of pairs of values that exclude each other; a hedged claim weighs half:
 
     precision = S / (S + C + X + max(0, A - S) + max(0, U - S / 2))          0 without a claim
     coverage  = the share of what the question needs that was stated         `dermiq.kg.coverage`
@@ -37,10 +37,10 @@ from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS
 from dermiq.kg.language.extraction import Reader
 from dermiq.kg.language.reading import ClaimReader
+from dermiq.kg.linking import Linker, words
 from dermiq.kg.ontology.loading import load_graph
 from dermiq.kg.questions import question_types, relations_of
 from dermiq.kg.readers.language_model import LanguageModelReader
-from dermiq.kg.linking import Linker, words
 from dermiq.kg.relations import RELATIONS
 from dermiq.kg.severity import Severities
 from dermiq.kg.verdicts import Judge, Verdict

@@ -109,7 +109,7 @@ def extract(clause: Clause, topic: str, case: str, licensed: Licensed) -> list[C
         for subject in ([case] if relation == DIAGNOSIS else subjects)
     ]
     if not clause.past:
-        state = next((mention.value for mention in clause.mentions if mention.value in STATES), "")
+        state = next((mention for mention in clause.mentions if mention.value in STATES), None)
         for mention in clause.mentions:
             if state and mention.kind == "treatment":
                 claims.append(_in_state(mention, state))
@@ -130,14 +130,14 @@ def extract(clause: Clause, topic: str, case: str, licensed: Licensed) -> list[C
     return claims
 
 
-def _in_state(mention: Mention, state: str) -> Claim:
+def _in_state(treatment: Mention, state: Mention) -> Claim:
     """The claim that a treatment must not, or may, be used in a state such as pregnancy."""
-    statement = (mention.value, "contraindicated_in", state, not mention.positive, mention.hedged, mention.words)
-    return Claim(*statement)
+    banned = not (treatment.positive and state.positive)
+    return Claim(treatment.value, "contraindicated_in", state.value, banned, treatment.hedged, treatment.words)
 
 
 def _qualifies(mention: Mention) -> bool:
-    return mention.positive and mention.kind in _QUALIFYING
+    return mention.positive and (mention.kind in _QUALIFYING or mention.value in STATES)
 
 
 def _describes(mention: Mention) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dermiq.kg.language.assertion import Cue
@@ -64,6 +64,7 @@ class Clause:
     past: bool = False  # about another time or person
     others: bool = False  # about other conditions
     relative: bool = False  # "which …"
+    resumed: bool = False  # it goes on behind a parenthesis
     verb: bool = False  # it has one
     pronoun: bool = False  # its subject is "it" or the lesion
     lesion: bool = False  # its subject is the lesion, whatever was named before
@@ -184,6 +185,12 @@ class Clause:
         if denied and not self.denied:
             self.denied_from = len(self.mentions)
         self.denied = denied
+
+    def continued(self) -> Clause:
+        """The clause as it goes on behind a parenthesis: its subjects, roles and denials, without what it said."""
+        rest = replace(self, mentions=[], joined=[], names=list(self.names), denied_from=0, diagnosed=False)
+        rest.resumed = True
+        return rest
 
     def on_leave(self) -> None:
         self.leaving = self.verb = True

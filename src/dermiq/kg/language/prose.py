@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dermiq.kg.language.assertion import VERBAL, Cue
 from dermiq.kg.language.claims import Licensed
 from dermiq.kg.linking import Link
+from dermiq.kg.relations import CONDITION
 
 ENDS = frozenset((".", "!", "?", ";", "\n"))
 PARTING = frozenset((Cue.COMMA, Cue.OR, Cue.BREAK, Cue.WHICH, Cue.CLOSE))
@@ -15,7 +16,6 @@ _STATING = frozenset(Cue) - {
 }  # fmt: skip
 _MENTIONS_PER_OTHER_WORD = 4
 _PHRASE = 3  # so many words of a mention may be a statement
-_NOTE = 3  # words and marks of a note of one word
 
 
 def license_claims(
@@ -30,10 +30,11 @@ def license_claims(
         stating: it answers a question.
         licensed: to be set.
     """
-    mentions = covered = 0
+    mentions = names = covered = 0
     for start, after, what in links:
         if what.__class__ is str:
             mentions += 1
+            names += kinds[what] == CONDITION
             if not _is_statement(tokens[start], after - start, kinds[what]):
                 covered += after - start
         elif what in PARTING:
@@ -46,7 +47,7 @@ def license_claims(
     others = len(tokens) - covered - (tokens[-1] in ENDS)
     something = mentions or licensed.care or licensed.spread
     prose = mentions <= _MENTIONS_PER_OTHER_WORD * others
-    licensed.single = not prose and mentions == 1 and len(tokens) <= _NOTE
+    licensed.single = not prose and names <= 1 and mentions - names <= 1
     plain = others <= mentions and not stating and all(tokens[link[0]] not in VERBAL for link in links)
     licensed.terse = plain or licensed.single
     return bool(something) and (prose or licensed.single)

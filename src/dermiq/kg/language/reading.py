@@ -107,6 +107,8 @@ def _sentences(tokens: list[str]) -> Iterator[tuple[int, int]]:
     """First and last word (exclusive, behind the final mark) of each sentence; one of over 256 words is cut."""
     first = 0
     ends = [position + 1 for position, token in enumerate(tokens) if token in ENDS]
+    if ";" in tokens and "(" in tokens:
+        ends = [end for end in ends if tokens[end - 1] != ";" or not _is_within(tokens[:end])]
     for end in [*ends, len(tokens)]:
         while end - first > _LONGEST:
             yield first, first + _LONGEST
@@ -114,3 +116,11 @@ def _sentences(tokens: list[str]) -> Iterator[tuple[int, int]]:
         if end - first > 1 or (end > first and tokens[first] not in ENDS):
             yield first, end
         first = end
+
+
+def _is_within(tokens: list[str]) -> bool:
+    """True behind an opening parenthesis that is not closed, in the same sentence."""
+    for token in reversed(tokens):
+        if token in "().!?\n":
+            return token == "("
+    return False

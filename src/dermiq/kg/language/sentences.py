@@ -12,9 +12,19 @@ from dataclasses import dataclass, field
 from dermiq.kg.language.assertion import VERBAL, Cue
 from dermiq.kg.language.claims import Claim, Licensed, extract, extract_from_names
 from dermiq.kg.language.clauses import Clause
-from dermiq.kg.language.prose import ENDS, PARTING, license_claims
+from dermiq.kg.language.phrases import (
+    OUTRIGHT,
+    TIMES,
+    depends,
+    is_denied_at_the_end,
+    is_elliptic,
+    is_in_passing,
+    negates_itself,
+    of_aside,
+)  # fmt: skip
+from dermiq.kg.language.prose import PARTING, license_claims
 from dermiq.kg.language.quantities import has_number, with_numbers
-from dermiq.kg.language.replies import reply
+from dermiq.kg.language.replies import has_question_tag, reply, without_question_tag
 from dermiq.kg.linking import Link
 from dermiq.kg.relations import CONDITION
 
@@ -24,17 +34,8 @@ _PREDICATES = _VERBS | {
     Cue.HEDGE, Cue.NOT, Cue.ABSENT, Cue.AVOID, Cue.SPARED, Cue.LACK, Cue.RARELY, Cue.LIKELY,
 }  # fmt: skip
 _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
-# They say how soon without a word of care.
-_OUTRIGHT = frozenset(("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely"))
-_VERDICTS = frozenset(("malignancy", "contagion", "urgency"))
-_NEGATIVE = frozenset(("no", "not", "non", "nothing", "cannot", "noncancerous", "noncontagious"))
-_AUXILIARIES = frozenset(("do", "does", "needs", "need", "is"))
-_NOTIONS = [[word] for word in "idea notion claim belief view assumption suggestion theory myth".split()]
-_LAST = 3  # links at the end of a sentence
-_TIMES = frozenset("day days week weeks fortnight hours".split())
 _MODALS = frozenset(("may", "might", "could"))
-_ELLIPSIS = 6  # words that may follow a name that stands for a whole statement
-_TRAILING = frozenset("is are was were does do did can has have not them either too neither".split())
+_PRIVATIVE = frozenset(("no", "without"))
 
 
 @dataclass(slots=True)
@@ -75,17 +76,18 @@ class Sentence:
         self.case = case
         self.tokens = tokens
         self.before = before
-        self.reading = Reading(about=case, question=tokens[-1] == "?")
+        self.reading = Reading(about=case, question=tokens[-1] == "?" and not has_question_tag(tokens))
         self.licensed = Licensed(spread=before.question and before.spread)
         self.clause = Clause()
         self.clause.dark = before.question and before.dark
         self.elided: list[Claim] = []
         self.last_name = self.outer = ""
         self.silent = self.conditional = False
+        self.interrupted: Clause | None = None
 
     def read(self, links: list[Link]) -> Reading:
         """The reading of the sentence with these linked concepts and cues."""
-        self.links = links
+        self.links = links = without_question_tag(self.tokens, links)
         answered = reply(self.tokens) if self.before.question else None
         if answered is not None:
             self.reading.claims += [
@@ -93,7 +95,7 @@ class Sentence:
             ]
             if links and links[0][0] == 0 and links[0][2] == Cue.NOT:
                 del links[0]  # this "no" denies the question, not what follows
-        if self._is_denied_at_the_end():
+        if is_denied_at_the_end(self.tokens, links):
             links = self.links = [link for link in links if link[2] is not Cue.ABSENT]
             self.clause.on_wrong()
         if license_claims(self.tokens, links, self.kinds, self.before.question, self.licensed):
@@ -102,7 +104,7 @@ class Sentence:
         if has_number(self.tokens) and all(link[2] is not Cue.HISTORY for link in links):
             treatments, named = self._links_of("treatment"), [link[2] for link in self._links_of("quantity")]
             reading.claims = with_numbers(self.tokens, reading.claims, reading.about, treatments, named)
-        if self.conditional:
+        if self.conditional or depends(self.tokens, self._links_of("urgency")):
             reading.claims = [
                 claim._replace(conditional=True) if claim.relation == "urgency" else claim for claim in reading.claims
             ]
@@ -136,20 +138,17 @@ class Sentence:
             self.last_name = what
             self.clause.name((start, after, what), self.tokens[start - 1] if start else "")
             return
-        if self._negates_itself(kind, start):
+        if self.interrupted and is_in_passing(self.tokens, start, after, kind, self.clause.hedged):
+            return
+        if negates_itself(kind, self.tokens[start]):
             self.clause.deny(False)
         if kind == "contagion" or kind == "category":
             self.licensed.spread = True
-        elif kind == "urgency" and self.tokens[start] in _OUTRIGHT:
+        elif kind == "urgency" and self.tokens[start] in OUTRIGHT:
             self.licensed.care = True
-        elif kind == "urgency" and not self.licensed.care and _TIMES.intersection(self.tokens[start:after]):
+        elif kind == "urgency" and not self.licensed.care and TIMES.intersection(self.tokens[start:after]):
             return  # "it lasts two weeks" says nothing of a doctor
         self.clause.mention((start, after, what), kind)
-
-    def _negates_itself(self, kind: str, start: int) -> bool:
-        """True for a value whose name is negative, as in "not infectious, not cancer"."""
-        first = self.tokens[start]
-        return (kind in _VERDICTS and first in _NEGATIVE) or (kind == "treatment" and first in _AUXILIARIES)
 
     def close(self, end: int) -> None:
         """End the clause before the word `end`, and extract its claims."""
@@ -158,20 +157,18 @@ class Sentence:
         topic = self._topic()
         if clause.mentions or clause.joined:
             claims = extract(clause, topic, self.case, self.licensed)
+            if self.interrupted and self.interrupted.verb:
+                claims = list(of_aside(claims))
             self.elided = claims or self.elided
             if not clause.others:
                 reading.claims += claims
-        elif names:
-            elided = self.elided if self._is_elliptic(clause.name_words[1], end) else []
+        elif names and not clause.resumed and not self.interrupted:
+            elided = self.elided if is_elliptic(self.tokens[clause.name_words[1] : end]) else []
             reading.claims += extract_from_names(clause, elided, self.case)
         reading.dark = reading.dark or clause.dark
         reading.about = names[-1] if names else topic
         self.clause = Clause(clause.wrong)
-
-    def _is_denied_at_the_end(self) -> bool:
-        """True for "That it is a cancer is a notion that has been given up"."""
-        opening = self.tokens[0] == "that" or (self.tokens[0] in ("the", "any") and self.tokens[1:2] in _NOTIONS)
-        return opening and any(what is Cue.ABSENT for _, _, what in self.links[-_LAST:])
+        self.clause.dark = bool(self.interrupted and self.interrupted.dark)
 
     def _links_of(self, kind: str) -> list[Link]:
         return [link for link in self.links if link[2].__class__ is str and self.kinds[link[2]] == kind]
@@ -181,11 +178,6 @@ class Sentence:
         if self.clause.lesion:
             return self.case
         return self.before.about if self.clause.pronoun else self.reading.about
-
-    def _is_elliptic(self, name_end: int, end: int) -> bool:
-        """True if a clause ends with its verb: "…, but psoriasis is not (one of them)"."""
-        words = [token for token in self.tokens[name_end:end] if token not in ENDS]
-        return 0 < len(words) <= _ELLIPSIS and words[-1] in _TRAILING
 
     def _clause_follows(self, index: int, predicates: frozenset[Cue] = _PREDICATES) -> bool:
         """True if a verb follows a link before the next conjunction."""
@@ -207,6 +199,8 @@ class Sentence:
             clause.frequency = ""
         if clause.without and clause.denied_from == len(clause.mentions):  # "without a lens, …"
             clause.deny(False)
+        if self.interrupted and clause.denied and self.tokens[clause.denial_end - 1] in _PRIVATIVE:
+            clause.deny(False)  # "(no comedones, flushing, older age)"
         if (clause.verb or (clause.denied and clause.mentions)) and self._clause_follows(index):
             self.close(self.links[index][0])
 
@@ -228,10 +222,13 @@ class Sentence:
         self.clause.on_its()
 
     def on_break(self, index: int) -> None:
+        names = self.clause.names if self.interrupted else []  # of a parenthesis
         self.close(self.links[index][0])
-        self.clause.wrong = False
+        self.clause.wrong, self.clause.names = False, names
 
     def on_which(self, index: int) -> None:
+        if self.tokens[self.links[index][0]] == "(":
+            self.interrupted = self.clause.continued()
         behind = index - 1 if index and self.links[index - 1][2] is not Cue.COMMA else index - 2
         named = behind >= 0 and self.links[behind][2] == self.last_name
         nobody = self.clause.denied and not self.clause.mentions and not named  # "Nobody who …"
@@ -243,6 +240,7 @@ class Sentence:
     def on_close(self, index: int) -> None:
         self.close(self.links[index][0])
         self.reading.about = self.outer or self.reading.about
+        self.clause, self.interrupted = self.interrupted or self.clause, None
 
     def on_distinguish(self, index: int) -> None:
         """Two names follow; "Do not confuse them" claims that they look alike."""
@@ -260,6 +258,8 @@ class Sentence:
             self.clause.pronoun = self.clause.verb = False
             return
         self.clause.on_lesion()
+        if self.clause.without and self.tokens[start] == "that":  # "without pus that persist …"
+            self.clause.deny(False)
         if self.clause.denied and self.clause.denial_end == self.links[index][0]:
             self.clause.name_denied = True  # "the palm is free of lesions"
 
@@ -330,6 +330,7 @@ _HANDLERS: dict[Cue, Callable[[Sentence, int], None]] = {
     Cue.COLON: Sentence.on_colon,
     Cue.ITS: Sentence.on_its,
     Cue.BREAK: Sentence.on_break,
+    Cue.STOP: Sentence.on_break,
     Cue.WHICH: Sentence.on_which,
     Cue.CLOSE: Sentence.on_close,
     Cue.DISTINGUISH: Sentence.on_distinguish,

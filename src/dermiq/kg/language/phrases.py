@@ -1,0 +1,67 @@
+"""Tests on the words of a sentence that one cue cannot decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from dermiq.kg.language.assertion import Cue
+from dermiq.kg.language.claims import Claim
+from dermiq.kg.language.clauses import DIAGNOSIS
+from dermiq.kg.language.prose import ENDS
+from dermiq.kg.linking import Link
+
+OUTRIGHT = frozenset(("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely"))
+"""They say how soon without a word of care."""
+TIMES = frozenset("day days week weeks fortnight hours".split())
+_SORTS = frozenset(("malignancy", "category"))
+_SORT_NOUNS = frozenset(
+    "cancer cancers malignancy carcinoma tumour tumours tumor tumors infection infections vasculitis growth".split()
+)
+_COPULAS = frozenset("is are not was be remains".split())
+_VERDICTS = frozenset(("malignancy", "contagion", "urgency"))
+_NEGATIVE = frozenset(("no", "not", "non", "nothing", "cannot", "noncancerous", "noncontagious"))
+_AUXILIARIES = frozenset(("do", "does", "needs", "need", "is"))
+_NOTIONS = [[word] for word in "idea notion claim belief view assumption suggestion theory myth".split()]
+_LAST = 3  # links at the end of a sentence
+_WHEN = frozenset(("when", "once", "where", "while"))
+_WITH = (["with"], ["for"], ["near"])
+_ELLIPSIS = 6  # words that may follow a name that stands for a whole statement
+_TRAILING = frozenset("is are was were does do did can has have not them either too neither".split())
+
+
+def negates_itself(kind: str, first: str) -> bool:
+    """True for a value whose name is negative, by its first word: "not infectious", "not cancer"."""
+    return (kind in _VERDICTS and first in _NEGATIVE) or (kind == "treatment" and first in _AUXILIARIES)
+
+
+def is_denied_at_the_end(tokens: Sequence[str], links: Sequence[Link]) -> bool:
+    """True for "That it is a cancer is a notion that has been given up"."""
+    opening = tokens[0] == "that" or (tokens[0] in ("the", "any") and tokens[1:2] in _NOTIONS)
+    return opening and any(what is Cue.ABSENT for _, _, what in links[-_LAST:])
+
+
+def is_elliptic(rest: Iterable[str]) -> bool:
+    """True if a clause ends with its verb, by the words behind its name: "…, but psoriasis | is not (one of them)"."""
+    words = [token for token in rest if token not in ENDS]
+    return 0 < len(words) <= _ELLIPSIS and words[-1] in _TRAILING
+
+
+def depends(tokens: Sequence[str], urgent: Sequence[Link]) -> bool:
+    """True for what is urgent "when …", or "(urgent with …)"."""
+    if not urgent:
+        return False
+    after = tokens[urgent[-1][1] :]
+    return not _WHEN.isdisjoint(after) or (after[:1] in _WITH and "(" in tokens)
+
+
+def is_in_passing(tokens: Sequence[str], start: int, after: int, kind: str, hedged: bool) -> bool:
+    """True for a noun in a parenthesis that nothing is said to be: "(after cancer treatment)"."""
+    said = not _COPULAS.isdisjoint(tokens[max(0, start - 2) : start]) and not hedged
+    return kind in _SORTS and tokens[after - 1] in _SORT_NOUNS and not said
+
+
+def of_aside(claims: Iterable[Claim]) -> Iterator[Claim]:
+    """The claims of a parenthesis: "(this would suggest ringworm)" diagnoses nothing, and urgency is of some cases."""
+    for claim in claims:
+        if claim.relation != DIAGNOSIS:
+            yield claim._replace(conditional=True) if claim.relation == "urgency" else claim
