@@ -75,7 +75,8 @@ class Phrasings:
 
     def _name(self, concept: str) -> str:
         one = self._graph.concepts[concept]
-        return self._random.choice((one.label, one.label, *one.synonyms))
+        verbal = one.id == "no_treatment"  # whose synonyms are no nouns: "leave it alone"
+        return one.label if verbal else self._random.choice((one.label, one.label, *one.synonyms))
 
 
 def _extend(known: dict[str, Any], relation: str, templates: Any) -> None:

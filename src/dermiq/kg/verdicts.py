@@ -152,7 +152,7 @@ class Judge:
             return self._exclusive(claim._replace(positive=claim.positive != rarely, frequency=""), facts)
         if claim.frequency and (verdict := self._how_often(claim, facts)):
             return verdict
-        if claim.positive:
+        if claim.positive and claim.frequency != "rarely":
             return self._affirmed(claim, facts, against)
         return self._denied(claim, facts, against)
 

@@ -25,6 +25,7 @@ _NOTIONS = [[word] for word in "idea notion claim belief view assumption suggest
 _LAST = 3  # links at the end of a sentence
 _WHEN = frozenset(("when", "once", "where", "while"))
 _WITH = (["with"], ["for"], ["near"])
+_CLEFT = 4  # the last place of what "it is … that" stands around
 _ELLIPSIS = 6  # words that may follow a name that stands for a whole statement
 _TRAILING = frozenset("is are was were does do did can has have not them either too neither".split())
 
@@ -38,6 +39,14 @@ def is_denied_at_the_end(tokens: Sequence[str], links: Sequence[Link]) -> bool:
     """True for "That it is a cancer is a notion that has been given up"."""
     opening = tokens[0] == "that" or (tokens[0] in ("the", "any") and tokens[1:2] in _NOTIONS)
     return opening and any(what is Cue.ABSENT for _, _, what in links[-_LAST:])
+
+
+def cleft(tokens: Sequence[str], links: Sequence[Link]) -> list[Link]:
+    """The links without the "it is … that" around what comes first: "It is a nevus that melanoma mimics"."""
+    named = links[2] if len(links) > 3 and tokens[:2] == ["it", "is"] else None
+    if named is None or named[2].__class__ is not str or named[0] > _CLEFT or tokens[named[1] : named[1] + 1] != ["that"]:
+        return list(links)
+    return [link for link in links[2:] if link[0] != named[1]]
 
 
 def is_elliptic(rest: Iterable[str]) -> bool:

@@ -10,6 +10,7 @@ _REPLIES = {
     **dict.fromkeys(("no", "nope", "nah", "never", "hardly"), False),
 }
 _AFFIRMATIONS = (["it", "does"], ["it", "is"], ["they", "do"], ["they", "are"], ["it", "can"], ["of", "course"])
+_ADVERBS = frozenset(("indeed", "so", "very", "certainly", "really", "sometimes", "often"))
 _DENIALS = (["by", "no", "means"], ["not", "at", "all"], ["of", "course", "not"])
 _PAUSES = frozenset((",", ".", "!", ";", "\n", "-", "–", "—", ":", "it", "they", "not"))
 _TAGS = frozenset(("right", "no", "correct", "yes", "eh", "ok", "okay", "agreed", "true"))
@@ -24,8 +25,9 @@ def reply(tokens: list[str]) -> bool | None:
     if tokens[:3] in _DENIALS:
         return False
     first = 2 if tokens[1:2] == [","] else 0  # "Regrettably, it is."
-    if tokens[first : first + 2] in _AFFIRMATIONS:
-        return "not" not in tokens[first : first + 4]
+    said, rest = tokens[first : first + 2], tokens[first + 2 : first + 4]
+    if said in _AFFIRMATIONS and (not rest or rest[0] in _PAUSES or rest[0] in _ADVERBS):
+        return "not" not in rest
     if len(tokens) == 1 or tokens[1] in _PAUSES:
         return _REPLIES.get(tokens[0])
     return None

@@ -15,6 +15,7 @@ from dermiq.kg.language.clauses import Clause
 from dermiq.kg.language.phrases import (
     OUTRIGHT,
     TIMES,
+    cleft,
     depends,
     is_denied_at_the_end,
     is_elliptic,
@@ -87,7 +88,7 @@ class Sentence:
 
     def read(self, links: list[Link]) -> Reading:
         """The reading of the sentence with these linked concepts and cues."""
-        self.links = links = without_question_tag(self.tokens, links)
+        self.links = links = cleft(self.tokens, without_question_tag(self.tokens, links))
         answered = reply(self.tokens) if self.before.question else None
         if answered is not None:
             self.reading.claims += [
