@@ -106,6 +106,7 @@ def extract(clause: Clause, topic: str, case: str, licensed: Licensed) -> list[C
     claims = [
         Claim(subject, relation, name, positive, hedged, words, named=bool(clause.names))
         for relation, name, positive, hedged, words in clause.joined
+        if positive or relation != DIAGNOSIS or not clause.mentions  # "textbooks never list X under …"
         for subject in ([case] if relation == DIAGNOSIS else subjects)
     ]
     if not clause.past:

@@ -23,7 +23,7 @@ _SPARED = ("site", "age")  # what may be spared
 _CHOSEN = ("treatment", "test")  # what may be avoided
 # What can act: "X does not …" denies that X does.
 _ACTING = ("factor", "agent", "treatment", "test", "transmission")
-_NEAR = 4  # words between a denial and the care that is denied
+_NEAR = 8  # words between a denial and the care that is denied
 
 Frequency = Literal["", "rarely", "often", "always"]
 Words = tuple[int, int]

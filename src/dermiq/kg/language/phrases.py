@@ -19,7 +19,7 @@ _SORT_NOUNS = frozenset(
 )
 _COPULAS = frozenset("is are not was be remains".split())
 _VERDICTS = frozenset(("malignancy", "contagion", "urgency"))
-_NEGATIVE = frozenset(("no", "not", "non", "nothing", "cannot", "noncancerous", "noncontagious"))
+_NEGATIVE = frozenset(("no", "not", "non", "nothing", "nobody", "cannot", "noncancerous", "noncontagious"))
 _AUXILIARIES = frozenset(("do", "does", "needs", "need", "is"))
 _NOTIONS = [[word] for word in "idea notion claim belief view assumption suggestion theory myth".split()]
 _LAST = 3  # links at the end of a sentence

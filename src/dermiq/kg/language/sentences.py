@@ -198,7 +198,8 @@ class Sentence:
         clause = self.clause
         if clause.mentions and clause.mentions[-1].frequency:
             clause.frequency = ""
-        if clause.without and clause.denied_from == len(clause.mentions):  # "without a lens, …"
+        initial = index > 0 and self.links[0][0] == 0 and self.links[0][2] is Cue.WITHOUT
+        if clause.without and (initial or clause.denied_from == len(clause.mentions)):  # "without a lens, …"
             clause.deny(False)
         if self.interrupted and clause.denied and self.tokens[clause.denial_end - 1] in _PRIVATIVE:
             clause.deny(False)  # "(no comedones, flushing, older age)"
