@@ -42,7 +42,7 @@ class Concept:
         label: its name.
         synonyms: other names; no name belongs to two concepts.
         broader: identifiers of what it is a case or a part of.
-        xrefs: identifiers in other vocabularies (``DOID:8295``).
+        xrefs: identifiers in other vocabularies (``DOID:8295``), and labels of data sets that are no names.
         definition: one sentence, or empty.
     """
 
@@ -119,6 +119,19 @@ class KnowledgeGraph:
         return {name_key(name): concept.id for concept in self.conditions for name in concept.names}
 
     @cached_property
+    def _by_xref(self) -> dict[str, str]:
+        """Identifier of a condition elsewhere, or its label in a data set, in lower case -> identifier."""
+        return {xref.lower(): concept.id for concept in self.conditions for xref in concept.xrefs}
+
+    @cached_property
+    def _turned(self) -> dict[frozenset[str], str]:
+        """Words of a name in any order -> the one condition with them: data sets turn names around."""
+        by_words: dict[frozenset[str], set[str]] = {}
+        for key, condition in self._folded.items():
+            by_words.setdefault(_words(key), set()).add(condition)
+        return {key: condition for key, (condition, *others) in by_words.items() if not others}
+
+    @cached_property
     def _caused_by(self) -> dict[tuple[str, ...], str]:
         """Name of an agent as a key -> the one condition that it always causes ("head lice")."""
         caused: dict[str, set[str]] = {}
@@ -193,14 +206,17 @@ class KnowledgeGraph:
         return self.concepts[concept].label
 
     def lookup(self, name: str) -> Concept | None:
-        """The condition with that name or synonym (any number and spelling), identifier or xref; None without one."""
+        """The condition with that name or synonym, identifier or xref; None without one.
+
+        Names may be in any number and spelling, and their words in any order.
+        """
         found = self.concepts.get(self.by_name.get(name.strip().lower(), "") or identifier(name))
         if found and found.kind == CONDITION:
             return found
         key = name_key(name)
         found = self.concepts.get(self._folded.get(key, ""))
-        found = found or next((concept for concept in self.conditions if name in concept.xrefs), None)
-        return found or self.concepts.get(self._caused_by.get(key, ""))
+        found = found or self.concepts.get(self._by_xref.get(name.strip().lower(), ""))
+        return found or self.concepts.get(self._caused_by.get(key) or self._turned.get(_words(key), ""))
 
     def find(self, name: str) -> Concept:
         """The condition that `lookup` finds.
@@ -219,6 +235,11 @@ class KnowledgeGraph:
         """The citation of a fact as text."""
         citation = self.citations.get(fact.citation)
         return str(citation) if citation else "no citation"
+
+
+def _words(key: Iterable[str]) -> frozenset[str]:
+    """The words of a key without its marks."""
+    return frozenset(part for part in key if part.isalnum())
 
 
 def merged(graphs: Iterable[KnowledgeGraph]) -> KnowledgeGraph:

@@ -44,7 +44,12 @@ def is_denied_at_the_end(tokens: Sequence[str], links: Sequence[Link]) -> bool:
 def cleft(tokens: Sequence[str], links: Sequence[Link]) -> list[Link]:
     """The links without the "it is … that" around what comes first: "It is a nevus that melanoma mimics"."""
     named = links[2] if len(links) > 3 and tokens[:2] == ["it", "is"] else None
-    if named is None or named[2].__class__ is not str or named[0] > _CLEFT or tokens[named[1] : named[1] + 1] != ["that"]:
+    if (
+        named is None
+        or named[2].__class__ is not str
+        or named[0] > _CLEFT
+        or tokens[named[1] : named[1] + 1] != ["that"]
+    ):
         return list(links)
     return [link for link in links[2:] if link[0] != named[1]]
 
