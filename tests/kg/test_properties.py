@@ -160,7 +160,8 @@ def wrong_facts() -> list[Fact]:
     for condition in CONDITIONS:
         for relation, values in {**flips, "urgency": urgencies}.items():
             for fact in GRAPH.facts_of(condition).get(relation, ()):
-                wrong += [replace(fact, value=value, note="") for value in values if value != fact.value]
+                if fact.closed:  # otherwise books do not agree
+                    wrong += [replace(fact, value=value, note="") for value in values if value != fact.value]
         listed = GRAPH.facts_of(condition).get("agent", ())
         if listed and all(fact.closed and fact.positive for fact in listed):
             others = [one for one in agents if not any(GRAPH.related(one, fact.value) for fact in listed)]

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from dermiq.schema import KnowledgeError
 
+_TOLERANCE = 2.0
+
 _YEAR = 365.25
 UNITS: dict[str, tuple[str, float]] = {
     "minute": ("day", 1 / 1440), "hour": ("day", 1 / 24), "day": ("day", 1.0), "week": ("day", 7.0),
@@ -72,3 +74,8 @@ AGES: Mapping[str, Range] = MappingProxyType(
     }
 )
 """Age group -> its range."""
+
+
+def far_apart(said: Range, held: Range) -> bool:
+    """True if a range lies beyond twice, or below half of, another one of the same unit."""
+    return said.unit == held.unit and (said.low > _TOLERANCE * held.high or _TOLERANCE * said.high < held.low)

@@ -43,7 +43,7 @@ from dermiq.kg.questions import question_types, relations_of
 from dermiq.kg.readers.language_model import LanguageModelReader
 from dermiq.kg.relations import RELATIONS
 from dermiq.kg.severity import Severities
-from dermiq.kg.verdicts import Judge, Verdict
+from dermiq.kg.verdicts import NOT_ALONE, Judge, Verdict
 from dermiq.schema import Answer, Sample
 
 MAX_WORDS = 400
@@ -228,7 +228,7 @@ class _GraphScorer:
         Of claims that say the same, one of a sentence without contradiction comes before others, a plain one before
         a hedged one.
         """
-        verdicts = [self._judge(claim, case) for claim in claims]
+        verdicts = _beside_others(claims, [self._judge(claim, case) for claim in claims])
         refuted = {c.sentence for c, v in zip(claims, verdicts, strict=True) if v.judgement == "contradicted"}
         ranked = sorted(
             zip(claims, verdicts, strict=True), key=lambda judged: (judged[0].sentence in refuted, judged[0].hedged)
@@ -278,6 +278,19 @@ def spoken(answer: Answer) -> str:
     if answer.diagnosis is None:
         return answer.text
     return f"{answer.think}\nThe diagnosis is {answer.diagnosis}."
+
+
+def _beside_others(claims: Sequence[Claim], verdicts: list[Verdict]) -> list[Verdict]:
+    """The verdicts, with nothing against a treatment that does not suffice alone where a right one is named too."""
+    treated = {
+        claim.subject
+        for claim, verdict in zip(claims, verdicts, strict=True)
+        if verdict.judgement == "supported" and verdict.relation in ("first_line", "second_line")
+    }
+    return [
+        Verdict("unknown", claim.relation) if verdict.rule == NOT_ALONE and claim.subject in treated else verdict
+        for claim, verdict in zip(claims, verdicts, strict=True)
+    ]
 
 
 def _subjects(counted: Iterable[JudgedClaim]) -> Iterator[Stated]:

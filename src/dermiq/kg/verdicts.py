@@ -11,11 +11,12 @@ from dermiq.kg.closed_world import NEGLECT, TREATED, ClosedWorld
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS, TREATMENT
-from dermiq.kg.quantities import AGES, Range, parse_range
+from dermiq.kg.quantities import AGES, Range, far_apart, parse_range
 from dermiq.kg.relations import RELATIONS
 
 Judgement = Literal["supported", "contradicted", "unknown"]
 
+NOT_ALONE = "not enough alone"
 RULES: Mapping[str, str] = MappingProxyType(
     {
         "stated": "a fact states it",
@@ -37,11 +38,12 @@ RULES: Mapping[str, str] = MappingProxyType(
         NEGLECT: "nothing to be done about what is malignant or urgent",
         "course of cancer, of what is benign": "metastasis, or death of what may wait",
         "cure of what lasts or returns": "cured for good, of what is chronic or relapsing",
-        "not enough alone": "the only treatment named is one that does not suffice",
+        NOT_ALONE: "the only treatment named is one that does not suffice",
         "reversed": "what causes or triggers it is said to relieve it",
         "out of range": "a number outside the range of the fact",
         "in range": "a number within the range of the fact",
         "diagnosis": "the case is this condition, a form of it, or what it is a form of; or it is not",
+        "contested": "books do not agree on the value, and this one is next to the one stated",
         "with a sign": "urgent with a further sign, which the usual case need not have",
         "all members": "what holds, or fails, for every form of the condition",
     }
@@ -65,7 +67,7 @@ _AGAINST = {
 _BENIGN_TUMOUR = "benign_tumour"  # a category that implies a malignancy
 _TAKEN_FOR_GRANTED = ("always", "typical")
 _ORDER_OF_URGENCY = ("self_care", "routine", "urgent", "emergency")
-_TOLERANCE = 2.0  # a number is out of range beyond so many times the range's end
+_SCALES = {"urgency": _ORDER_OF_URGENCY, "malignancy": ("benign", "pre_malignant", "malignant")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,8 @@ class Judge:
         if claim.value == "pre_malignant" and held[0].value == "benign" and self._may_turn_malignant(claim.subject):
             return Verdict("unknown", claim.relation)
         agrees = (held[0].value == claim.value) == claim.positive
+        if not agrees and not held[0].closed and _is_contested(claim, held[0].value):
+            return Verdict("unknown", claim.relation, (), "contested")
         return self._decided(agrees, held[:1], "stated", "other value")
 
     def _conditional(self, claim: Claim, held: Fact) -> Verdict:
@@ -243,7 +247,7 @@ class Judge:
         if denial and (denial.relation != "absent_symptom" or denial.strength in _TAKEN_FOR_GRANTED):
             return Verdict("contradicted", denial.relation, (denial,), "denied")
         if lacking := self._insufficient(claim):
-            return Verdict("contradicted", "insufficient_alone", (lacking,), "not enough alone")
+            return Verdict("contradicted", "insufficient_alone", (lacking,), NOT_ALONE)
         return self._closed(claim, facts)
 
     def _insufficient(self, claim: Claim) -> Fact | None:
@@ -328,7 +332,7 @@ class Judge:
             return Verdict("unknown", "quantity")
         if any(said.overlaps(one) for one in ranges):
             return Verdict("supported", "quantity", (held[0],), "in range")
-        if all(_is_far(said, one) for one in ranges):
+        if all(far_apart(said, one) for one in ranges):
             return Verdict("contradicted", "quantity", (held[0],), "out of range")
         return Verdict("unknown", "quantity")
 
@@ -337,6 +341,7 @@ class Judge:
         return next((fact for fact in facts if holds(fact)), None)
 
 
-def _is_far(said: Range, held: Range) -> bool:
-    """True if a range lies beyond twice, or below half of, another one."""
-    return said.unit == held.unit and (said.low > _TOLERANCE * held.high or _TOLERANCE * said.high < held.low)
+def _is_contested(claim: Claim, held: str) -> bool:
+    """True for a value next to the one that books do not agree on, and for a denial of that one."""
+    order = _SCALES.get(claim.relation, (held, claim.value))
+    return not claim.positive or abs(order.index(claim.value) - order.index(held)) == 1

@@ -60,10 +60,12 @@ def is_elliptic(rest: Iterable[str]) -> bool:
     return 0 < len(words) <= _ELLIPSIS and words[-1] in _TRAILING
 
 
-def depends(tokens: Sequence[str], urgent: Sequence[Link]) -> bool:
-    """True for what is urgent "when …", or "(urgent with …)"."""
+def depends(tokens: Sequence[str], urgent: Sequence[Link], names: Sequence[Link]) -> bool:
+    """True for what is urgent "when …", or "(urgent with …)", and for "cellulitis that spreads fast is urgent"."""
     if not urgent:
         return False
+    if any(tokens[end : end + 1] == ["that"] and end < urgent[0][0] for _, end, _ in names):
+        return True
     after = tokens[urgent[-1][1] :]
     return not _WHEN.isdisjoint(after) or (after[:1] in _WITH and "(" in tokens)
 

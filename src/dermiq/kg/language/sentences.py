@@ -105,7 +105,7 @@ class Sentence:
         if has_number(self.tokens) and all(link[2] is not Cue.HISTORY for link in links):
             treatments, named = self._links_of("treatment"), [link[2] for link in self._links_of("quantity")]
             reading.claims = with_numbers(self.tokens, reading.claims, reading.about, treatments, named)
-        if self.conditional or depends(self.tokens, self._links_of("urgency")):
+        if self.conditional or depends(self.tokens, self._links_of("urgency"), self._links_of(CONDITION)):
             reading.claims = [
                 claim._replace(conditional=True) if claim.relation == "urgency" else claim for claim in reading.claims
             ]
