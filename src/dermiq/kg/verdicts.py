@@ -11,7 +11,7 @@ from dermiq.kg.closed_world import NEGLECT, TREATED, ClosedWorld
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS, TREATMENT
-from dermiq.kg.quantities import AGES, Range, far_apart, parse_range
+from dermiq.kg.quantities import AGES, far_apart, parse_range
 from dermiq.kg.relations import RELATIONS
 
 Judgement = Literal["supported", "contradicted", "unknown"]

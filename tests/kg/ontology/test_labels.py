@@ -55,7 +55,8 @@ LABELS = {
         exanthems|drug eruptions|herpes|lupus|melanoma|nevi|moles|nail fungus|poison ivy|contact dermatitis|
         psoriasis|lichen planus|scabies|lyme disease|bites|seborrheic keratoses|tinea|ringworm|candidiasis|
         urticaria|hives|warts|molluscum""",
-    "ISIC and MILK10k": """MEL|NV|BCC|AK|AKIEC|BKL|DF|VASC|SCC|SCCKA|nevus|angiokeratoma|clear cell acanthoma|hemangioma|
+    "ISIC and MILK10k": """MEL|NV|BCC|AK|AKIEC|BKL|DF|VASC|SCC|SCCKA|nevus|angiokeratoma|clear cell acanthoma|
+        hemangioma|
         lentigo NOS|melanoma metastasis|pigmented benign keratosis|sebaceous hyperplasia|verruca|
         vascular lesion|basal cell carcinoma|dermatofibroma""",
 }
