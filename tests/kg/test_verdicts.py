@@ -53,7 +53,7 @@ def test_a_diagnosis_is_right_if_it_names_the_case_or_a_form_of_it(value, positi
     [
         ("tinea corporis", "tinea", YES, "supported"),
         ("tinea", "tinea corporis", YES, "supported"),
-        ("psoriasis", "tinea", YES, "unknown"),
+        ("psoriasis", "tinea", YES, "contradicted"),  # an inflammatory disease is no infection
         ("psoriasis", "tinea", NO, "unknown"),
         ("tinea corporis", "tinea", NO, "unknown"),
     ],

@@ -10,8 +10,8 @@ from dermiq.kg.language.clauses import DIAGNOSIS
 from dermiq.kg.linking import spans
 from dermiq.kg.questions import question_types
 from dermiq.kg.relations import RELATIONS
+from dermiq.kg.rules import Judgement
 from dermiq.kg.verbalising import capitalised, named, sentences, written
-from dermiq.kg.verdicts import Judgement
 from dermiq.prompts import QUESTION
 
 _TREATED = ("is treated with", "is not treated with")  # in whatever line, which is no relation of its own

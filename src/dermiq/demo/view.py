@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from dermiq.demo.evidence import Claim, Evidence
 from dermiq.demo.reading import Differential, Reading, Turn
+from dermiq.kg.rules import Judgement
 from dermiq.kg.verbalising import capitalised
-from dermiq.kg.verdicts import Judgement
 from dermiq.prompts import QUESTION
 
 NOTICE = (

@@ -47,6 +47,11 @@ class ClosedWorld:
             return self._course(claim.subject, value)
         return None
 
+    def as_treatment(self, factor: str) -> str:
+        """The treatment that a factor is where it is given: "Give aspirin"; empty if it is none."""
+        treatment: str = self._table["as_treatment"].get(factor, "")
+        return treatment if treatment in self._graph.concepts else ""
+
     def excluding(self, claims: Sequence[Claim]) -> int:
         """How many pairs of values, said of one condition, exclude each other."""
         said = {(claim.subject, claim.value) for claim in claims if claim.positive and not claim.hedged}

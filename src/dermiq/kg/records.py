@@ -12,9 +12,9 @@ from dermiq.kg.language.clauses import DIAGNOSIS, TREATMENT
 from dermiq.kg.language.reading import sentence_spans
 from dermiq.kg.linking import spans
 from dermiq.kg.relations import RELATIONS
+from dermiq.kg.rules import Verdict
 from dermiq.kg.scorer import JudgedClaim, KGScore
 from dermiq.kg.verbalising import named, sentences, written
-from dermiq.kg.verdicts import Verdict
 
 NUMBERS = ("score", "precision", "coverage", "harm", "contradiction_rate")
 MARKS = {"supported": "+", "contradicted": "x", "unknown": "?"}

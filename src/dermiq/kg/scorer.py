@@ -42,8 +42,9 @@ from dermiq.kg.ontology.loading import load_graph
 from dermiq.kg.questions import question_types, relations_of
 from dermiq.kg.readers.language_model import LanguageModelReader
 from dermiq.kg.relations import RELATIONS
+from dermiq.kg.rules import NOT_ALONE, Verdict
 from dermiq.kg.severity import Severities
-from dermiq.kg.verdicts import NOT_ALONE, Judge, Verdict
+from dermiq.kg.verdicts import Judge
 from dermiq.schema import Answer, Sample
 
 MAX_WORDS = 400

@@ -6,7 +6,7 @@ from dermiq.kg.closed_world import NEGLECT
 from dermiq.kg.graph import KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS
-from dermiq.kg.verdicts import Verdict
+from dermiq.kg.rules import Verdict
 
 _ORDER_OF_URGENCY = ("self_care", "routine", "urgent", "emergency")
 _SEVERITY = {

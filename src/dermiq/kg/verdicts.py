@@ -1,54 +1,17 @@
-"""Verdicts on claims: supported, contradicted or unknown, with the facts that decide and the rule that applied."""
+"""The judge of claims: by the facts of a graph, each is supported, contradicted or unknown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
 
-from dermiq.kg.closed_world import NEGLECT, TREATED, ClosedWorld
+from dermiq.kg.closed_world import TREATED, ClosedWorld
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS, TREATMENT
 from dermiq.kg.quantities import AGES, far_apart, parse_range
 from dermiq.kg.relations import RELATIONS
+from dermiq.kg.rules import NOT_ALONE, Judgement, Verdict
 
-Judgement = Literal["supported", "contradicted", "unknown"]
-
-NOT_ALONE = "not enough alone"
-RULES: Mapping[str, str] = MappingProxyType(
-    {
-        "stated": "a fact states it",
-        "below": "a fact states something more special",
-        "above": "a fact states something more general, of a relation that inherits",
-        "denied": "a fact of strength never, or of the opposite relation, denies it",
-        "denied rightly": "the text denies what a fact denies, or what no closed list has",
-        "taken for granted": "the text denies what is always or typically so",
-        "other value": "the relation has one value, and it is another one",
-        "not on the list": "the condition's list is complete and has nothing akin to it",
-        "how often": "said to be often what is rare or never, or rare what is typical",
-        "not contagious": "a way of transmission of what is not contagious",
-        "benign tumour": "a benign tumour, of what is malignant",
-        "agent of another kind": "a virus, say, of what another kind of agent causes",
-        "agent of no infection": "an agent of what is no infection and is linked to none",
-        "drug against another agent": "an antiviral, say, of what no virus causes, and it is not listed",
-        "drug against an agent, of no infection": "an antibiotic, say, of what no agent causes, and it is not listed",
-        "cancer treatment of what is benign": "chemotherapy, radiotherapy and the like",
-        NEGLECT: "nothing to be done about what is malignant or urgent",
-        "course of cancer, of what is benign": "metastasis, or death of what may wait",
-        "cure of what lasts or returns": "cured for good, of what is chronic or relapsing",
-        NOT_ALONE: "the only treatment named is one that does not suffice",
-        "reversed": "what causes or triggers it is said to relieve it",
-        "out of range": "a number outside the range of the fact",
-        "in range": "a number within the range of the fact",
-        "diagnosis": "the case is this condition, a form of it, or what it is a form of; or it is not",
-        "contested": "books do not agree on the value, and this one is next to the one stated",
-        "with a sign": "urgent with a further sign, which the usual case need not have",
-        "all members": "what holds, or fails, for every form of the condition",
-    }
-)
-"""Rule -> what it says."""
 # Relations whose facts support a claim, and those whose facts contradict it.
 _FOR = {
     TREATMENT: ("first_line", "second_line"),
@@ -68,28 +31,6 @@ _BENIGN_TUMOUR = "benign_tumour"  # a category that implies a malignancy
 _TAKEN_FOR_GRANTED = ("always", "typical")
 _ORDER_OF_URGENCY = ("self_care", "routine", "urgent", "emergency")
 _SCALES = {"urgency": _ORDER_OF_URGENCY, "malignancy": ("benign", "pre_malignant", "malignant")}
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The verdict on a claim.
-
-    Attributes:
-        judgement: supported, contradicted or unknown.
-        relation: of the deciding fact, else of the claim.
-        evidence: the deciding facts; none if unknown, or if a diagnosis was judged by its name.
-        rule: a key of `RULES`; empty if none applies.
-    """
-
-    judgement: Judgement
-    relation: str
-    evidence: tuple[Fact, ...] = ()
-    rule: str = ""
-
-    @property
-    def strength(self) -> str:
-        """Strength of the deciding fact; empty without one."""
-        return self.evidence[0].strength if self.evidence else ""
 
 
 def _is_malignant(fact: Fact) -> bool:
@@ -138,8 +79,7 @@ class Judge:
 
     def _judge(self, claim: Claim) -> Verdict:
         if claim.relation == "subtype_of":
-            same = self._graph.related(claim.subject, claim.value)
-            return Verdict("supported" if same and claim.positive else "unknown", "subtype_of", (), "diagnosis")
+            return self._subtype(claim)
         if claim.relation == "quantity":
             return self._quantity(claim)
         if claim.relation == "relieved_by":
@@ -157,6 +97,16 @@ class Judge:
         if claim.positive and claim.frequency != "rarely":
             return self._affirmed(claim, facts, against)
         return self._denied(claim, facts, against)
+
+    def _subtype(self, claim: Claim) -> Verdict:
+        """The verdict on "X is a form of Y": wrong if it is none, and is of another category altogether."""
+        if self._graph.related(claim.subject, claim.value):
+            return Verdict("supported" if claim.positive else "unknown", "subtype_of", (), "diagnosis")
+        one, other = (self._graph.about(name, "category") for name in (claim.subject, claim.value))
+        apart = not any(self._graph.related(a.value, b.value) for a in one for b in other)
+        if claim.positive and apart and any(fact.closed for fact in one):
+            return Verdict("contradicted", "category", one, "other category")
+        return Verdict("unknown", "subtype_of")
 
     def _diagnosis(self, claim: Claim, case: str) -> Verdict:
         """The verdict on a diagnosis: right if it is the case's condition, an ancestor or a descendant of it."""
@@ -292,6 +242,9 @@ class Judge:
         denials = [*(fact for fact in facts if not fact.positive), *against]
         if denial := self._first(denials, lambda fact: fact.value == value or fact.value in above):
             return Verdict("supported", denial.relation, (denial,), "denied rightly")
+        held = self._first(facts, lambda fact: fact.value == value and fact.positive and fact.strength != "rare")
+        if held and claim.frequency == "always":
+            return Verdict("contradicted", held.relation, (held,), "never")
         if not facts and (never_caught := self._never_caught(claim)):
             return Verdict("supported", "contagious", (never_caught,), "denied rightly")
         listed = tuple(fact for fact in facts if fact.relation == claim.relation and fact.closed and fact.positive)
@@ -318,7 +271,10 @@ class Judge:
         )
         if cause and claim.positive:
             return Verdict("contradicted", cause.relation, (cause,), "reversed")
-        return Verdict("unknown", "relieved_by")
+        drug = self._closed_world.as_treatment(claim.value)
+        return (
+            self._judge(claim._replace(relation=TREATMENT, value=drug)) if drug else Verdict("unknown", "relieved_by")
+        )
 
     def _quantity(self, claim: Claim) -> Verdict:
         """The verdict on a number: the range of the fact holds it, or is far from it."""

@@ -11,7 +11,7 @@ import pytest
 from dermiq.kg import KGScorer
 
 ROOT = Path(__file__).parents[3]
-OURS = sorted((ROOT / "benchmarks" / "kg" / "statements").glob("*.jsonl"))
+OURS = sorted((ROOT / "benchmarks" / "kg" / "statements").glob("tuning*.jsonl"))
 SHARED = Path(os.environ.get("DERMIQ_TEST_DATA", ROOT.parent / "shared" / "data")) / "kg_prose" / "statements.jsonl"
 
 _spec = importlib.util.spec_from_file_location("prose", ROOT / "benchmarks" / "kg" / "prose.py")

@@ -37,6 +37,7 @@ _NOTED = frozenset(("malignancy", "contagion", "urgency", "category", "agent", "
 # A claim of urgency beside such a value is about cases that have it.
 _QUALIFYING = frozenset(("red_flag", "site", "age"))
 STATES = frozenset(("pregnancy", "breastfeeding"))  # factors in which treatments are safe or not
+_WAITING = frozenset(("self_care", "routine"))
 _PHRASE = 3  # so many words of a mention of these kinds are a statement in themselves
 
 
@@ -110,6 +111,7 @@ def extract(clause: Clause, topic: str, case: str, licensed: Licensed) -> list[C
         for subject in ([case] if relation == DIAGNOSIS else subjects)
     ]
     if not clause.past:
+        _delayed(clause)
         state = next((mention for mention in clause.mentions if mention.value in STATES), None)
         for mention in clause.mentions:
             if state and mention.kind == "treatment":
@@ -129,6 +131,14 @@ def extract(clause: Clause, topic: str, case: str, licensed: Licensed) -> list[C
                 )
                 claims += [claim._replace(subject=subject) for subject in subjects]
     return claims
+
+
+def _delayed(clause: Clause) -> None:
+    """Deny the red flags of a clause that says they can wait: "Crepitus can wait for a routine appointment"."""
+    if any(one.value in _WAITING and one.positive and one.kind == "urgency" for one in clause.mentions):
+        for one in clause.mentions:
+            if one.kind == "red_flag":
+                one.positive = False
 
 
 def _in_state(treatment: Mention, state: Mention) -> Claim:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from dermiq.kg.language.assertion import Cue
+from dermiq.kg.language.assertion import VERBAL, Cue
 from dermiq.kg.language.claims import Claim
 from dermiq.kg.language.clauses import DIAGNOSIS
-from dermiq.kg.language.prose import ENDS
+from dermiq.kg.language.prose import ENDS, PARTING
 from dermiq.kg.linking import Link
+from dermiq.kg.relations import CONDITION
 
 OUTRIGHT = frozenset(("ambulance", "casualty", "emergency", "urgent", "urgently", "routine", "routinely"))
 """They say how soon without a word of care."""
+VERBS = frozenset((Cue.BE, Cue.ITS, Cue.VERB))
+_PREDICATES = VERBS | {
+    Cue.HEDGE, Cue.NOT, Cue.ABSENT, Cue.AVOID, Cue.SPARED, Cue.LACK, Cue.RARELY, Cue.LIKELY,
+}  # fmt: skip
+_ARTICLES = (["a"], ["an"], ["the"])
+GIVING = frozenset("give start begin continue prescribe take".split())
+"""At the start of a sentence they say that something does good."""
 TIMES = frozenset("day days week weeks fortnight hours".split())
 _SORTS = frozenset(("malignancy", "category"))
 _SORT_NOUNS = frozenset(
@@ -79,5 +87,32 @@ def is_in_passing(tokens: Sequence[str], start: int, after: int, kind: str, hedg
 def of_aside(claims: Iterable[Claim]) -> Iterator[Claim]:
     """The claims of a parenthesis: "(this would suggest ringworm)" diagnoses nothing, and urgency is of some cases."""
     for claim in claims:
-        if claim.relation != DIAGNOSIS:
+        if claim.relation not in (DIAGNOSIS, "subtype_of"):
             yield claim._replace(conditional=True) if claim.relation == "urgency" else claim
+
+
+def clause_follows(
+    tokens: Sequence[str], links: Sequence[Link], index: int, predicates: frozenset[Cue] = _PREDICATES
+) -> bool:
+    """True if a verb follows a link before the next conjunction."""
+    end = links[index][1]
+    if end < len(tokens) and tokens[end] in VERBAL:
+        return True
+    for start, _, following in links[index + 1 :]:
+        if following in PARTING or tokens[start] == "that":
+            return False
+        if following in predicates or (following.__class__ is str and tokens[start] in VERBAL):
+            return True
+    return False
+
+
+def has_apposition(
+    tokens: Sequence[str], links: Sequence[Link], index: int, name: str, kinds: Mapping[str, str]
+) -> bool:
+    """True for a comma, by its link, as in "It can lead to melanoma, a deadly cancer", and not in a list of names."""
+    start, end, _ = links[index]
+    if tokens[start] != "," or not name or not index or tokens[end : end + 1] not in _ARTICLES:
+        return False
+    following = next((what for at, _, what in links[index + 1 :] if at == end + 1), "")
+    listed = following.__class__ is str and kinds.get(following) == CONDITION
+    return links[index - 1][1] == start and links[index - 1][2] == name and not listed

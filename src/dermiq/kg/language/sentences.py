@@ -9,31 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dermiq.kg.language.assertion import VERBAL, Cue
+from dermiq.kg.language.assertion import Cue
 from dermiq.kg.language.claims import Claim, Licensed, extract, extract_from_names
 from dermiq.kg.language.clauses import Clause
 from dermiq.kg.language.phrases import (
+    GIVING,
     OUTRIGHT,
     TIMES,
+    VERBS,
+    clause_follows,
     cleft,
     depends,
+    has_apposition,
     is_denied_at_the_end,
     is_elliptic,
     is_in_passing,
     negates_itself,
     of_aside,
 )  # fmt: skip
-from dermiq.kg.language.prose import PARTING, license_claims
+from dermiq.kg.language.prose import license_claims
 from dermiq.kg.language.quantities import has_number, with_numbers
 from dermiq.kg.language.replies import has_question_tag, reply, without_question_tag
 from dermiq.kg.linking import Link
 from dermiq.kg.relations import CONDITION
 
 _BE, _VERB = Cue.BE, Cue.VERB
-_VERBS = frozenset((Cue.BE, Cue.ITS, Cue.VERB))
-_PREDICATES = _VERBS | {
-    Cue.HEDGE, Cue.NOT, Cue.ABSENT, Cue.AVOID, Cue.SPARED, Cue.LACK, Cue.RARELY, Cue.LIKELY,
-}  # fmt: skip
 _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
 _MODALS = frozenset(("may", "might", "could"))
 _PRIVATIVE = frozenset(("no", "without"))
@@ -99,6 +99,7 @@ class Sentence:
         if is_denied_at_the_end(self.tokens, links):
             links = self.links = [link for link in links if link[2] is not Cue.ABSENT]
             self.clause.on_wrong()
+        self.clause.relieving = self.tokens[0] in GIVING
         if license_claims(self.tokens, links, self.kinds, self.before.question, self.licensed):
             self._follow()
         reading = self.reading
@@ -107,7 +108,9 @@ class Sentence:
             reading.claims = with_numbers(self.tokens, reading.claims, reading.about, treatments, named)
         if self.conditional or depends(self.tokens, self._links_of("urgency"), self._links_of(CONDITION)):
             reading.claims = [
-                claim._replace(conditional=True) if claim.relation == "urgency" else claim for claim in reading.claims
+                claim._replace(conditional=True) if claim.relation == "urgency" else claim
+                for claim in reading.claims
+                if not self.conditional or self.silent or claim.relation == "urgency"
             ]
         if self.reading.question:
             self.reading.asked, self.reading.claims = self.reading.claims, []
@@ -180,18 +183,6 @@ class Sentence:
             return self.case
         return self.before.about if self.clause.pronoun else self.reading.about
 
-    def _clause_follows(self, index: int, predicates: frozenset[Cue] = _PREDICATES) -> bool:
-        """True if a verb follows a link before the next conjunction."""
-        end = self.links[index][1]
-        if end < len(self.tokens) and self.tokens[end] in VERBAL:
-            return True
-        for start, _, following in self.links[index + 1 :]:
-            if following in PARTING or self.tokens[start] == "that":
-                return False
-            if following in predicates or (following.__class__ is str and self.tokens[start] in VERBAL):
-                return True
-        return False
-
     def on_comma(self, index: int) -> None:
         if self.clause.role == Cue.UNLIKE:
             self.clause.role = None
@@ -203,8 +194,13 @@ class Sentence:
             clause.deny(False)
         if self.interrupted and clause.denied and self.tokens[clause.denial_end - 1] in _PRIVATIVE:
             clause.deny(False)  # "(no comedones, flushing, older age)"
-        if (clause.verb or (clause.denied and clause.mentions)) and self._clause_follows(index):
+        if (clause.verb or (clause.denied and clause.mentions)) and clause_follows(self.tokens, self.links, index):
             self.close(self.links[index][0])
+        elif self.last_name not in clause.names and has_apposition(
+            self.tokens, self.links, index, self.last_name, self.kinds
+        ):
+            self.close(self.links[index][0])
+            self.clause.names, self.clause.relative = [self.last_name], True
 
     def on_or(self, index: int) -> None:
         if index == 0 and self.tokens[self.links[0][0]] == "nor":  # "Nor does it itch."
@@ -212,7 +208,7 @@ class Sentence:
 
     def on_colon(self, index: int) -> None:
         dark = self.clause.dark
-        if self._clause_follows(index, _VERBS):
+        if clause_follows(self.tokens, self.links, index, VERBS):
             self.close(self.links[index][0])
         self.clause.verb, self.clause.dark = True, dark
 
@@ -266,7 +262,10 @@ class Sentence:
             self.clause.name_denied = True  # "the palm is free of lesions"
 
     def on_not(self, index: int) -> None:
-        self.clause.deny(end=self.links[index][1])
+        start, end, _ = self.links[index]
+        self.clause.deny(end=end)
+        if self.tokens[start] == "never" and not self.interrupted:
+            self.clause.frequency = "always"
 
     def on_without(self, index: int) -> None:
         self.clause.deny(not self.clause.denied, end=self.links[index][1])
@@ -288,7 +287,7 @@ class Sentence:
 
     def on_if(self, index: int) -> None:
         self.close(self.links[index][0])
-        self.silent = True
+        self.silent = not (index == 0 and self._links_of("red_flag") and self._links_of("urgency"))
         named = [start for start, _, _ in self._links_of(CONDITION) if start > self.links[index][0]]
         self.conditional = not named  # "if it is psoriasis" is no further sign
 
