@@ -1,13 +1,14 @@
-"""Claims, and their extraction from a clause."""
+"""Claims, what a sentence was read as, and the extraction of claims from a clause."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dermiq.kg.language.assertion import Cue
 from dermiq.kg.language.clauses import DIAGNOSIS, Clause, Frequency, Mention, Words
+from dermiq.kg.linking import Link
 from dermiq.kg.quantities import Range
 
 _RELATION_OF = {
@@ -98,6 +99,33 @@ class Licensed:
     single: bool = False
     spread: bool = False
     care: bool = False
+
+
+@dataclass(slots=True)
+class Reading:
+    """Claims and topic of a sentence.
+
+    Attributes:
+        claims: what it asserts; words are counted from its first.
+        asked: the claims that it asks about, if it is a question.
+        about: its topic, to which an "it" of the next sentence refers.
+        question: it is a question.
+        spread: it is about contagion.
+        dark: it is about dark skin.
+        unread: it is of a language that is not read.
+        bare: it only names a condition.
+        listing: it speaks of differential diagnoses, so that names below it are no diagnosis.
+    """
+
+    claims: list[Claim] = field(default_factory=list)
+    asked: list[Claim] = field(default_factory=list)
+    about: str = ""
+    question: bool = False
+    spread: bool = False
+    dark: bool = False
+    unread: bool = False
+    bare: Link | None = None
+    listing: bool = False
 
 
 def extract(clause: Clause, topic: str, case: str, licensed: Licensed) -> list[Claim]:

@@ -18,6 +18,10 @@ _PREDICATES = VERBS | {
     Cue.HEDGE, Cue.NOT, Cue.ABSENT, Cue.AVOID, Cue.SPARED, Cue.LACK, Cue.RARELY, Cue.LIKELY,
 }  # fmt: skip
 _ARTICLES = (["a"], ["an"], ["the"])
+_ASSURANCES = frozenset(
+    "a an the so , it is this clearly obvious obviously definite definitely typical certainly evidently plainly just "
+    "simple simply".split()
+)
 GIVING = frozenset("give start begin continue prescribe take".split())
 """At the start of a sentence they say that something does good."""
 TIMES = frozenset("day days week weeks fortnight hours".split())
@@ -89,6 +93,16 @@ def of_aside(claims: Iterable[Claim]) -> Iterator[Claim]:
     for claim in claims:
         if claim.relation not in (DIAGNOSIS, "subtype_of"):
             yield claim._replace(conditional=True) if claim.relation == "urgency" else claim
+
+
+def bare_name(tokens: Sequence[str], links: Sequence[Link], kinds: Mapping[str, str]) -> Link | None:
+    """The one condition that a sentence names and says nothing else about: "1. Psoriasis", "Clearly psoriasis."."""
+    named = [link for link in links if link[2].__class__ is str]
+    if len(named) != 1 or kinds[named[0][2]] != CONDITION:
+        return None
+    start, end, _ = named[0]
+    rest = [token for token in (*tokens[:start], *tokens[end:]) if token not in ENDS and not token.isdigit()]
+    return named[0] if _ASSURANCES.issuperset(rest) else None
 
 
 def clause_follows(

@@ -11,10 +11,11 @@ from itertools import pairwise
 
 from dermiq.kg.graph import KnowledgeGraph
 from dermiq.kg.language.assertion import CUES, Cue
-from dermiq.kg.language.claims import Claim
+from dermiq.kg.language.claims import Claim, Reading
+from dermiq.kg.language.clauses import DIAGNOSIS
 from dermiq.kg.language.extraction import Extraction
 from dermiq.kg.language.prose import ENDS
-from dermiq.kg.language.sentences import Reading, Sentence
+from dermiq.kg.language.sentences import Sentence
 from dermiq.kg.language.translation import UNREAD, Translator, condition_names
 from dermiq.kg.linking import Link, Linker, spans, words
 from dermiq.kg.normalising import other_scripts
@@ -54,12 +55,15 @@ class ClaimReader:
     def read(self, text: str, case: str) -> Extraction:
         """The claims of a text about a case, a condition given by identifier.
 
-        A bare list of terms makes no claim, nor does a question; a "yes" or a "no" after the question does.
+        A bare list of terms makes no claim, nor does a question; a "yes" or a "no" after the question does. The only
+        condition that stands alone in a sentence or a line is a diagnosis.
         """
         claims: list[Claim] = []
         unread: list[tuple[int, int]] = []
         tokens = words(text)
         before = Reading(about=case)
+        bare: list[Claim] = []
+        listing = False
         for number, (first, end) in enumerate(_sentences(tokens)):
             reading = self._cached(tokens[first:end], case, before)
             claims += [
@@ -68,7 +72,13 @@ class ClaimReader:
             ]
             if reading.unread:
                 unread.append((first, end))
+            listing = listing or reading.listing
+            if reading.bare and not listing and not before.question:
+                start, after, name = reading.bare
+                bare.append(Claim(case, DIAGNOSIS, name, True, words=(start + first, after + first), sentence=number))
             before = reading
+        if len({claim.value for claim in bare}) == 1:  # several names alone are a list, which asserts nothing
+            claims.append(bare[0])
         places = spans(text) if unread else []
         spoken = [(places[first][0], places[end - 1][1]) for first, end in unread]
         return Extraction(claims, [*spoken, *other_scripts(text)])

@@ -7,16 +7,16 @@ names, else to the one that the sentence is about, else to the case in question.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from dermiq.kg.language.assertion import Cue
-from dermiq.kg.language.claims import Claim, Licensed, extract, extract_from_names
+from dermiq.kg.language.claims import Claim, Licensed, Reading, extract, extract_from_names
 from dermiq.kg.language.clauses import Clause
 from dermiq.kg.language.phrases import (
     GIVING,
     OUTRIGHT,
     TIMES,
     VERBS,
+    bare_name,
     clause_follows,
     cleft,
     depends,
@@ -36,30 +36,8 @@ from dermiq.kg.relations import CONDITION
 _BE, _VERB = Cue.BE, Cue.VERB
 _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
 _MODALS = frozenset(("may", "might", "could"))
+_LISTING = frozenset((Cue.MIMIC, Cue.DISTINGUISH, Cue.ALIKE, Cue.UNLIKE, Cue.HISTORY))
 _PRIVATIVE = frozenset(("no", "without"))
-
-
-@dataclass(slots=True)
-class Reading:
-    """Claims and topic of a sentence.
-
-    Attributes:
-        claims: what it asserts; words are counted from its first.
-        asked: the claims that it asks about, if it is a question.
-        about: its topic, to which an "it" of the next sentence refers.
-        question: it is a question.
-        spread: it is about contagion.
-        dark: it is about dark skin.
-        unread: it is of a language that is not read.
-    """
-
-    claims: list[Claim] = field(default_factory=list)
-    asked: list[Claim] = field(default_factory=list)
-    about: str = ""
-    question: bool = False
-    spread: bool = False
-    dark: bool = False
-    unread: bool = False
 
 
 class Sentence:
@@ -114,8 +92,10 @@ class Sentence:
             ]
         if self.reading.question:
             self.reading.asked, self.reading.claims = self.reading.claims, []
-        self.reading.spread = self.licensed.spread
-        return self.reading
+        reading.spread = self.licensed.spread
+        reading.listing = any(what in _LISTING for _, _, what in links)
+        reading.bare = None if reading.claims or reading.question else bare_name(self.tokens, links, self.kinds)
+        return reading
 
     def _follow(self) -> None:
         """Apply every link in order: a concept is mentioned, a cue changes the clause, gives it a role, or ends it."""

@@ -15,8 +15,7 @@ from typing import Any
 
 import yaml
 
-from dermiq.kg.language.claims import Claim
-from dermiq.kg.language.sentences import Reading
+from dermiq.kg.language.claims import Claim, Reading
 from dermiq.kg.linking import Linker, words
 from dermiq.kg.normalising import without_accents
 
