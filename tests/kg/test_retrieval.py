@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermiq.kg import Concept, KnowledgeGraph
+from dermiq.kg import Concept, Fact, KnowledgeGraph
 from dermiq.kg.questions import QUESTION_TYPES
 from dermiq.kg.retrieval import Passage, Retriever, as_context, count_words
 from dermiq.schema import KnowledgeError
@@ -164,3 +166,27 @@ def test_context_numbers_sentences_and_sources() -> None:
         for number, citation in enumerate(dict.fromkeys(passage.citation for passage in passages), start=1)
     ]
     assert len(sources) > 1
+
+
+ASKED = yaml.safe_load((Path(__file__).parent / "retrieval_questions.yaml").read_text(encoding="utf-8"))
+FIRST = 5
+SHORT = Retriever(budget=160)
+
+
+@pytest.mark.parametrize(
+    ("question", "view", "expected"),
+    [row for rows in ASKED.values() for row in rows],
+    ids=lambda value: value[:40],
+)
+def test_questions_as_people_ask_them(question: str, view: str, expected: str) -> None:
+    passages = SHORT.retrieve(question, [view] if view else [])[:FIRST]
+    found = {" ".join(said) for one in passages for said in _prefixes(one.fact)}
+    assert passages == [] if expected == "NIL" else expected in found, sorted(found)
+
+
+def _prefixes(fact: Fact) -> list[tuple[str, ...]]:
+    return [(fact.subject,), (fact.subject, fact.relation), (fact.subject, fact.relation, fact.value)]
+
+
+def test_there_are_sixty_questions() -> None:
+    assert sum(map(len, ASKED.values())) >= 60

@@ -152,11 +152,12 @@ class Linker:
 
     def _corrected(self, word: str) -> str:
         """The normal form of a word, or of the vocabulary's word that it misspells or writes with accents."""
-        plain = normal(without_accents(word)) if self._forgiving else ""
+        raw = without_accents(word)
+        plain = normal(raw) if self._forgiving else ""
         word = normal(word)
         if not self._forgiving or word in self._words:
             return word
-        return plain if plain in self._words else self._typos.correct(plain) or word
+        return plain if plain in self._words else self._typos.correct(plain) or self._typos.correct(raw) or word
 
     def corrects(self, word: str) -> bool:
         """True for a word in normal form that is taken for another one."""

@@ -15,6 +15,7 @@ QUESTION_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "morphology", "secondary_morphology", "colour", "colour_on_dark_skin", "distribution", "site",
             "dermoscopy",
         ),
+        "dermoscopy": ("dermoscopy", "dermoscopy_against"),
         "diagnosis": (
             "diagnosis", "category", "malignancy", "morphology", "secondary_morphology", "colour", "distribution",
             "site", "dermoscopy", "symptom",
@@ -23,8 +24,10 @@ QUESTION_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "cause": ("agent", "cause", "risk_factor", "trigger", "category"),
         "contagion": ("contagious", "transmission", "agent"),
         "treatment": ("first_line", "second_line", "contraindicated"),
+        "first treatment": ("first_line",),
         "test": ("test", "test_not_needed"),
         "urgency": ("urgency", "red_flag", "malignancy"),
+        "warning signs": ("red_flag", "urgency"),
         "course": ("course", "progresses_to", "malignancy"),
         "differential": ("differential",),
         "malignancy": ("malignancy", "progresses_to", "category"),
@@ -34,16 +37,22 @@ QUESTION_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _ASKED_BY = {
     "appearance": "look like|looks like|appearance|appear|colour|shape|describe|what do you see|finding|lesion|where|"
-    "site|part of the body|body part|dermoscopic|dermoscopy|morphology|dark skin|skin of colour|distribution|located",
+    "site|part of the body|body part|morphology|dark skin|black skin|brown skin|skin of colour|distribution|located",
+    "dermoscopy": "dermoscopic|dermoscopy|dermatoscope|dermatoscopic|under the dermatoscope",
     "diagnosis": "diagnosis|diagnose|what is this|what is it|which condition|what condition|which disease|what disease",
     "symptoms": "symptom|feel|itch|itchy|hurt|pain|painful",
     "cause": "cause|caused|why|come from|agent|trigger|reason|what brings|due to|set off|risk factor",
-    "contagion": "contagious|catch|infectious|spread|pass|transmit|transmitted|give it to|passed on",
+    "contagion": "contagious|catch|infectious|spread|pass|transmit|transmitted|give it to|passed on|swim|"
+    "swimming|school|nursery|share|sharing|kiss|towel|pick it up",
     "treatment": "treat|treated|treatment|therapy|cure|medicine|drug|cream|manage|managed|management|get rid of|remedy|"
-    "help against|avoid|contraindicated",
+    "help against|avoid|contraindicated|remove|clear up|prescribe|put on|first aid|safe to use|instead of",
+    "first treatment": "first line|first-line|first treatment|first choice|treated first|try first|initial treatment",
     "test": "test|tests|investigation|investigate|confirm|biopsy|work-up|workup|examination",
-    "urgency": "urgent|urgency|emergency|how soon|see a doctor|hospital|worry|worried|serious|dangerous|red flag|wait",
-    "course": "prognosis|course|how long|go away|heal|outlook|get worse|last|progress|come back|turn into|become",
+    "urgency": "urgent|urgency|emergency|how soon|see a doctor|hospital|worry|worried|serious|dangerous|wait",
+    "warning signs": "warning sign|red flag|alarm sign|danger sign|look out for|watch out for|become melanoma|turned into "
+    "melanoma|changed into cancer",
+    "course": "prognosis|course|how long|go away|heal|outlook|get worse|last|progress|come back|turn into|become|"
+    "spread to other organs|spread to the lymph nodes|spread inside|metastasise|scar|curable|for life",
     "differential": "differential|else could|mistaken|confused|distinguish|tell apart|differ|differentiate|mimic|"
     "resemble|alternatives|look-alikes|difference",
     "malignancy": "cancer|malignant|benign|cancerous|harmless|precancerous",

@@ -5,7 +5,9 @@ The ranking:
     score = relevance of the relation to the question * strength * specificity + 1 if the question names the value
     rank by score * 0.9 ** (number of facts of this condition and relation that were picked before)
 
-A value is specific if few conditions share it, and if it is deep in its tree.
+A value is specific if few conditions share it, and if it is deep in its tree. A question that names no condition but
+findings ("itchy ring-shaped scaly patch") retrieves the conditions that the findings point to (`dermiq.kg.findings`);
+one that names a treatment and a state such as pregnancy, what is known of the treatment.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
+from dermiq.kg.findings import Differential
 from dermiq.kg.graph import Fact, KnowledgeGraph
+from dermiq.kg.language.claims import STATES
 from dermiq.kg.language.reading import ClaimReader
 from dermiq.kg.ontology.loading import load_graph
 from dermiq.kg.questions import question_types, relations_of
@@ -108,6 +112,10 @@ class Retriever:
         return ClaimReader(self.graph)
 
     @cached_property
+    def _differential(self) -> Differential:
+        return Differential(self.graph)
+
+    @cached_property
     def _shared(self) -> Counter[tuple[str, str]]:
         """(relation, value) -> how many conditions have it."""
         return Counter((fact.relation, fact.value) for fact in self.graph.facts if fact.positive)
@@ -119,7 +127,7 @@ class Retriever:
         budget: int | None = None,
         count_tokens: Callable[[str], int] = count_words,
     ) -> list[Passage]:
-        """The facts that answer a question, best first; none if neither it nor `conditions` names a condition.
+        """The facts that answer a question, best first; none if it is about nothing that the graph knows.
 
         Args:
             question: free text.
@@ -134,7 +142,10 @@ class Retriever:
         asked = [concept for concept in named if self.graph.concepts[concept].kind == CONDITION]
         values = frozenset(concept for concept in named if concept not in asked)
         view = list(dict.fromkeys((*(self.graph.find(name).id for name in conditions), *asked)))
+        view += self._drugs(values)
         view = view or self._caused_by(values)
+        if not view:
+            return self._pick(self._pointed_to(values), self.budget if budget is None else budget, count_tokens)
         relevance = self._relevance(question, view, asked, values)
         scored: dict[Fact, float] = {}
         for condition in view:
@@ -144,6 +155,20 @@ class Retriever:
                     if score > 0.0:
                         scored.setdefault(fact, score)
         return self._pick(scored, self.budget if budget is None else budget, count_tokens)
+
+    def _drugs(self, values: frozenset[str]) -> list[str]:
+        """The treatments among some values of which it is known when they must not be used, beside such a state."""
+        if STATES.isdisjoint(values):
+            return []
+        return [value for value in sorted(values) if "contraindicated_in" in self.graph.facts_of(value)]
+
+    def _pointed_to(self, values: frozenset[str]) -> dict[Fact, float]:
+        """The facts by which findings point to conditions, of the likeliest first."""
+        return {
+            fact: score * _REPEATED**place
+            for score, facts in self._differential(values)
+            for place, fact in enumerate(facts)
+        }
 
     def _caused_by(self, values: frozenset[str]) -> list[str]:
         """The conditions with an agent among some values, or below one of them."""
@@ -181,6 +206,8 @@ class Retriever:
             others = [condition for condition in view if not self.graph.related(condition, fact.subject)]
             named = any(self.graph.related(fact.value, other) for other in others)
             relevance *= 1.0 if named else _COMPARED
+        if named and fact.relation == "differential" and not relevance:
+            return 0.0  # of two conditions in a question about something else
         if named:
             relevance = max(relevance, _ASIDE)
         score = relevance * _STRENGTH.get(fact.strength, 0.0) * self._specificity(fact)
