@@ -22,11 +22,14 @@ from typing import NamedTuple
 REPOSITORY = Path(__file__).parents[1]
 LOSSES, ADVANTAGES = "objectives/losses.py", "objectives/advantages.py"
 PREFIX, SCORER = "policy/prefix.py", "kg/scorer.py"
+SEVERITY, COVERAGE = "kg/severity.py", "kg/coverage.py"
 TESTS = {  # the fast tests that answer for a file
     LOSSES: ["tests/objectives/test_losses.py", "tests/objectives/test_dpo_losses.py"],
     ADVANTAGES: ["tests/objectives/test_advantages.py"],
     PREFIX: ["tests/policy/test_prefix.py", "-k", "(logprobs or any_order) and not llava and not gemma3 and not qwen3"],
-    SCORER: ["tests/kg/test_scorer.py", "tests/kg/test_severities.py", "-k", "not spawned"],
+    SCORER: ["tests/kg/test_scorer.py", "-k", "not spawned"],
+    SEVERITY: ["tests/kg/test_severities.py", "tests/kg/test_scorer.py", "-k", "not spawned"],
+    COVERAGE: ["tests/kg/test_scorer.py", "-k", "not spawned"],
 }
 
 
@@ -54,10 +57,13 @@ MUTATIONS = [
     Mutation(PREFIX, "image offsets of the wrong sign", "next_position + vlm", "next_position - vlm"),
     Mutation(PREFIX, "padding is attended to", "visible=None if mask.all() else mask.bool()", "visible=None"),
     Mutation(PREFIX, "completions come back in another order", "after[order.argsort()]", "after[order]"),
-    Mutation(SCORER, "a severity lost", '"contraindicated": 0.6', '"contraindicated": 0.1'),
-    Mutation(SCORER, "a hedged mistake does the whole harm", "severity / 2 if", "severity if"),
+    Mutation(SEVERITY, "a severity lost", '"contraindicated": 0.6', '"contraindicated": 0.1'),
+    Mutation(SEVERITY, "a hedged mistake does the whole harm", "severity / 2 if", "severity if"),
     Mutation(SCORER, "a refuted sentence earns support", "claim.sentence not in refuted", "claim.sentence >= 0"),
     Mutation(SCORER, "support counted without end", "claim.words[1] <= MAX_WORDS", "claim.words[1] >= 0"),
+    Mutation(SCORER, "unknown claims are free", "- GRANTED * gained", "- 1e9"),
+    Mutation(COVERAGE, "a possible fact counts in full", "else POSSIBLE * weight", "else weight"),
+    Mutation(COVERAGE, "every fact weighs the same", "/ log(everybody)", "/ log(everybody) * 0 + 1"),
 ]
 
 
