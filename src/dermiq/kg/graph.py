@@ -179,7 +179,7 @@ class KnowledgeGraph:
             for subject, relations in grouped.items()
         }
 
-    @property
+    @cached_property
     def conditions(self) -> tuple[Concept, ...]:
         """All conditions, in the order of the graph."""
         return tuple(concept for concept in self.concepts.values() if concept.kind == CONDITION)
