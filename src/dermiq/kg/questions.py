@@ -49,8 +49,8 @@ _ASKED_BY = {
     "first treatment": "first line|first-line|first treatment|first choice|treated first|try first|initial treatment",
     "test": "test|tests|investigation|investigate|confirm|biopsy|work-up|workup|examination",
     "urgency": "urgent|urgency|emergency|how soon|see a doctor|hospital|worry|worried|serious|dangerous|wait",
-    "warning signs": "warning sign|red flag|alarm sign|danger sign|look out for|watch out for|become melanoma|turned into "
-    "melanoma|changed into cancer",
+    "warning signs": "warning sign|red flag|alarm sign|danger sign|look out for|watch out for|become melanoma|"
+    "turned into melanoma|changed into cancer",
     "course": "prognosis|course|how long|go away|heal|outlook|get worse|last|progress|come back|turn into|become|"
     "spread to other organs|spread to the lymph nodes|spread inside|metastasise|scar|curable|for life",
     "differential": "differential|else could|mistaken|confused|distinguish|tell apart|differ|differentiate|mimic|"

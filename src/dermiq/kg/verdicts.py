@@ -104,7 +104,7 @@ class Judge:
             return Verdict("supported" if claim.positive else "unknown", "subtype_of", (), "diagnosis")
         one, other = (self._graph.about(name, "category") for name in (claim.subject, claim.value))
         apart = not any(self._graph.related(a.value, b.value) for a in one for b in other)
-        if claim.positive and apart and any(fact.closed for fact in one):
+        if claim.positive and not claim.hedged and apart and any(fact.closed for fact in one):
             return Verdict("contradicted", "category", one, "other category")
         return Verdict("unknown", "subtype_of")
 

@@ -206,12 +206,13 @@ def _relation(clause: Clause, mention: Mention, licensed: Licensed) -> str:
     return _RELATION_OF.get(kind, "")
 
 
-def extract_from_names(clause: Clause, elided: list[Claim], case: str) -> Iterator[Claim]:
+def extract_from_names(clause: Clause, elided: list[Claim], sparing: bool, case: str) -> Iterator[Claim]:
     """The claims of a clause that only names conditions.
 
     Args:
         clause: such as "…, but psoriasis is not" or "Psoriasis is unlikely".
         elided: the claims of the clause before, which this one may repeat for its own names.
+        sparing: its verb denied: "Many rashes leave the shin alone, but psoriasis does not."
         case: identifier of the condition in question.
     """
     positive = (clause.denied or clause.absent) == clause.wrong
@@ -220,7 +221,7 @@ def extract_from_names(clause: Clause, elided: list[Claim], case: str) -> Iterat
     if elided and whole and clause.role is None:
         for claim in elided:
             for name in clause.names:
-                yield claim._replace(subject=name, positive=positive, hedged=clause.hedged, named=True)
+                yield claim._replace(subject=name, positive=positive != sparing, hedged=clause.hedged, named=True)
     elif doubted or (positive and (clause.likely or clause.role == Cue.DIAGNOSIS)):
         for name in clause.names:
             yield Claim(case, DIAGNOSIS, name, positive, clause.hedged, clause.name_words)

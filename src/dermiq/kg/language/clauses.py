@@ -60,6 +60,7 @@ class Clause:
     avoided: bool = False  # treatments and tests are denied
     excluding: bool = False  # values are denied, and names are differentials
     leaving: bool = False  # "leaves … alone": the mentions before "alone" are denied
+    sparing: bool = False  # its verb denies: "leaves alone", "spares", "lacks"
     hedged: bool = False
     past: bool = False  # about another time or person
     others: bool = False  # about other conditions
@@ -135,7 +136,8 @@ class Clause:
         if self._is_subject(before):
             self.names.append(link[2])
         elif relation := self._relation():
-            self.joined.append((relation, link[2], self._polarity(), self.hedged, link[:2]))
+            loose = relation == "subtype_of" and self.role is None  # two names that may just stand together
+            self.joined.append((relation, link[2], self._polarity(), self.hedged or loose, link[:2]))
             self.diagnosed = self.diagnosed or relation == DIAGNOSIS
 
     def _is_subject(self, before: str) -> bool:
@@ -174,9 +176,7 @@ class Clause:
             mention.positive = not mention.positive
         if kinds:
             return bool(flipped)
-        self.joined = [
-            (relation, name, not positive, hedged, words) for relation, name, positive, hedged, words in self.joined
-        ]
+        self.joined = [(one[0], one[1], not one[2], *one[3:]) for one in self.joined]
         return bool(flipped or self.joined)
 
     def deny(self, denied: bool = True, end: int = -1) -> None:
@@ -193,7 +193,7 @@ class Clause:
         return rest
 
     def on_leave(self) -> None:
-        self.leaving = self.verb = True
+        self.leaving = self.sparing = self.verb = True
 
     def on_alone(self) -> None:
         if self.leaving:
@@ -224,7 +224,7 @@ class Clause:
             self.denied = False
         elif not self.flip(len(self.mentions), *_SPARED):
             self.deny()
-        self.verb = True
+        self.sparing = self.verb = True
 
     def on_avoid(self) -> None:
         if self.denied:

@@ -53,17 +53,20 @@ def is_denied_at_the_end(tokens: Sequence[str], links: Sequence[Link]) -> bool:
     return opening and any(what is Cue.ABSENT for _, _, what in links[-_LAST:])
 
 
-def cleft(tokens: Sequence[str], links: Sequence[Link]) -> list[Link]:
-    """The links without the "it is … that" around what comes first: "It is a nevus that melanoma mimics"."""
-    named = links[2] if len(links) > 3 and tokens[:2] == ["it", "is"] else None
-    if (
-        named is None
-        or named[2].__class__ is not str
-        or named[0] > _CLEFT
-        or tokens[named[1] : named[1] + 1] != ["that"]
-    ):
+def reworded(tokens: Sequence[str], links: Sequence[Link]) -> list[Link]:
+    """The links without what only frames a statement.
+
+    "It is … that" around what comes first ("It is a nevus that melanoma mimics"), and the two denials of "Without
+    mites there would be no scabies".
+    """
+    cues = {what: start for start, _, what in links if what.__class__ is not str}
+    if tokens[0] == "without" and "would" in tokens and cues.get(Cue.NOT, 0) > tokens.index("would"):
+        return [link for link in links if link[2] not in (Cue.WITHOUT, Cue.NOT)]
+    if len(links) < 4 or tokens[:2] != ["it", "is"]:
         return list(links)
-    return [link for link in links[2:] if link[0] != named[1]]
+    start, after, what = links[2]
+    first = what.__class__ is str and start <= _CLEFT and tokens[after : after + 1] == ["that"]
+    return [link for link in links[2:] if link[0] != after] if first else list(links)
 
 
 def is_elliptic(rest: Iterable[str]) -> bool:

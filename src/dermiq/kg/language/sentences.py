@@ -18,7 +18,6 @@ from dermiq.kg.language.phrases import (
     VERBS,
     bare_name,
     clause_follows,
-    cleft,
     depends,
     has_apposition,
     is_denied_at_the_end,
@@ -26,6 +25,7 @@ from dermiq.kg.language.phrases import (
     is_in_passing,
     negates_itself,
     of_aside,
+    reworded,
 )  # fmt: skip
 from dermiq.kg.language.prose import license_claims
 from dermiq.kg.language.quantities import has_number, with_numbers
@@ -61,12 +61,12 @@ class Sentence:
         self.clause.dark = before.question and before.dark
         self.elided: list[Claim] = []
         self.last_name = self.outer = ""
-        self.silent = self.conditional = False
+        self.silent = self.conditional = self.sparing = False
         self.interrupted: Clause | None = None
 
     def read(self, links: list[Link]) -> Reading:
         """The reading of the sentence with these linked concepts and cues."""
-        self.links = links = cleft(self.tokens, without_question_tag(self.tokens, links))
+        self.links = links = reworded(self.tokens, without_question_tag(self.tokens, links))
         answered = reply(self.tokens) if self.before.question else None
         if answered is not None:
             self.reading.claims += [
@@ -143,12 +143,12 @@ class Sentence:
             claims = extract(clause, topic, self.case, self.licensed)
             if self.interrupted and self.interrupted.verb:
                 claims = list(of_aside(claims))
-            self.elided = claims or self.elided
+            self.elided, self.sparing = (claims, clause.sparing) if claims else (self.elided, self.sparing)
             if not clause.others:
                 reading.claims += claims
         elif names and not clause.resumed and not self.interrupted:
             elided = self.elided if is_elliptic(self.tokens[clause.name_words[1] : end]) else []
-            reading.claims += extract_from_names(clause, elided, self.case)
+            reading.claims += extract_from_names(clause, elided, self.sparing, self.case)
         reading.dark = reading.dark or clause.dark
         reading.about = names[-1] if names else topic
         self.clause = Clause(clause.wrong)
