@@ -6,7 +6,7 @@ The ranking:
     rank by score * 0.9 ** (number of facts of this condition and relation that were picked before)
 
 A value is specific if few conditions share it, and if it is deep in its tree. A question that names no condition but
-findings ("itchy ring-shaped scaly patch") retrieves the conditions that the findings point to (`dermiq.kg.findings`);
+findings ("itchy ring-shaped scaly patch") retrieves the conditions that the findings point to (`dermiq.kg.differential`);
 one that names a treatment and a state such as pregnancy, what is known of the treatment.
 """
 
@@ -21,7 +21,7 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
-from dermiq.kg.findings import Differential
+from dermiq.kg.differential import Differential
 from dermiq.kg.graph import Fact, KnowledgeGraph
 from dermiq.kg.language.claims import STATES
 from dermiq.kg.language.reading import ClaimReader
