@@ -6,8 +6,8 @@ The ranking:
     rank by score * 0.9 ** (number of facts of this condition and relation that were picked before)
 
 A value is specific if few conditions share it, and if it is deep in its tree. A question that names no condition but
-findings ("itchy ring-shaped scaly patch") retrieves the conditions that the findings point to (`dermiq.kg.differential`);
-one that names a treatment and a state such as pregnancy, what is known of the treatment.
+findings ("itchy ring-shaped scaly patch") retrieves the facts by which they point to conditions
+(`dermiq.kg.differential`); one that names a treatment and pregnancy, what is known of the treatment.
 """
 
 from __future__ import annotations
