@@ -54,6 +54,10 @@ LONG = {
     "apostrophes": "'" * 7 + "n't ",
     "hyphens": "flat-",
     "colons": "psoriasis: ",
+    "open parentheses": "(psoriasis; ",
+    "question tags": "psoriasis is red, isn't it? ",
+    "appositions": "psoriasis, a rash ",
+    "names alone": "Psoriasis. ",
 }
 
 

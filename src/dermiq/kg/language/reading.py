@@ -116,9 +116,14 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 def _sentences(tokens: list[str]) -> Iterator[tuple[int, int]]:
     """First and last word (exclusive, behind the final mark) of each sentence; one of over 256 words is cut."""
     first = 0
-    ends = [position + 1 for position, token in enumerate(tokens) if token in ENDS]
-    if ";" in tokens and "(" in tokens:
-        ends = [end for end in ends if tokens[end - 1] != ";" or not _is_within(tokens[:end])]
+    ends = []
+    within = False  # a parenthesis, where a semicolon ends no sentence
+    for position, token in enumerate(tokens):
+        if token in ENDS and not (within and token == ";"):
+            ends.append(position + 1)
+            within = False
+        elif token == "(" or token == ")":
+            within = token == "("
     for end in [*ends, len(tokens)]:
         while end - first > _LONGEST:
             yield first, first + _LONGEST
@@ -126,11 +131,3 @@ def _sentences(tokens: list[str]) -> Iterator[tuple[int, int]]:
         if end - first > 1 or (end > first and tokens[first] not in ENDS):
             yield first, end
         first = end
-
-
-def _is_within(tokens: list[str]) -> bool:
-    """True behind an opening parenthesis that is not closed, in the same sentence."""
-    for token in reversed(tokens):
-        if token in "().!?\n":
-            return token == "("
-    return False
