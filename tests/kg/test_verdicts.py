@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dermiq.kg import Fact, KnowledgeGraph
+from dermiq.kg import Fact, KGScorer, KnowledgeGraph
 from dermiq.kg.verdicts import Judge
 from support.kg import DIAGNOSIS, TREATMENT, WORK, claim, small_graph
 
@@ -340,3 +340,18 @@ def test_own_facts_come_before_those_of_what_it_is_a_form_of():
 
 def test_denying_what_the_case_is_a_form_of_denies_the_case():
     assert judged("tinea corporis", DIAGNOSIS, "tinea", NO, case="tinea_corporis").judgement == "contradicted"
+
+
+@pytest.mark.parametrize(
+    ("text", "contradicted"),
+    [
+        ("Isotretinoin is the safest choice for acne in a woman who is trying for a baby.", True),
+        ("Isotretinoin may be taken in pregnancy.", True),
+        ("Isotretinoin must not be given to women who are pregnant.", False),
+        ("Acne vulgaris is treated with an oral retinoid (strictly not in pregnancy).", False),
+    ],
+)
+def test_what_harms_in_pregnancy(text, contradicted):
+    score = KGScorer().score(text, "acne vulgaris")
+    assert bool(score.contradicted) is contradicted
+    assert score.claims

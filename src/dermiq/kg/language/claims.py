@@ -141,7 +141,11 @@ def extract(clause: Clause, topic: str, case: str, licensed: Licensed) -> list[C
     if not clause.past:
         _delayed(clause)
         state = next((mention for mention in clause.mentions if mention.value in STATES), None)
+        if all(mention.kind != "treatment" for mention in clause.mentions):
+            state = None
         for mention in clause.mentions:
+            if mention is state:
+                continue
             if state and mention.kind == "treatment":
                 claims.append(_in_state(mention, state))
             elif relation := _relation(clause, mention, licensed):

@@ -37,6 +37,7 @@ _BE, _VERB = Cue.BE, Cue.VERB
 _ROLES = frozenset((Cue.DIAGNOSIS, Cue.MIMIC, Cue.BECOME, Cue.FORM, Cue.UNLIKE))
 _MODALS = frozenset(("may", "might", "could"))
 _LISTING = frozenset((Cue.MIMIC, Cue.DISTINGUISH, Cue.ALIKE, Cue.UNLIKE, Cue.HISTORY))
+_PATIENTS = frozenset(("woman", "women", "girl", "girls", "mother", "mothers", "lady"))
 _PRIVATIVE = frozenset(("no", "without"))
 
 
@@ -205,7 +206,10 @@ class Sentence:
         self.clause.wrong, self.clause.names = False, names
 
     def on_which(self, index: int) -> None:
-        if self.tokens[self.links[index][0]] == "(":
+        start = self.links[index][0]
+        if self.tokens[start] == "who" and start and self.tokens[start - 1] in _PATIENTS:
+            return  # "in a woman who is pregnant"
+        if self.tokens[start] == "(":
             self.interrupted = self.clause.continued()
         behind = index - 1 if index and self.links[index - 1][2] is not Cue.COMMA else index - 2
         named = behind >= 0 and self.links[behind][2] == self.last_name
