@@ -1,6 +1,7 @@
 """A run that writes preference pairs about five synthetic lesions, with a policy that is made to speak."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -9,7 +10,16 @@ from lightning.pytorch.callbacks import Callback
 from dermiq.datamodules.phantom import PhantomConversations
 from support.runs import REWARDS
 
-LESIONS = PhantomConversations(5, seed=4, kinds=["contagion"])
+
+class NamedLesions(PhantomConversations):
+    """Lesions whose question names the condition, since an untrained model's answers do not."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return replace(sample, question=f"This is {sample.target}. {sample.question}")
+
+
+LESIONS = NamedLesions(5, seed=4, kinds=["contagion"])
 
 
 STOPS = tuple(range(0, 480, 5))  # an untrained model seldom finds the token that ends a completion
@@ -58,7 +68,7 @@ def pairs_config(tmp_path_factory, family_dir):
         "candidates": 6,
     }
     options = {"count": len(LESIONS), "seed": 4, "kinds": ["contagion"]}
-    lesions = {"class_path": "dermiq.datamodules.phantom.PhantomConversations", "init_args": options}
+    lesions = {"class_path": "support.pairs.NamedLesions", "init_args": options}
     callbacks = [
         {"class_path": "dermiq.trainer.callbacks.WritePredictions"},  # as in base.yaml
         {"class_path": "dermiq.trainer.preferences.WritePreferences", "init_args": writer},

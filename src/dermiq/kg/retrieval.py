@@ -33,7 +33,7 @@ from dermiq.ranges import check_numbers
 
 _STRENGTH = {"always": 1.0, "typical": 0.9, "possible": 0.5, "rare": 0.4, "never": 0.6}
 _LATER_TYPE = 0.8  # of the question types after the first
-_LATER_RELATION = 0.92  # for each place in the list of relations that answer a type of question
+_LATER_RELATION = 0.85  # for each place in the list of relations that answer a type of question
 _ASIDE = 0.5  # a relation that the question does not ask for, if it names the value
 _COMPARED = 0.4  # differentials to other conditions, where conditions are compared
 _REPEATED = 0.9

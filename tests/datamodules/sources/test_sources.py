@@ -18,7 +18,7 @@ from dermiq.datamodules.splits import split_by_group
 from dermiq.prompts import gold_completion, parse
 from support.small_data import write_csv, write_ham10000, write_jpeg
 
-LABELS = {"m": "Melanoma", "n": "nevus", "w": "Trichoepithelioma"}
+LABELS = {"m": "Melanoma", "n": "nevus", "w": "Elephantiasis"}
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_csv_values_stay_text(tmp_path):
     assert [sample.question for sample in source] == ["NA", "What is it?", ""]
     assert [sample.group for sample in source] == ["007", "007.jpg", "8"]
     assert [sample.id for sample in source] == ["table-1", "table-2", "table-3"]
-    assert [sample.target for sample in source] == ["melanoma", "melanocytic nevus", "trichoepithelioma"]
+    assert [sample.target for sample in source] == ["melanoma", "melanocytic nevus", "elephantiasis"]
     assert source[0].label == "m" and source[0].synonyms and source[0].findings
     assert source[2].synonyms == () and source[2].findings == {}
 
