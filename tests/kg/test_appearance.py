@@ -48,6 +48,7 @@ def test_the_strongest_fact_gives_the_weight():
     graph = toy(
         ("colour", "red", "typical"),
         ("colour", "brown", "possible"),
+        ("colour", "black", "rare"),  # which is not drawn
         ("morphology", "papule", "always"),
         ("morphology", "nodule", "typical"),
     )

@@ -131,7 +131,7 @@ def appearance(graph: KnowledgeGraph, condition: str) -> dict[str, dict[str, flo
         value = _value(graph, fact.value)
         if not fact.positive:
             denied.add(VALUES.get(fact.value))
-        elif value is not None:
+        elif value is not None and fact.strength in WEIGHTS:  # what is rare is not drawn
             of = weights[ATTRIBUTE_OF[value]]
             of[value] = max(of.get(value, 0.0), WEIGHTS[fact.strength])
     for attribute, of in weights.items():
